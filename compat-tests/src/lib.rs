@@ -1,0 +1,1 @@
+//! Black-box helpers: a script run against two sockets. Never imports the daemon's crates.

@@ -1,0 +1,2 @@
+//! The `skepd` daemon: starts everything, waits for signals.
+fn main() {}

@@ -1,0 +1,64 @@
+//! What travels between the dispatcher and an agent: sessions, heartbeats, assignments, statuses.
+//! Only the messages: `dispatcher.rs` and `worker.rs` decide.
+
+use serde::{Deserialize, Serialize};
+use skep_api::node::NodeDescription;
+use skep_api::task::TaskStatus;
+
+use crate::Nanos;
+use crate::id::Id;
+use crate::object::{Node, Task};
+
+/// From a node's agent to the leader. The node itself is known from its certificate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToDispatcher {
+    /// Opens a session; sent first, and again when the description changes.
+    Register {
+        /// What the node says of itself.
+        description: Box<NodeDescription>,
+    },
+    /// Proves that the node is alive.
+    Heartbeat,
+    /// Statuses of the node's own tasks, newest last; answered by [`ToAgent::Ack`].
+    Statuses {
+        /// Numbers the message within the session, for the answer.
+        sequence: u64,
+        /// Task ids with what is known of them.
+        statuses: Vec<(Id, TaskStatus)>,
+    },
+    /// The daemon stops for a short while; its containers go on.
+    Restarting,
+}
+
+/// From the leader to a node's agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToAgent {
+    /// The session is open.
+    Session {
+        /// How often to send a heartbeat, in nanoseconds.
+        heartbeat: Nanos,
+        /// The node as the store has it.
+        node: Box<Node>,
+        /// Every manager: node id and `host:port`.
+        managers: Vec<(Id, String)>,
+    },
+    /// What the node has to do.
+    Assignments(Assignments),
+    /// The statuses up to this sequence number are on a majority's disks.
+    Ack(u64),
+    /// This manager does not lead; the leader's `host:port`, if it knows one.
+    NotLeader(Option<String>),
+    /// The session is over; say [`ToDispatcher::Register`] again.
+    Expired,
+}
+
+/// Tasks for one node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Assignments {
+    /// Whether `tasks` is everything: tasks of the node that are not in it are to be removed.
+    pub complete: bool,
+    /// Tasks that are new or changed.
+    pub tasks: Vec<Task>,
+    /// Tasks that the node must forget, removing their containers.
+    pub removed: Vec<Id>,
+}

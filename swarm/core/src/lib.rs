@@ -1,0 +1,22 @@
+//! Everything skep decides. Never reads a clock, a random source or the outside world: time and
+//! ids are inputs, timers are data, and equal inputs give equal outputs on every replica.
+
+pub mod assignment;
+pub mod command;
+pub mod id;
+pub mod object;
+pub mod reconcile;
+pub mod store;
+pub mod task;
+
+pub use id::{Id, IdSource};
+pub use skep_api::go::Timestamp;
+pub use store::{Author, Batch, Change, Event, Reject, State, Tx};
+
+/// A span of time in nanoseconds, as Docker's API carries it. May be negative on input.
+pub type Nanos = i64;
+
+/// Nanoseconds in one second.
+pub const SECOND: Nanos = 1_000_000_000;
+/// Nanoseconds in one millisecond.
+pub const MILLISECOND: Nanos = 1_000_000;

@@ -1,0 +1,281 @@
+//! The objects of a cluster as the replicated store keeps them. Never the wire form: `wire.rs`
+//! turns these into what clients see. Secrets hide in `Debug`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use skep_api::cluster::Spec as ClusterSpec;
+use skep_api::node::{NodeDescription, NodeSpec, NodeState};
+use skep_api::service::{ServiceSpec, UpdateStatus};
+use skep_api::task::{TaskSpec, TaskState, TaskStatus};
+
+use crate::id::Id;
+use crate::{Nanos, Timestamp};
+
+/// Bookkeeping that every object carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The store's revision at the object's last write: clients see it as `Version.Index`.
+    pub version: u64,
+    /// When the object was created.
+    pub created_at: Timestamp,
+    /// When it was last written.
+    pub updated_at: Timestamp,
+}
+
+/// What all kinds of objects have in common.
+pub trait Entity {
+    /// The object's id.
+    fn id(&self) -> &Id;
+    /// Its bookkeeping.
+    fn meta(&self) -> &Meta;
+}
+
+/// A value that must never be printed: keys, tokens, credentials.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself. Callers must not print it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+/// The swarm itself; there is exactly one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The cluster's id, the `O` of every node's certificate.
+    pub id: Id,
+    /// Bookkeeping.
+    pub meta: Meta,
+    /// What the user asked for. Its write-only CA fields are cleared before it is stored.
+    pub spec: ClusterSpec,
+    /// The certificate authority.
+    pub root_ca: RootCa,
+    /// Tokens that let nodes in, in the `SWMTKN-1-…` form.
+    pub join_tokens: JoinTokens,
+    /// Pools that overlay networks take their subnets from.
+    pub default_addr_pool: Vec<String>,
+    /// Prefix length of a subnet out of the pools.
+    pub subnet_size: u32,
+    /// UDP port of the overlay's data path.
+    pub data_path_port: u32,
+}
+
+/// The cluster's certificate authority.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RootCa {
+    /// The root certificate, PEM, byte for byte as nodes receive it.
+    pub cert_pem: String,
+    /// The root's private key, PEM.
+    pub key_pem: Secret,
+}
+
+/// The two join tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JoinTokens {
+    /// Admits workers.
+    pub worker: Secret,
+    /// Admits managers.
+    pub manager: Secret,
+}
+
+/// What a node may do, as its certificate says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Role {
+    /// Runs tasks only.
+    Worker,
+    /// Runs tasks, takes part in raft and answers API calls.
+    Manager,
+}
+
+/// A host in the swarm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// The node's id, the `CN` of its certificate.
+    pub id: Id,
+    /// Bookkeeping.
+    pub meta: Meta,
+    /// What the user asked for, the desired role included.
+    pub spec: NodeSpec,
+    /// What the node says of itself; absent until it has registered once.
+    pub description: Option<NodeDescription>,
+    /// Whether the node is there.
+    pub status: NodeStatus,
+    /// The role its certificate gives it; `spec` has the desired one.
+    pub role: Role,
+    /// Its part in raft, if it is a manager.
+    pub manager: Option<ManagerMember>,
+}
+
+/// Whether a node is there, and where.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Ready, down and so on.
+    pub state: NodeState,
+    /// Why, in words clients may show.
+    pub message: String,
+    /// The address the dispatcher sees the node at, without a port.
+    pub addr: String,
+}
+
+/// A manager's membership in raft.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerMember {
+    /// Its raft id: drawn anew at each join, so that a wiped member never votes twice.
+    pub raft_id: u64,
+    /// `host:port` at which other nodes reach it.
+    pub addr: String,
+}
+
+/// A service: what the user declared and how far its last update got.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// The service's id.
+    pub id: Id,
+    /// Bookkeeping.
+    pub meta: Meta,
+    /// What the user asked for.
+    pub spec: ServiceSpec,
+    /// Version of `spec`: changes only when the spec changes, unlike `meta.version`.
+    pub spec_version: u64,
+    /// What the user asked for before; `rollback` returns to it.
+    pub previous_spec: Option<ServiceSpec>,
+    /// Version of `previous_spec`.
+    pub previous_spec_version: Option<u64>,
+    /// Progress of the last update.
+    pub update_status: Option<UpdateStatus>,
+    /// `X-Registry-Auth` as sent with `spec`.
+    pub registry_auth: Option<Secret>,
+    /// `X-Registry-Auth` as sent with `previous_spec`.
+    pub previous_registry_auth: Option<Secret>,
+}
+
+/// One instance of a service in one slot; never restarted, always replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The task's id.
+    pub id: Id,
+    /// Bookkeeping.
+    pub meta: Meta,
+    /// What to run: a copy of the service's template when the task was made.
+    pub spec: TaskSpec,
+    /// `Service::spec_version` the task was made from.
+    pub spec_version: u64,
+    /// The service it belongs to.
+    pub service_id: Id,
+    /// The service's name when the task was made.
+    pub service_name: Arc<str>,
+    /// The service's labels when the task was made.
+    pub service_labels: BTreeMap<String, String>,
+    /// Which of the service's slots it fills, from 1.
+    pub slot: u64,
+    /// Where it runs, once the scheduler has decided.
+    pub node_id: Option<Id>,
+    /// What is known of it.
+    pub status: TaskStatus,
+    /// What it is meant to be; only ever moves forward.
+    pub desired_state: TaskState,
+    /// For pulling its image.
+    pub registry_auth: Option<Secret>,
+    /// Set on a replacement that waits: when and after whom it may start.
+    pub start_gate: Option<StartGate>,
+}
+
+/// What a task in desired state `ready` waits for before it may run. In the store, so that a new
+/// leader resumes the wait where the old one left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartGate {
+    /// The restart delay ends then.
+    pub not_before: Timestamp,
+    /// The task that must have stopped first.
+    pub after: Option<Id>,
+    /// Give up waiting for `after` then.
+    pub deadline: Timestamp,
+}
+
+impl Task {
+    /// The name of the task's container: `<service>.<slot>.<task id>`.
+    pub fn name(&self) -> String {
+        format!("{}.{}.{}", self.service_name, self.slot, self.id)
+    }
+
+    /// How long ago the status was reported, in nanoseconds.
+    pub fn status_age(&self, now: Timestamp) -> Nanos {
+        now.nanos().saturating_sub(self.status.timestamp.nanos())
+    }
+}
+
+/// Kinds of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// [`Cluster`]
+    Cluster,
+    /// [`Node`]
+    Node,
+    /// [`Service`]
+    Service,
+    /// [`Task`]
+    Task,
+}
+
+/// An object of any kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Object {
+    /// The swarm.
+    Cluster(Arc<Cluster>),
+    /// A node.
+    Node(Arc<Node>),
+    /// A service.
+    Service(Arc<Service>),
+    /// A task.
+    Task(Arc<Task>),
+}
+
+macro_rules! entities {
+    ($($kind:ident),*) => {
+        $(
+            impl Entity for $kind {
+                fn id(&self) -> &Id { &self.id }
+                fn meta(&self) -> &Meta { &self.meta }
+            }
+            impl From<$kind> for Object {
+                fn from(object: $kind) -> Self { Object::$kind(Arc::new(object)) }
+            }
+        )*
+        impl Object {
+            /// The object's kind.
+            pub fn kind(&self) -> Kind {
+                match self { $(Object::$kind(_) => Kind::$kind,)* }
+            }
+            /// The object's id.
+            pub fn id(&self) -> &Id {
+                match self { $(Object::$kind(object) => &object.id,)* }
+            }
+            /// The object's bookkeeping.
+            pub fn meta(&self) -> &Meta {
+                match self { $(Object::$kind(object) => &object.meta,)* }
+            }
+            pub(crate) fn meta_mut(&mut self) -> &mut Meta {
+                match self { $(Object::$kind(object) => &mut Arc::make_mut(object).meta,)* }
+            }
+        }
+    };
+}
+
+entities!(Cluster, Node, Service, Task);

@@ -1,0 +1,262 @@
+//! The replicated store: every manager applies the same transactions in the same order and gets the
+//! same state. Never decides what to write; it only refuses what must not be written.
+
+mod table;
+mod tx;
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+
+pub use table::Table;
+pub use tx::{Author, Batch, Change, Event, Reject, Tx};
+
+use crate::id::Id;
+use crate::object::{Cluster, Kind, Node, Object, Service, Task};
+use crate::task;
+
+/// Everything the cluster knows. Clones share their structure and cost next to nothing, so a clone
+/// is a consistent read view.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Tables", into = "Tables")]
+pub struct State {
+    tables: Tables,
+    service_by_name: OrdMap<Arc<str>, Id>,
+    tasks_of_service: OrdMap<Id, OrdSet<Id>>,
+    tasks_of_node: OrdMap<Id, OrdSet<Id>>,
+}
+
+/// What is written to a snapshot; the indexes are made from it.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Tables {
+    revision: u64,
+    cluster: Option<Arc<Cluster>>,
+    nodes: Table<Node>,
+    services: Table<Service>,
+    tasks: Table<Task>,
+}
+
+impl State {
+    /// Counts transactions: the version that the next one gives to what it writes is one more.
+    pub fn revision(&self) -> u64 {
+        self.tables.revision
+    }
+
+    /// The swarm, once there is one.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.tables.cluster.as_ref()
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &Table<Node> {
+        &self.tables.nodes
+    }
+
+    /// All services.
+    pub fn services(&self) -> &Table<Service> {
+        &self.tables.services
+    }
+
+    /// All tasks.
+    pub fn tasks(&self) -> &Table<Task> {
+        &self.tables.tasks
+    }
+
+    /// The service of this name; names are compared without regard to case, as swarmkit does.
+    pub fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
+        let id = self.service_by_name.get(folded(name).as_ref())?;
+        self.services().get(id)
+    }
+
+    /// The tasks of a service, in the order of ids.
+    pub fn tasks_of_service<'a>(&'a self, service: &str) -> impl Iterator<Item = &'a Arc<Task>> {
+        self.indexed(self.tasks_of_service.get(service))
+    }
+
+    /// The tasks assigned to a node, in the order of ids.
+    pub fn tasks_of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Arc<Task>> {
+        self.indexed(self.tasks_of_node.get(node))
+    }
+
+    fn indexed<'a>(&'a self, ids: Option<&'a OrdSet<Id>>) -> impl Iterator<Item = &'a Arc<Task>> {
+        ids.into_iter().flatten().filter_map(|id| self.tasks().get(id))
+    }
+
+    /// Applies a batch: all of its transactions or, if the store is not at the revision that the
+    /// batch was planned on or one of them is refused, none.
+    pub fn apply_batch(&mut self, batch: &Batch) -> Result<Vec<Event>, Reject> {
+        if batch.base != self.revision() {
+            return Err(Reject::OutOfSequence);
+        }
+        let mut next = self.clone();
+        let mut events = Vec::new();
+        for tx in &batch.txs {
+            events.append(&mut next.apply(tx)?);
+        }
+        *self = next;
+        Ok(events)
+    }
+
+    /// Applies one transaction, all of its changes or none. Moves the revision by one if it
+    /// succeeds.
+    ///
+    /// # Errors
+    /// See [`Reject`]; the state is as before.
+    pub fn apply(&mut self, tx: &Tx) -> Result<Vec<Event>, Reject> {
+        let mut next = self.clone();
+        next.tables.revision += 1;
+        let mut events = Vec::with_capacity(tx.changes.len());
+        for change in &tx.changes {
+            events.push(next.change(tx, change)?);
+        }
+        *self = next;
+        Ok(events)
+    }
+
+    fn change(&mut self, tx: &Tx, change: &Change) -> Result<Event, Reject> {
+        let version = self.revision();
+        match change {
+            Change::Create(object) => {
+                if self.object(object.kind(), object.id()).is_some() {
+                    return Err(Reject::Exists(object.kind(), object.id().to_string()));
+                }
+                let mut object = object.clone();
+                let meta = object.meta_mut();
+                (meta.version, meta.created_at, meta.updated_at) = (version, tx.at, tx.at);
+                self.put(tx, None, object)
+            }
+            Change::Update(object) => {
+                let before = self.expect(object.kind(), object.id(), object.meta().version)?;
+                let mut object = object.clone();
+                let meta = object.meta_mut();
+                (meta.version, meta.updated_at) = (version, tx.at);
+                meta.created_at = before.meta().created_at;
+                self.put(tx, Some(before), object)
+            }
+            Change::Remove(kind, id, version) => {
+                let before = self.expect(*kind, id, *version)?;
+                if let Object::Task(task) = &before {
+                    task::check_removal(&tx.author, task)?;
+                }
+                self.unindex(&before);
+                match kind {
+                    Kind::Cluster => self.tables.cluster = None,
+                    Kind::Node => drop(self.tables.nodes.remove(id)),
+                    Kind::Service => drop(self.tables.services.remove(id)),
+                    Kind::Task => drop(self.tables.tasks.remove(id)),
+                }
+                Ok(Event { before: Some(before), after: None })
+            }
+        }
+    }
+
+    /// Stores an object whose bookkeeping is right, in place of `before`.
+    fn put(&mut self, tx: &Tx, before: Option<Object>, object: Object) -> Result<Event, Reject> {
+        if let Object::Task(after) = &object {
+            let before = before.as_ref().and_then(|object| match object {
+                Object::Task(task) => Some(task.as_ref()),
+                _ => None,
+            });
+            task::check_transition(&tx.author, before, after)?;
+        }
+        if let Some(before) = &before {
+            self.unindex(before);
+        }
+        self.index(&object)?;
+        match &object {
+            Object::Cluster(cluster) => self.tables.cluster = Some(cluster.clone()),
+            Object::Node(node) => drop(self.tables.nodes.insert(node.clone())),
+            Object::Service(service) => drop(self.tables.services.insert(service.clone())),
+            Object::Task(task) => drop(self.tables.tasks.insert(task.clone())),
+        }
+        Ok(Event { before, after: Some(object) })
+    }
+
+    /// The object, if it exists in the version that the writer read.
+    fn expect(&self, kind: Kind, id: &Id, version: u64) -> Result<Object, Reject> {
+        let object = self.object(kind, id).ok_or_else(|| Reject::NotFound(kind, id.clone()))?;
+        if object.meta().version == version { Ok(object) } else { Err(Reject::OutOfSequence) }
+    }
+
+    /// The object of this kind and id.
+    pub fn object(&self, kind: Kind, id: &str) -> Option<Object> {
+        match kind {
+            Kind::Cluster => self.cluster().filter(|c| &*c.id == id).cloned().map(Object::Cluster),
+            Kind::Node => self.nodes().get(id).cloned().map(Object::Node),
+            Kind::Service => self.services().get(id).cloned().map(Object::Service),
+            Kind::Task => self.tasks().get(id).cloned().map(Object::Task),
+        }
+    }
+
+    fn index(&mut self, object: &Object) -> Result<(), Reject> {
+        match object {
+            Object::Service(service) => {
+                let name = folded(&service.spec.name);
+                if self.service_by_name.contains_key(&name) {
+                    return Err(Reject::Exists(Kind::Service, service.spec.name.clone()));
+                }
+                self.service_by_name.insert(name, service.id.clone());
+            }
+            Object::Task(task) => {
+                let of_service = self.tasks_of_service.entry(task.service_id.clone());
+                of_service.or_default().insert(task.id.clone());
+                if let Some(node) = &task.node_id {
+                    self.tasks_of_node.entry(node.clone()).or_default().insert(task.id.clone());
+                }
+            }
+            Object::Cluster(_) | Object::Node(_) => {}
+        }
+        Ok(())
+    }
+
+    fn unindex(&mut self, object: &Object) {
+        match object {
+            Object::Service(service) => {
+                self.service_by_name.remove(&folded(&service.spec.name));
+            }
+            Object::Task(task) => {
+                forget(&mut self.tasks_of_service, &task.service_id, &task.id);
+                if let Some(node) = &task.node_id {
+                    forget(&mut self.tasks_of_node, node, &task.id);
+                }
+            }
+            Object::Cluster(_) | Object::Node(_) => {}
+        }
+    }
+}
+
+fn forget(index: &mut OrdMap<Id, OrdSet<Id>>, key: &Id, task: &Id) {
+    let Some(ids) = index.get_mut(key) else { return };
+    ids.remove(task);
+    if ids.is_empty() {
+        index.remove(key);
+    }
+}
+
+fn folded(name: &str) -> Arc<str> {
+    name.to_lowercase().into()
+}
+
+impl From<State> for Tables {
+    fn from(state: State) -> Self {
+        state.tables
+    }
+}
+
+impl From<Tables> for State {
+    fn from(tables: Tables) -> Self {
+        let mut state = State { tables: tables.clone(), ..State::default() };
+        for service in tables.services.iter() {
+            state.service_by_name.insert(folded(&service.spec.name), service.id.clone());
+        }
+        for task in tables.tasks.iter() {
+            // Indexing a task never fails: only names of services can clash.
+            drop(state.index(&Object::Task(task.clone())));
+        }
+        state
+    }
+}
+
+#[cfg(test)]
+mod tests;

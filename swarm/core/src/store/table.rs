@@ -1,0 +1,64 @@
+//! One kind of object, by id, in a persistent map: a clone shares its structure, so that snapshots
+//! and read views cost nothing. Never checks anything: that is `apply`'s work.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use crate::id::Id;
+use crate::object::{Entity, Meta};
+
+/// Objects of one kind, ordered by id.
+#[derive(Clone, Serialize, Deserialize, PartialEq)]
+#[serde(transparent)]
+pub struct Table<T: Clone>(OrdMap<Id, Arc<T>>);
+
+impl<T: Clone> Default for Table<T> {
+    fn default() -> Self {
+        Self(OrdMap::new())
+    }
+}
+
+impl<T: Clone + Entity> Table<T> {
+    /// The object with this id.
+    pub fn get(&self, id: &str) -> Option<&Arc<T>> {
+        self.0.get(id)
+    }
+
+    /// Every object, in the order of ids.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.0.values()
+    }
+
+    /// Objects whose id starts with `prefix`, in the order of ids.
+    pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<T>> {
+        self.0
+            .range(Id::from(prefix)..)
+            .take_while(move |(id, _)| id.starts_with(prefix))
+            .map(|(_, object)| object)
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, object: Arc<T>) -> Option<Arc<T>> {
+        self.0.insert(object.id().clone(), object)
+    }
+
+    pub(super) fn remove(&mut self, id: &str) -> Option<Arc<T>> {
+        self.0.remove(id)
+    }
+
+    /// The object's bookkeeping, if it exists.
+    pub fn meta(&self, id: &str) -> Option<&Meta> {
+        self.0.get(id).map(|object| object.meta())
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of the store: versions, refusals, all-or-nothing, indexes, snapshots.
