@@ -85,12 +85,18 @@ pub struct Error {
 impl Error {
     /// An error of the given class.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// What a manager refuses: the text gets gRPC's prefix and the class follows from the code.
     pub fn rpc(code: Code, text: impl fmt::Display) -> Self {
-        Self::new(code.kind(), format!("rpc error: code = {code:?} desc = {text}"))
+        Self::new(
+            code.kind(),
+            format!("rpc error: code = {code:?} desc = {text}"),
+        )
     }
 
     /// 404

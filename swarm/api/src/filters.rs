@@ -22,7 +22,9 @@ impl Filters {
         }
         let bad = || Error::invalid("invalid filter");
         let value: Value = serde_json::from_str(text).map_err(|_| bad())?;
-        let Value::Object(keys) = value else { return Err(bad()) };
+        let Value::Object(keys) = value else {
+            return Err(bad());
+        };
         for (key, terms) in keys {
             let set = filters.terms.entry(key).or_default();
             match terms {
@@ -31,7 +33,9 @@ impl Filters {
                 }
                 Value::Array(list) => {
                     for term in list {
-                        let Value::String(term) = term else { return Err(bad()) };
+                        let Value::String(term) = term else {
+                            return Err(bad());
+                        };
                         set.insert(term);
                     }
                 }
@@ -43,12 +47,19 @@ impl Filters {
 
     /// Adds one term.
     pub fn add(&mut self, key: &str, value: &str) {
-        self.terms.entry(key.to_owned()).or_default().insert(value.to_owned());
+        self.terms
+            .entry(key.to_owned())
+            .or_default()
+            .insert(value.to_owned());
     }
 
     /// Refuses keys that are not accepted: `invalid filter 'x'`.
     pub fn validate(&self, accepted: &[&str]) -> Result<(), Error> {
-        match self.terms.keys().find(|key| !accepted.contains(&key.as_str())) {
+        match self
+            .terms
+            .keys()
+            .find(|key| !accepted.contains(&key.as_str()))
+        {
             Some(key) => Err(Error::invalid(format!("invalid filter '{key}'"))),
             None => Ok(()),
         }
@@ -56,7 +67,11 @@ impl Filters {
 
     /// The terms of a key, sorted.
     pub fn get(&self, key: &str) -> impl Iterator<Item = &str> {
-        self.terms.get(key).into_iter().flatten().map(String::as_str)
+        self.terms
+            .get(key)
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
     }
 
     /// True when the key was given with at least one term.

@@ -49,7 +49,11 @@ where
     S: Serializer,
     T: Default + PartialEq + Serialize,
 {
-    if is_default(value) { serializer.serialize_none() } else { value.serialize(serializer) }
+    if is_default(value) {
+        serializer.serialize_none()
+    } else {
+        value.serialize(serializer)
+    }
 }
 
 /// Writes a float as Go writes a float32: `0`, `1`, `0.1`.

@@ -7,8 +7,8 @@
 //! Conventions:
 //! - durations are `i64` nanoseconds ([`go::Duration`]), times are [`go::Timestamp`];
 //! - an `Option` is a pointer in dockerd: `None` is "absent", `Some(0)` is an explicit zero;
-//! - enumerated strings are open enums (see [`open_enum!`](crate::go)): `Unset` is the empty
-//!   string, `Unknown(text)` keeps what a client sent so that the refusal can quote it;
+//! - enumerated strings are open enums: `Unset` is the empty
+//!   string, `Other(text)` keeps what a client sent so that the refusal can quote it;
 //! - requests are read with [`go::decode`], which knows Go's JSON rules (keys in any case, null).
 #[macro_use]
 mod macros;

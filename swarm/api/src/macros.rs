@@ -44,7 +44,7 @@ macro_rules! open_enum {
                 $variant,
             )+
             /// Anything else a client sent, kept so that the refusal can quote it.
-            Unknown(String),
+            Other(String),
         }
 
         impl $name {
@@ -53,7 +53,7 @@ macro_rules! open_enum {
                 match self {
                     Self::Unset => "",
                     $( Self::$variant => $text, )+
-                    Self::Unknown(text) => text,
+                    Self::Other(text) => text,
                 }
             }
 
@@ -64,7 +64,7 @@ macro_rules! open_enum {
 
             /// True for a value that dockerd does not know (the empty string is known).
             pub fn is_unknown(&self) -> bool {
-                matches!(self, Self::Unknown(_))
+                matches!(self, Self::Other(_))
             }
         }
 
@@ -73,7 +73,7 @@ macro_rules! open_enum {
                 match text {
                     "" => Self::Unset,
                     $( $text => Self::$variant, )+
-                    other => Self::Unknown(other.to_owned()),
+                    other => Self::Other(other.to_owned()),
                 }
             }
         }

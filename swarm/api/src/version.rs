@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::ContainerSpec;
 use crate::error::Error;
+use crate::service::ServiceSpec;
 
 /// A version of the Engine API, as in `/v1.41/info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,12 +54,94 @@ impl FromStr for ApiVersion {
     fn from_str(text: &str) -> Result<Self, Error> {
         let number = |part: &str| {
             let plain = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-            if plain { part.parse::<u16>().ok() } else { None }
+            if plain {
+                part.parse::<u16>().ok()
+            } else {
+                None
+            }
         };
         text.strip_prefix('v')
             .unwrap_or(text)
             .split_once('.')
             .and_then(|(major, minor)| Some(Self::new(number(major)?, number(minor)?)))
             .ok_or_else(|| Error::invalid(format!("invalid API version {text:?}")))
+    }
+}
+
+impl ServiceSpec {
+    /// Clears what a client of this version cannot have meant, as dockerd's router does on create
+    /// and update (never on reads). Below 1.41 job modes vanish too, and the service becomes
+    /// replicated with one replica: dockerd's own oddity.
+    pub fn adjust_for(&mut self, version: ApiVersion) {
+        let task = &mut self.task_template;
+        if version.before(40) {
+            if let Some(placement) = &mut task.placement {
+                placement.max_replicas = 0;
+            }
+        }
+        if version.before(41) {
+            if let Some(limits) = task.resources.as_mut().and_then(|r| r.limits.as_mut()) {
+                limits.pids = 0;
+            }
+            self.mode.replicated_job = None;
+            self.mode.global_job = None;
+        }
+        if version.before(52) {
+            if let Some(resources) = &mut task.resources {
+                resources.swap_bytes = None;
+                resources.memory_swappiness = None;
+            }
+        }
+        if let Some(container) = &mut task.container_spec {
+            container.adjust_for(version);
+        }
+        // The deprecated place for networks: until 1.43 it stands in for the template's.
+        if version.before(44) && task.networks.is_empty() {
+            task.networks.clone_from(&self.networks);
+        }
+        self.networks.clear();
+    }
+}
+
+impl ContainerSpec {
+    fn adjust_for(&mut self, version: ApiVersion) {
+        if version.before(40) {
+            self.sysctls.clear();
+            if let Some(credentials) = self
+                .privileges
+                .as_mut()
+                .and_then(|p| p.credential_spec.as_mut())
+            {
+                credentials.config.clear();
+            }
+            for config in &mut self.configs {
+                config.runtime = None;
+            }
+        }
+        if version.before(41) {
+            self.capability_add.clear();
+            self.capability_drop.clear();
+            self.ulimits.clear();
+        }
+        if version.before(44) {
+            if let Some(privileges) = &mut self.privileges {
+                privileges.seccomp = None;
+                privileges.app_armor = None;
+                privileges.no_new_privileges = false;
+            }
+            if let Some(health) = &mut self.healthcheck {
+                health.start_interval = 0;
+            }
+        }
+        if version.before(46) {
+            self.oom_score_adj = 0;
+            for options in self
+                .mounts
+                .iter_mut()
+                .filter_map(|m| m.tmpfs_options.as_mut())
+            {
+                options.options.clear();
+            }
+        }
     }
 }

@@ -14,13 +14,19 @@ use crate::error::Error;
 /// `unexpected content after JSON`. All are of kind `InvalidParameter`.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(Error::invalid("invalid JSON: got EOF while reading request body"));
+        return Err(Error::invalid(
+            "invalid JSON: got EOF while reading request body",
+        ));
     }
     let mut stream = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
     let value = match stream.next() {
         Some(Ok(value)) => value,
         Some(Err(error)) => return Err(Error::invalid(format!("invalid JSON: {error}"))),
-        None => return Err(Error::invalid("invalid JSON: got EOF while reading request body")),
+        None => {
+            return Err(Error::invalid(
+                "invalid JSON: got EOF while reading request body",
+            ));
+        }
     };
     let rest = bytes.get(stream.byte_offset()..).unwrap_or_default();
     if !rest.iter().all(u8::is_ascii_whitespace) {
@@ -62,7 +68,10 @@ impl IntoDeserializer<'_, Fault> for GoValue {
 
 /// Maps each key to the struct's own spelling (exact first, as Go does) and drops nulls, which
 /// leave a Go field untouched. Unknown keys are ignored by the struct itself.
-fn fold_keys(object: Map<String, Value>, fields: &'static [&'static str]) -> Vec<(String, GoValue)> {
+fn fold_keys(
+    object: Map<String, Value>,
+    fields: &'static [&'static str],
+) -> Vec<(String, GoValue)> {
     let mut folded: Vec<(String, GoValue)> = Vec::with_capacity(object.len());
     let mut loose = Vec::new();
     for (key, value) in object {
@@ -110,9 +119,9 @@ impl<'de> Deserializer<'de> for GoValue {
             Value::Array(items) => {
                 visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(GoValue)))
             }
-            Value::Object(map) => {
-                visitor.visit_map(MapDeserializer::new(map.into_iter().map(|(k, v)| (k, GoValue(v)))))
-            }
+            Value::Object(map) => visitor.visit_map(MapDeserializer::new(
+                map.into_iter().map(|(k, v)| (k, GoValue(v))),
+            )),
         }
     }
 
@@ -150,7 +159,11 @@ impl<'de> Deserializer<'de> for GoValue {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.0.is_null() {
+            visitor.visit_none()
+        } else {
+            visitor.visit_some(self)
+        }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(

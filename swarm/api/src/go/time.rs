@@ -40,7 +40,11 @@ impl Timestamp {
     /// This moment moved by `by` nanoseconds, saturating; the zero time stays zero.
     #[must_use]
     pub const fn plus(self, by: Duration) -> Self {
-        if self.is_zero() { self } else { Self(self.0.saturating_add(by)) }
+        if self.is_zero() {
+            self
+        } else {
+            Self(self.0.saturating_add(by))
+        }
     }
 
     /// Nanoseconds from `earlier` to this moment, saturating; huge when `earlier` is zero.
@@ -113,7 +117,9 @@ impl Visitor<'_> for TimestampVisitor {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Timestamp, E> {
         parse_rfc3339(text).ok_or_else(|| {
-            E::custom(format_args!("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\""))
+            E::custom(format_args!(
+                "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\""
+            ))
         })
     }
 
@@ -166,10 +172,20 @@ fn digits(text: &str, from: usize, to: usize) -> Option<i64> {
 }
 
 fn parse_rfc3339(text: &str) -> Option<Timestamp> {
-    let (year, month, day) = (digits(text, 0, 4)?, digits(text, 5, 7)?, digits(text, 8, 10)?);
-    let (h, m, s) = (digits(text, 11, 13)?, digits(text, 14, 16)?, digits(text, 17, 19)?);
+    let (year, month, day) = (
+        digits(text, 0, 4)?,
+        digits(text, 5, 7)?,
+        digits(text, 8, 10)?,
+    );
+    let (h, m, s) = (
+        digits(text, 11, 13)?,
+        digits(text, 14, 16)?,
+        digits(text, 17, 19)?,
+    );
     let separators = [(4, '-'), (7, '-'), (13, ':'), (16, ':')];
-    if !separators.iter().all(|(at, c)| text.get(*at..).is_some_and(|t| t.starts_with(*c)))
+    if !separators
+        .iter()
+        .all(|(at, c)| text.get(*at..).is_some_and(|t| t.starts_with(*c)))
         || !matches!(text.get(10..11)?, "T" | "t")
         || !(1..=12).contains(&month)
         || !(1..=31).contains(&day)
@@ -182,7 +198,9 @@ fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     let mut rest = text.get(19..)?;
     let mut nanos = 0;
     if let Some(fraction) = rest.strip_prefix(['.', ',']) {
-        let end = fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
+        let end = fraction
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(fraction.len());
         let kept = fraction.get(..end.min(9))?;
         if kept.is_empty() {
             return None;
@@ -206,5 +224,10 @@ fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     };
     let seconds = days_from_civil(year, month, day) * DAY_SECONDS + h * 3600 + m * 60 + s - offset;
     // Year 1 and everything else that nanoseconds in 64 bits cannot hold is Go's zero time.
-    Some(seconds.checked_mul(SECOND).and_then(|n| n.checked_add(nanos)).map_or(Timestamp::ZERO, Timestamp))
+    Some(
+        seconds
+            .checked_mul(SECOND)
+            .and_then(|n| n.checked_add(nanos))
+            .map_or(Timestamp::ZERO, Timestamp),
+    )
 }
