@@ -4,9 +4,8 @@
 pub mod reply;
 pub mod route;
 pub mod swarm;
-pub mod version;
 
 pub use reply::Reply;
 pub use route::Owned;
+pub use skep_api::version::ApiVersion;
 pub use swarm::{OwnedRequest, Query, Swarm, SwarmInfo};
-pub use version::ApiVersion;

@@ -8,6 +8,7 @@ use futures_util::Stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
+use skep_api::error::{Error, Kind};
 
 /// A body whose length is not known beforehand; it goes out chunked, with back-pressure, and is
 /// dropped when the client hangs up. An error cuts the connection, as the engine does it.
@@ -51,7 +52,11 @@ struct Message<'a> {
 impl Reply {
     /// No body at all, such as dockerd's 200 to `POST /swarm/leave`.
     pub fn empty(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Body::Full(Bytes::new()) }
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body: Body::Full(Bytes::new()),
+        }
     }
 
     /// A JSON body, ended by a newline as Go's encoder does. A value that cannot be serialised (a
@@ -94,7 +99,39 @@ impl Reply {
     fn of_type(status: StatusCode, content_type: &'static str, body: Body) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        Self { status, headers, body }
+        Self {
+            status,
+            headers,
+            body,
+        }
+    }
+}
+
+/// The one place where a class of error becomes a status. Handlers write `error.into()` or use `?`
+/// in functions that return `Result<Reply, Error>`.
+impl From<Error> for Reply {
+    fn from(error: Error) -> Self {
+        Self::error(status(error.kind), &error.message)
+    }
+}
+
+fn status(kind: Kind) -> StatusCode {
+    match kind {
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::InvalidParameter => StatusCode::BAD_REQUEST,
+        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::Unauthorized => StatusCode::UNAUTHORIZED,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::Forbidden => StatusCode::FORBIDDEN,
+        Kind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+        Kind::NotModified => StatusCode::NOT_MODIFIED,
+        Kind::System => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<Result<Reply, Error>> for Reply {
+    fn from(result: Result<Reply, Error>) -> Self {
+        result.unwrap_or_else(Self::from)
     }
 }
 
@@ -106,7 +143,9 @@ mod tests {
     fn errors_have_dockers_form() {
         let reply = Reply::error(StatusCode::CONFLICT, "secret \"a\" already exists");
         assert_eq!(reply.headers[CONTENT_TYPE], "application/json");
-        let Body::Full(body) = reply.body else { panic!("an error is not a stream") };
+        let Body::Full(body) = reply.body else {
+            panic!("an error is not a stream")
+        };
         assert_eq!(body, "{\"message\":\"secret \\\"a\\\" already exists\"}\n");
     }
 }

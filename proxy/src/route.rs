@@ -4,8 +4,7 @@
 use std::borrow::Cow;
 
 use http::Method;
-
-use crate::version::ApiVersion;
+use skep_api::version::ApiVersion;
 
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,24 +100,40 @@ impl<'a> Target<'a> {
     pub fn parse(target: &'a str) -> Self {
         let target = origin_form(target);
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let versioned = path.strip_prefix("/v").and_then(|rest| {
-            let (version, _) = rest.split_once('/')?;
-            let path = rest.get(version.len()..)?;
-            Some((version.parse::<ApiVersion>().ok()?, path))
-        });
+        let versioned = path
+            .strip_prefix('/')
+            .filter(|rest| rest.starts_with('v'))
+            .and_then(|rest| {
+                let (version, _) = rest.split_once('/')?;
+                let path = rest.get(version.len()..)?;
+                Some((version.parse::<ApiVersion>().ok()?, path))
+            });
         match versioned {
-            Some((version, path)) => Self { version: Some(version), path, query },
-            None => Self { version: None, path, query },
+            Some((version, path)) => Self {
+                version: Some(version),
+                path,
+                query,
+            },
+            None => Self {
+                version: None,
+                path,
+                query,
+            },
         }
     }
 }
 
 /// Absolute-form targets (`http://docker/path`) are legal, if rare.
 fn origin_form(target: &str) -> &str {
-    let Some((_, rest)) = target.split_once("://").filter(|_| !target.starts_with('/')) else {
+    let Some((_, rest)) = target
+        .split_once("://")
+        .filter(|_| !target.starts_with('/'))
+    else {
         return target;
     };
-    rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/")
+    rest.find('/')
+        .and_then(|slash| rest.get(slash..))
+        .unwrap_or("/")
 }
 
 /// Looks a request up. Whatever is not in the table is the engine's, wrong methods on owned paths
@@ -149,17 +164,31 @@ fn owned_get(path: &[&str]) -> Option<Owned> {
         ["swarm"] => Owned::SwarmInspect,
         ["swarm", "unlockkey"] => Owned::SwarmUnlockKey,
         ["services"] => Owned::ServiceList,
-        ["services", id] => Owned::ServiceInspect { id: (*id).to_owned() },
-        ["services", id, "logs"] => Owned::ServiceLogs { id: (*id).to_owned() },
+        ["services", id] => Owned::ServiceInspect {
+            id: (*id).to_owned(),
+        },
+        ["services", id, "logs"] => Owned::ServiceLogs {
+            id: (*id).to_owned(),
+        },
         ["nodes"] => Owned::NodeList,
-        ["nodes", id] => Owned::NodeInspect { id: (*id).to_owned() },
+        ["nodes", id] => Owned::NodeInspect {
+            id: (*id).to_owned(),
+        },
         ["tasks"] => Owned::TaskList,
-        ["tasks", id] => Owned::TaskInspect { id: (*id).to_owned() },
-        ["tasks", id, "logs"] => Owned::TaskLogs { id: (*id).to_owned() },
+        ["tasks", id] => Owned::TaskInspect {
+            id: (*id).to_owned(),
+        },
+        ["tasks", id, "logs"] => Owned::TaskLogs {
+            id: (*id).to_owned(),
+        },
         ["secrets"] => Owned::SecretList,
-        ["secrets", id] => Owned::SecretInspect { id: (*id).to_owned() },
+        ["secrets", id] => Owned::SecretInspect {
+            id: (*id).to_owned(),
+        },
         ["configs"] => Owned::ConfigList,
-        ["configs", id] => Owned::ConfigInspect { id: (*id).to_owned() },
+        ["configs", id] => Owned::ConfigInspect {
+            id: (*id).to_owned(),
+        },
         _ => return None,
     })
 }
@@ -172,22 +201,38 @@ fn owned_post(path: &[&str]) -> Option<Owned> {
         ["swarm", "update"] => Owned::SwarmUpdate,
         ["swarm", "unlock"] => Owned::SwarmUnlock,
         ["services", "create"] => Owned::ServiceCreate,
-        ["services", id, "update"] => Owned::ServiceUpdate { id: (*id).to_owned() },
-        ["nodes", id, "update"] => Owned::NodeUpdate { id: (*id).to_owned() },
+        ["services", id, "update"] => Owned::ServiceUpdate {
+            id: (*id).to_owned(),
+        },
+        ["nodes", id, "update"] => Owned::NodeUpdate {
+            id: (*id).to_owned(),
+        },
         ["secrets", "create"] => Owned::SecretCreate,
-        ["secrets", id, "update"] => Owned::SecretUpdate { id: (*id).to_owned() },
+        ["secrets", id, "update"] => Owned::SecretUpdate {
+            id: (*id).to_owned(),
+        },
         ["configs", "create"] => Owned::ConfigCreate,
-        ["configs", id, "update"] => Owned::ConfigUpdate { id: (*id).to_owned() },
+        ["configs", id, "update"] => Owned::ConfigUpdate {
+            id: (*id).to_owned(),
+        },
         _ => return None,
     })
 }
 
 fn owned_delete(path: &[&str]) -> Option<Owned> {
     Some(match path {
-        ["services", id] => Owned::ServiceRemove { id: (*id).to_owned() },
-        ["nodes", id] => Owned::NodeRemove { id: (*id).to_owned() },
-        ["secrets", id] => Owned::SecretRemove { id: (*id).to_owned() },
-        ["configs", id] => Owned::ConfigRemove { id: (*id).to_owned() },
+        ["services", id] => Owned::ServiceRemove {
+            id: (*id).to_owned(),
+        },
+        ["nodes", id] => Owned::NodeRemove {
+            id: (*id).to_owned(),
+        },
+        ["secrets", id] => Owned::SecretRemove {
+            id: (*id).to_owned(),
+        },
+        ["configs", id] => Owned::ConfigRemove {
+            id: (*id).to_owned(),
+        },
         _ => return None,
     })
 }
@@ -239,13 +284,28 @@ mod tests {
             ("/volumes/v1.2/x", None, "/volumes/v1.2/x", ""),
             ("/v1.41", None, "/v1.41", ""),
             ("/vx/info", None, "/vx/info", ""),
+            ("/1.41/info", None, "/1.41/info", ""),
+            ("/vv1.41/info", None, "/vv1.41/info", ""),
             ("http://docker/v1.24/nodes", Some((1, 24)), "/nodes", ""),
             ("http://docker", None, "/", ""),
-            ("/images/create?fromSrc=http://x/y", None, "/images/create", "fromSrc=http://x/y"),
+            (
+                "/images/create?fromSrc=http://x/y",
+                None,
+                "/images/create",
+                "fromSrc=http://x/y",
+            ),
         ];
         for (target, version, path, query) in table {
             let version = version.map(|(major, minor)| ApiVersion::new(major, minor));
-            assert_eq!(Target::parse(target), Target { version, path, query }, "{target}");
+            assert_eq!(
+                Target::parse(target),
+                Target {
+                    version,
+                    path,
+                    query
+                },
+                "{target}"
+            );
         }
     }
 
@@ -259,15 +319,35 @@ mod tests {
             ("GET", "/v1.30/services?filters=%7B%7D", Owned::ServiceList),
             ("GET", "/services/web", Owned::ServiceInspect { id: id() }),
             ("GET", "/services/w%65b", Owned::ServiceInspect { id: id() }),
-            ("GET", "/services/web/logs?follow=1", Owned::ServiceLogs { id: id() }),
-            ("POST", "/services/web/update?version=3", Owned::ServiceUpdate { id: id() }),
-            ("DELETE", "/nodes/web?force=1", Owned::NodeRemove { id: id() }),
+            (
+                "GET",
+                "/services/web/logs?follow=1",
+                Owned::ServiceLogs { id: id() },
+            ),
+            (
+                "POST",
+                "/services/web/update?version=3",
+                Owned::ServiceUpdate { id: id() },
+            ),
+            (
+                "DELETE",
+                "/nodes/web?force=1",
+                Owned::NodeRemove { id: id() },
+            ),
             ("GET", "/tasks/web", Owned::TaskInspect { id: id() }),
-            ("DELETE", "/v1.41/secrets/web", Owned::SecretRemove { id: id() }),
+            (
+                "DELETE",
+                "/v1.41/secrets/web",
+                Owned::SecretRemove { id: id() },
+            ),
             ("POST", "/configs/create", Owned::ConfigCreate),
         ];
         for (method, target, owned) in table {
-            assert_eq!(look_up(method, target), Route::Owned(owned), "{method} {target}");
+            assert_eq!(
+                look_up(method, target),
+                Route::Owned(owned),
+                "{method} {target}"
+            );
         }
     }
 
@@ -288,9 +368,16 @@ mod tests {
             ("GET", ""),
         ];
         for (method, target) in table {
-            assert_eq!(look_up(method, target), Route::Forwarded, "{method} {target}");
+            assert_eq!(
+                look_up(method, target),
+                Route::Forwarded,
+                "{method} {target}"
+            );
         }
         assert_eq!(look_up("HEAD", "/_ping"), Route::Rewritten(Rewrite::Ping));
-        assert_eq!(look_up("GET", "/v1.41/info"), Route::Rewritten(Rewrite::Info));
+        assert_eq!(
+            look_up("GET", "/v1.41/info"),
+            Route::Rewritten(Rewrite::Info)
+        );
     }
 }

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use skep_api::version::ApiVersion;
 
 use crate::reply::Reply;
 use crate::route::{Owned, percent_decode};
-use crate::version::ApiVersion;
 
 /// What swarm mode does with the requests that it owns, and what it contributes to the engine's
 /// answers. One value serves all connections at once.
@@ -57,7 +57,9 @@ pub struct Query(Vec<(String, String)>);
 // Names only: values such as a `remote` build context or a key do not belong in logs.
 impl std::fmt::Debug for Query {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        f.debug_list()
+            .entries(self.0.iter().map(|(name, _)| name))
+            .finish()
     }
 }
 
@@ -73,18 +75,30 @@ impl Query {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             Some((decode(name)?, decode(value)?))
         };
-        Self(raw.split('&').filter(|p| !p.is_empty() && !p.contains(';')).filter_map(pair).collect())
+        Self(
+            raw.split('&')
+                .filter(|p| !p.is_empty() && !p.contains(';'))
+                .filter_map(pair)
+                .collect(),
+        )
     }
 
     /// The first value of `name`; `None` where the query does not name it.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// A lenient flag, dockerd's `BoolValue`: everything is true but nothing, `0`, `no`, `false`
     /// and `none`.
     pub fn flag(&self, name: &str) -> bool {
-        let value = self.get(name).unwrap_or_default().trim().to_ascii_lowercase();
+        let value = self
+            .get(name)
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
     }
 }
@@ -101,7 +115,10 @@ pub struct SwarmInfo {
 impl SwarmInfo {
     /// From any serialisable value.
     pub fn new<T: Serialize>(swarm: &T, warnings: Vec<String>) -> serde_json::Result<Self> {
-        Ok(Self { swarm: serde_json::value::to_raw_value(swarm)?, warnings })
+        Ok(Self {
+            swarm: serde_json::value::to_raw_value(swarm)?,
+            warnings,
+        })
     }
 
     /// The engine's form of a node that cannot tell its own state.
@@ -114,8 +131,10 @@ impl SwarmInfo {
             error,
             remote_managers: None,
         };
-        Self::new(&bare, Vec::new())
-            .unwrap_or_else(|_| Self { swarm: RawValue::NULL.to_owned(), warnings: Vec::new() })
+        Self::new(&bare, Vec::new()).unwrap_or_else(|_| Self {
+            swarm: RawValue::NULL.to_owned(),
+            warnings: Vec::new(),
+        })
     }
 }
 
