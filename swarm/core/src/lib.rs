@@ -14,9 +14,4 @@ pub use skep_api::go::Timestamp;
 pub use store::{Author, Batch, Change, Event, Reject, State, Tx};
 
 /// A span of time in nanoseconds, as Docker's API carries it. May be negative on input.
-pub type Nanos = i64;
-
-/// Nanoseconds in one second.
-pub const SECOND: Nanos = 1_000_000_000;
-/// Nanoseconds in one millisecond.
-pub const MILLISECOND: Nanos = 1_000_000;
+pub use skep_api::go::{Duration as Nanos, HOUR, MILLISECOND, MINUTE, SECOND};

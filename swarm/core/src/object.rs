@@ -2,10 +2,10 @@
 //! turns these into what clients see. Secrets hide in `Debug`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+pub use skep_api::Secret;
 use skep_api::cluster::Spec as ClusterSpec;
 use skep_api::node::{NodeDescription, NodeSpec, NodeState};
 use skep_api::service::{ServiceSpec, UpdateStatus};
@@ -31,29 +31,6 @@ pub trait Entity {
     fn id(&self) -> &Id;
     /// Its bookkeeping.
     fn meta(&self) -> &Meta;
-}
-
-/// A value that must never be printed: keys, tokens, credentials.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The secret itself. Callers must not print it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
-    }
 }
 
 /// The swarm itself; there is exactly one.

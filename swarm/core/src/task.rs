@@ -15,14 +15,9 @@ use skep_api::task::TaskState;
 use crate::object::Task;
 use crate::store::{Author, Reject};
 
-/// Whether the observed state is one that a task never leaves.
-pub fn is_terminal(state: TaskState) -> bool {
-    state > TaskState::Running
-}
-
 /// Whether the task is meant to run and may still do so.
 pub fn is_live(task: &Task) -> bool {
-    task.desired_state <= TaskState::Running && !is_terminal(task.status.state)
+    task.desired_state <= TaskState::Running && !task.status.state.is_terminal()
 }
 
 /// Refuses a write that its author does not own, or that moves a task backwards.
