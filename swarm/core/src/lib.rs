@@ -5,6 +5,7 @@ pub mod assignment;
 pub mod command;
 pub mod id;
 pub mod object;
+pub mod orchestrator;
 pub mod reconcile;
 pub mod store;
 pub mod task;
