@@ -3,3 +3,4 @@
 pub mod disk;
 pub mod pki;
 pub mod quic;
+pub mod raft;
