@@ -3,12 +3,14 @@
 
 pub mod assignment;
 pub mod command;
+pub mod dispatcher;
 pub mod id;
 pub mod object;
 pub mod orchestrator;
 pub mod reconcile;
 pub mod store;
 pub mod task;
+pub mod worker;
 
 pub use id::{Id, IdSource};
 pub use skep_api::go::Timestamp;

@@ -1,0 +1,269 @@
+//! The leader's side of every agent: sessions, heartbeats, statuses in, assignments out. Never
+//! writes and never sends: it returns changes for the leader to commit and messages to pass on.
+
+mod health;
+mod outbox;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use skep_api::node::{NodeDescription, NodeState};
+use skep_api::task::{TaskState, TaskStatus};
+
+use crate::assignment::{ToAgent, ToDispatcher};
+use crate::id::Id;
+use crate::object::{Node, NodeStatus, Object, Task};
+use crate::store::{Author, Change, State};
+use crate::{Nanos, SECOND, Timestamp};
+
+use health::Grace;
+use outbox::Greeting;
+
+/// The heartbeat period of a cluster whose spec names none.
+pub const DEFAULT_HEARTBEAT: Nanos = 5 * SECOND;
+/// A node is down after this many heartbeat periods without a word.
+pub const MISSED_HEARTBEATS: i64 = 3;
+/// Longest text that a node may report about a task, in bytes; more is cut off.
+const MAX_TEXT: usize = 4096;
+
+/// One agent's connection, as the leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The node, from its certificate.
+    pub node: Id,
+    /// Numbers the connection; a later one of the same node has a higher number.
+    pub session: u64,
+    /// Where the connection comes from, without a port.
+    pub addr: String,
+}
+
+/// A message for one agent: its node, the session that it belongs to, and what to say.
+pub type Outgoing = (Id, u64, ToAgent);
+
+/// The leader's memory of its agents. A new leader starts with an empty one.
+#[derive(Default)]
+pub struct Dispatcher {
+    sessions: BTreeMap<Id, Session>,
+    /// Nodes that the store has as alive but that have no session: when they count as down.
+    graces: BTreeMap<Id, Grace>,
+    /// Tasks that changed since their nodes were last told.
+    changed: BTreeMap<Id, BTreeSet<Id>>,
+    /// Nodes that wait for their first assignments or for an acknowledgement.
+    pending: BTreeSet<Id>,
+    /// Nodes whose greeting may have changed, or everyone's.
+    regreet: BTreeSet<Id>,
+    regreet_all: bool,
+    /// Messages that do not depend on the state.
+    queued: Vec<Outgoing>,
+    /// Nodes that were deleted and may have left tasks behind.
+    deleted: BTreeSet<Id>,
+    /// A leadership has begun: every node without a session needs a grace.
+    fresh: bool,
+    /// Health must be looked at although no timer is due.
+    recheck: bool,
+    /// The next timer.
+    due: Option<Timestamp>,
+}
+
+/// An open session.
+struct Session {
+    number: u64,
+    seen: Timestamp,
+    /// The node said that it will be back.
+    restarting: bool,
+    /// What the session was told about itself; nothing yet if `None`.
+    greeting: Option<Greeting>,
+    /// Desired states of the tasks that the node was told; `None` before the complete set.
+    sent: Option<BTreeMap<Id, TaskState>>,
+    /// The newest message of statuses that has not been acknowledged.
+    ack: Option<u64>,
+}
+
+impl Dispatcher {
+    /// Takes in a message of an agent. Returns what is to be committed, and as whom.
+    pub fn receive(
+        &mut self,
+        view: &State,
+        peer: &Peer,
+        message: ToDispatcher,
+        now: Timestamp,
+    ) -> Option<(Author, Vec<Change>)> {
+        let changes = match message {
+            ToDispatcher::Register { description } => {
+                (Author::Dispatcher, self.register(view, peer, *description, now))
+            }
+            ToDispatcher::Heartbeat => {
+                self.heartbeat(peer, now);
+                return None;
+            }
+            ToDispatcher::Statuses { sequence, statuses } => {
+                let changes = self.statuses(view, peer, sequence, statuses, now);
+                (Author::Agent(peer.node.clone()), changes)
+            }
+            ToDispatcher::Restarting => {
+                self.restarting(peer, now);
+                return None;
+            }
+        };
+        (!changes.1.is_empty()).then_some(changes)
+    }
+
+    /// Opens a session, or refreshes the description within one. The changes, by
+    /// [`Author::Dispatcher`], make the node ready. A node that is not in the store is told that
+    /// its session is over.
+    pub fn register(
+        &mut self,
+        view: &State,
+        peer: &Peer,
+        description: NodeDescription,
+        now: Timestamp,
+    ) -> Vec<Change> {
+        let Some(node) = view.nodes().get(&peer.node) else {
+            self.queued.push((peer.node.clone(), peer.session, ToAgent::Expired));
+            return Vec::new();
+        };
+        match self.sessions.get_mut(&peer.node) {
+            Some(session) if session.number == peer.session => session.seen = now,
+            Some(session) if session.number > peer.session => return Vec::new(),
+            _ => self.open(peer, now),
+        }
+        self.graces.remove(&peer.node);
+        self.regreet.insert(peer.node.clone());
+        self.pending.insert(peer.node.clone());
+        self.recheck = true;
+        let status =
+            NodeStatus { state: NodeState::Ready, message: String::new(), addr: peer.addr.clone() };
+        if node.status == status && node.description.as_ref() == Some(&description) {
+            return Vec::new();
+        }
+        let description = Some(description);
+        vec![update_node(node, |node| (node.status, node.description) = (status, description))]
+    }
+
+    fn open(&mut self, peer: &Peer, now: Timestamp) {
+        let session = Session {
+            number: peer.session,
+            seen: now,
+            restarting: false,
+            greeting: None,
+            sent: None,
+            ack: None,
+        };
+        if let Some(old) = self.sessions.insert(peer.node.clone(), session) {
+            self.queued.push((peer.node.clone(), old.number, ToAgent::Expired));
+        }
+    }
+
+    /// The node is alive.
+    pub fn heartbeat(&mut self, peer: &Peer, now: Timestamp) {
+        if let Some(session) = self.current(peer) {
+            session.seen = session.seen.max(now);
+        }
+    }
+
+    /// What a node says about its tasks. The changes are by [`Author::Agent`]; what is about
+    /// unknown or foreign tasks, or would move a task backwards, is ignored. The message is
+    /// acknowledged by the next [`messages`](Self::messages) in any case.
+    pub fn statuses(
+        &mut self,
+        view: &State,
+        peer: &Peer,
+        sequence: u64,
+        statuses: Vec<(Id, TaskStatus)>,
+        now: Timestamp,
+    ) -> Vec<Change> {
+        let Some(session) = self.current(peer) else { return Vec::new() };
+        session.seen = session.seen.max(now);
+        session.ack = session.ack.max(Some(sequence));
+        self.pending.insert(peer.node.clone());
+        // One write a task: the newest of several wins, and it is the last.
+        let newest: BTreeMap<Id, TaskStatus> = statuses.into_iter().collect();
+        let mut changes = Vec::new();
+        for (id, status) in newest {
+            let Some(task) = view.tasks().get(&id) else { continue };
+            if task.node_id.as_ref() != Some(&peer.node) || !advances(task, &status) {
+                continue;
+            }
+            let status = bounded(status);
+            if task.status != status {
+                let mut task = Task::clone(task);
+                task.status = status;
+                changes.push(Change::Update(Object::from(task)));
+            }
+        }
+        changes
+    }
+
+    /// The connection has ended. Without a goodbye the node has a moment to open another one.
+    pub fn closed(&mut self, view: &State, node: &Id, session: u64, now: Timestamp) {
+        if self.sessions.get(node).is_none_or(|open| open.number != session) {
+            return;
+        }
+        let Some(open) = self.sessions.remove(node) else { return };
+        self.changed.remove(node);
+        let grace = if open.restarting {
+            Grace::restarting(open.seen, heartbeat_period(view))
+        } else {
+            Grace::closed(now)
+        };
+        self.graces.insert(node.clone(), grace);
+        self.recheck = true;
+    }
+
+    /// The node's daemon stops for a short while: it is granted all of the missed heartbeats.
+    pub fn restarting(&mut self, peer: &Peer, now: Timestamp) {
+        if let Some(session) = self.current(peer) {
+            session.seen = session.seen.max(now);
+            session.restarting = true;
+        }
+    }
+
+    /// How many agents have a session.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The session that the peer speaks for; tells it to register again if that one is over.
+    fn current(&mut self, peer: &Peer) -> Option<&mut Session> {
+        match self.sessions.get_mut(&peer.node) {
+            Some(session) if session.number == peer.session => Some(session),
+            _ => {
+                self.queued.push((peer.node.clone(), peer.session, ToAgent::Expired));
+                None
+            }
+        }
+    }
+}
+
+/// The period of heartbeats that the cluster's spec asks for.
+pub fn heartbeat_period(view: &State) -> Nanos {
+    match view.cluster().map(|cluster| cluster.spec.dispatcher.heartbeat_period) {
+        Some(period) if period > 0 => period,
+        _ => DEFAULT_HEARTBEAT,
+    }
+}
+
+fn update_node(node: &Arc<Node>, edit: impl FnOnce(&mut Node)) -> Change {
+    let mut node = Node::clone(node);
+    edit(&mut node);
+    Change::Update(Object::from(node))
+}
+
+/// Whether an agent may move the task to this status.
+fn advances(task: &Task, status: &TaskStatus) -> bool {
+    task.status.state >= TaskState::Assigned
+        && status.state >= task.status.state
+        && status.state > TaskState::Assigned
+        && status.state <= TaskState::Rejected
+}
+
+fn bounded(mut status: TaskStatus) -> TaskStatus {
+    for text in [&mut status.message, &mut status.err] {
+        let end = text.floor_char_boundary(MAX_TEXT);
+        text.truncate(end);
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! What the agents are told after a commit. Never tells of anything that is not committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Arc;
+
+use skep_api::task::TaskState;
+
+use super::{Dispatcher, Outgoing, Session, heartbeat_period};
+use crate::Nanos;
+use crate::assignment::{Assignments, ToAgent};
+use crate::id::Id;
+use crate::object::{Node, Task};
+use crate::store::State;
+
+/// What a session was told about itself.
+#[derive(Clone)]
+pub(super) struct Greeting {
+    heartbeat: Nanos,
+    node: Arc<Node>,
+    managers: Arc<Vec<(Id, String)>>,
+}
+
+impl Greeting {
+    /// Whether a node need not be told again. Its own status is no news to it.
+    fn same(&self, other: &Self) -> bool {
+        self.heartbeat == other.heartbeat
+            && self.managers == other.managers
+            && self.node.spec == other.node.spec
+            && self.node.role == other.node.role
+            && self.node.description == other.node.description
+            && self.node.manager == other.node.manager
+    }
+}
+
+impl Dispatcher {
+    /// Everything that agents must hear now that `committed` is the state, in the order in which
+    /// it must be sent: for a new session its greeting, then everything it has to do, then
+    /// changes. Call it after each commit, and after each input that led to none.
+    pub fn messages(&mut self, committed: &State) -> Vec<Outgoing> {
+        let mut out = mem::take(&mut self.queued);
+        self.greet(committed, &mut out);
+        let mut changed = mem::take(&mut self.changed);
+        let mut nodes = mem::take(&mut self.pending);
+        nodes.extend(changed.keys().cloned());
+        for node in &nodes {
+            let Some(session) = self.sessions.get_mut(node) else { continue };
+            if session.greeting.is_none() {
+                // Its registration is not committed yet.
+                self.pending.insert(node.clone());
+                continue;
+            }
+            let tasks = changed.remove(node).unwrap_or_default();
+            let assignments = match &mut session.sent {
+                None => Some(everything(session, node, committed)),
+                Some(sent) => difference(sent, node, &tasks, committed),
+            };
+            let assignments = assignments.map(ToAgent::Assignments);
+            let ack = session.ack.take().map(ToAgent::Ack);
+            for message in [assignments, ack].into_iter().flatten() {
+                out.push((node.clone(), session.number, message));
+            }
+        }
+        out
+    }
+
+    fn greet(&mut self, committed: &State, out: &mut Vec<Outgoing>) {
+        let all = mem::take(&mut self.regreet_all);
+        let some = mem::take(&mut self.regreet);
+        if !all && some.is_empty() {
+            return;
+        }
+        let heartbeat = heartbeat_period(committed);
+        let managers = Arc::new(managers(committed));
+        for (id, session) in &mut self.sessions {
+            if !all && !some.contains(id) {
+                continue;
+            }
+            let Some(node) = committed.nodes().get(id) else { continue };
+            let greeting = Greeting { heartbeat, node: node.clone(), managers: managers.clone() };
+            if session.greeting.as_ref().is_some_and(|told| told.same(&greeting)) {
+                continue;
+            }
+            let node = Box::new(Node::clone(node));
+            let message = ToAgent::Session { heartbeat, node, managers: managers.to_vec() };
+            out.push((id.clone(), session.number, message));
+            session.greeting = Some(greeting);
+        }
+    }
+}
+
+fn managers(state: &State) -> Vec<(Id, String)> {
+    let members = state.nodes().iter().filter_map(|node| Some((node, node.manager.as_ref()?)));
+    members.map(|(node, member)| (node.id.clone(), member.addr.clone())).collect()
+}
+
+/// Whether a node is told of this task. One that has ended stays until the reaper removes it: its
+/// container is history that the user may look at.
+fn visible(task: &Task, node: &Id) -> bool {
+    task.node_id.as_ref() == Some(node)
+        && task.status.state >= TaskState::Assigned
+        && task.status.state < TaskState::Orphaned
+}
+
+fn everything(session: &mut Session, node: &Id, state: &State) -> Assignments {
+    let tasks: Vec<Task> = state
+        .tasks_of_node(node)
+        .filter(|task| visible(task, node))
+        .map(|task| Task::clone(task))
+        .collect();
+    session.sent = Some(tasks.iter().map(|task| (task.id.clone(), task.desired_state)).collect());
+    Assignments { complete: true, tasks, removed: Vec::new() }
+}
+
+fn difference(
+    sent: &mut BTreeMap<Id, TaskState>,
+    node: &Id,
+    changed: &BTreeSet<Id>,
+    state: &State,
+) -> Option<Assignments> {
+    let mut assignments = Assignments::default();
+    for id in changed {
+        match state.tasks().get(id).filter(|task| visible(task, node)) {
+            // Nothing else of an assigned task changes but its status, and that the node knows.
+            Some(task) if sent.get(id) != Some(&task.desired_state) => {
+                sent.insert(id.clone(), task.desired_state);
+                assignments.tasks.push(Task::clone(task));
+            }
+            Some(_) => {}
+            None => {
+                if sent.remove(id).is_some() {
+                    assignments.removed.push(id.clone());
+                }
+            }
+        }
+    }
+    let nothing = assignments.tasks.is_empty() && assignments.removed.is_empty();
+    (!nothing).then_some(assignments)
+}
