@@ -1,0 +1,38 @@
+//! What the agent needs of a container engine. The trait only; `docker.rs` speaks to a real one.
+
+use futures_util::future::BoxFuture;
+use skep_api::node::NodeDescription;
+use skep_core::Id;
+use skep_core::worker::{EngineOp, OpResult};
+use tokio::sync::mpsc;
+
+/// A container engine. Every call may take its time; dropping its future cancels it.
+pub trait Engine: Send + Sync + 'static {
+    /// Carries out one operation of the worker.
+    fn run(&self, op: EngineOp) -> BoxFuture<'static, OpResult>;
+
+    /// What the node says of itself: host name, platform, resources, engine. Without `tls_info`.
+    ///
+    /// # Errors
+    /// In words, when the engine does not answer.
+    fn describe(&self) -> BoxFuture<'static, Result<NodeDescription, String>>;
+
+    /// Watches the engine for as long as the receiver lives, through restarts of the engine.
+    fn watch(&self) -> mpsc::Receiver<EngineEvent>;
+}
+
+/// What an engine says of its own accord.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineEvent {
+    /// It answers (again); events before this one may have been missed.
+    Up,
+    /// It does not answer any more.
+    Down,
+    /// Something happened to a task's container.
+    Container {
+        /// Label `com.docker.swarm.task.id`.
+        task: Id,
+        /// With a `die` event: the exit code.
+        died: Option<i64>,
+    },
+}
