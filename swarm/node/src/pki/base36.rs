@@ -1,33 +1,13 @@
 //! Base 36 as swarmkit writes ids and tokens, and random bytes. Knows nothing of what they mean.
 
 use ring::rand::{SecureRandom, SystemRandom};
+use skep_core::Id;
 
 use super::PkiError;
 
-const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-
 /// Big-endian bytes as lower-case base 36, zero-padded on the left to at least `width` digits.
 pub(super) fn encode(bytes: &[u8], width: usize) -> String {
-    let mut number = bytes.to_vec();
-    let mut digits = Vec::with_capacity(width);
-    while number.iter().any(|byte| *byte != 0) {
-        let mut rest = 0u32;
-        for byte in &mut number {
-            let value = rest << 8 | u32::from(*byte);
-            // value < 36 * 256, so the quotient fits a byte.
-            *byte = (value / 36) as u8;
-            rest = value % 36;
-        }
-        digits.push(DIGITS.get(rest as usize).copied().unwrap_or(b'0'));
-    }
-    while digits.len() < width {
-        digits.push(b'0');
-    }
-    digits
-        .iter()
-        .rev()
-        .map(|digit| char::from(*digit))
-        .collect()
+    format!("{:0>width$}", skep_core::id::base36(bytes))
 }
 
 /// Lower-case base 36 as `N` big-endian bytes; `None` for other characters or a larger number.
@@ -60,14 +40,9 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N], PkiError> {
     Ok(bytes)
 }
 
-/// A fresh 25-character id as swarmkit makes them: 17 random bytes with the high bit set, in base
-/// 36, without the first digit (which the high bit makes predictable).
-pub fn random_id() -> Result<String, PkiError> {
-    let mut bytes = random_bytes::<17>()?;
-    if let Some(first) = bytes.first_mut() {
-        *first |= 0x80;
-    }
-    Ok(encode(&bytes, 0).chars().skip(1).take(25).collect())
+/// A fresh 25-character id, as swarmkit makes them.
+pub fn random_id() -> Result<Id, PkiError> {
+    Ok(Id::from_random_bytes(random_bytes()?))
 }
 
 #[cfg(test)]
@@ -99,8 +74,7 @@ mod tests {
     fn ids_have_25_digits() {
         for _ in 0..200 {
             let id = random_id().unwrap();
-            assert_eq!(id.len(), 25, "{id}");
-            assert!(id.bytes().all(|b| DIGITS.contains(&b)));
+            assert_eq!(id.as_str().len(), 25, "{}", id.as_str());
         }
     }
 }

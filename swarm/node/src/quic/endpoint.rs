@@ -1,122 +1,316 @@
-//! skeleton
-use super::*;
-use crate::pki::{Identity, JoinToken};
-use serde::{Serialize, de::DeserializeOwned};
+//! The node's one QUIC endpoint: identity, calls, streams, peers. Composes the files beside it and
+//! holds no policy of its own beyond the order of checks.
+
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The node's one QUIC endpoint; clones share it.
-#[derive(Clone, Debug)]
-pub struct Endpoint {}
-/// One live connection with a peer.
-#[derive(Clone, Debug)]
-pub struct Link {}
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout, timeout_at};
 
-impl Link {
-    /// Who is at the other end; `None` for a joiner without a certificate.
-    pub fn peer(&self) -> Option<&Peer> {
-        None
+use super::dial::{self, Slots};
+use super::error::{CLOSE_ENDED, CallError};
+use super::frame::{ByteStream, FrameReceiver, FrameSender, encode};
+use super::link::Link;
+use super::links::Links;
+use super::serve::{self, Doors};
+use super::{Gate, Handler, Refusal, Service, role_table, socket, tls};
+use crate::pki::{Identity, JoinToken, Peer, PkiError};
+
+/// How long connections that have become another node's may finish what they do.
+const RETIRE_AFTER: Duration = Duration::from_secs(3);
+/// How long peers are given to hear that the endpoint ends.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How long opening a stream may take, connection included.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The endpoint; clones share it. End it with [`Endpoint::shutdown`].
+#[derive(Clone)]
+pub struct Endpoint(Arc<Inner>);
+
+pub(super) struct Inner {
+    quic: Mutex<Option<quinn::Endpoint>>,
+    listening: Mutex<bool>,
+    accepting: Mutex<bool>,
+    identity: Mutex<Option<Arc<Identity>>>,
+    handler: Mutex<Option<Arc<dyn Handler>>>,
+    gate: Arc<dyn Gate>,
+    pub(super) slots: Mutex<Slots>,
+    pub(super) links: Links,
+    pub(super) doors: Doors,
+}
+
+/// A panic elsewhere while the lock was held leaves these plain maps whole.
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    pub(super) fn quic(&self) -> Option<quinn::Endpoint> {
+        lock(&self.quic).clone()
     }
-    /// The peer's address as we see it.
-    pub fn remote(&self) -> SocketAddr {
-        SocketAddr::from(([0, 0, 0, 0], 0))
+
+    pub(super) fn identity(&self) -> Option<Arc<Identity>> {
+        lock(&self.identity).clone()
     }
-    /// Resolves with the reason when the connection is lost or closed.
-    pub async fn closed(&self) -> String {
-        String::new()
+
+    pub(super) fn handler(&self) -> Option<Arc<dyn Handler>> {
+        lock(&self.handler).clone()
     }
-    /// Closes the connection.
-    pub fn close(&self, _reason: &str) {}
-    /// Opens a stream of frames.
-    pub async fn open(&self, _service: Service) -> Result<(FrameSender, FrameReceiver), CallError> {
-        Err(CallError::NotSent(String::new()))
+
+    pub(super) fn check(&self, service: Service, peer: Option<&Peer>) -> Result<(), Refusal> {
+        role_table(service, peer)?;
+        self.gate.admit(service, peer)
     }
-    /// Opens a stream of bytes.
-    pub async fn open_bytes(&self, _service: Service) -> Result<ByteStream, CallError> {
-        Err(CallError::NotSent(String::new()))
-    }
-    /// One call over this connection.
-    pub async fn call<Req: Serialize + ?Sized, Resp: DeserializeOwned>(
-        &self,
-        _service: Service,
-        _timeout: Duration,
-        _request: &Req,
-    ) -> Result<Resp, CallError> {
-        Err(CallError::NotSent(String::new()))
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("local", &self.local_addr().ok())
+            .finish_non_exhaustive()
     }
 }
 
 impl Endpoint {
-    /// Binds. `listen`: `None` for a node that only dials.
-    pub fn bind(
-        _listen: Option<SocketAddr>,
-        _gate: Arc<dyn Gate>,
-    ) -> Result<Endpoint, std::io::Error> {
-        Ok(Endpoint {})
+    /// Binds the UDP port, within a tokio runtime. `listen` is `None` for a node that only dials
+    /// (any port, both families where the system has both). Nothing is accepted before both
+    /// [`Self::set_identity`] and [`Self::serve`] have been called.
+    pub fn bind(listen: Option<SocketAddr>, gate: Arc<dyn Gate>) -> io::Result<Endpoint> {
+        let quic = quinn::Endpoint::new(
+            quinn::EndpointConfig::default(),
+            None,
+            socket::bind(listen)?,
+            Arc::new(quinn::TokioRuntime),
+        )?;
+        Ok(Endpoint(Arc::new(Inner {
+            quic: Mutex::new(Some(quic)),
+            listening: Mutex::new(listen.is_some()),
+            accepting: Mutex::new(false),
+            identity: Mutex::new(None),
+            handler: Mutex::new(None),
+            gate,
+            slots: Mutex::default(),
+            links: Links::default(),
+            doors: Doors::new(),
+        })))
     }
-    /// Starts to accept connections and streams.
-    pub fn serve(&self, _handler: Arc<dyn Handler>) {}
-    /// Who we are from now on.
-    pub fn set_identity(&self, _identity: Arc<Identity>) -> Result<(), crate::pki::PkiError> {
+
+    /// Turns an endpoint that only dials into one that listens (a promoted worker); its
+    /// connections move along.
+    pub fn listen_on(&self, listen: SocketAddr) -> io::Result<()> {
+        let quic = self.0.quic().ok_or(io::ErrorKind::NotConnected)?;
+        quic.rebind(socket::bind(Some(listen))?)?;
+        *lock(&self.0.listening) = true;
+        if let Some(identity) = self.0.identity() {
+            let config = tls::server_config(&identity).map_err(io::Error::other)?;
+            quic.set_server_config(Some(config));
+        }
         Ok(())
     }
-    /// Our identity.
+
+    /// Sets or replaces the handler of the streams that peers open, and starts to accept.
+    pub fn serve(&self, handler: Arc<dyn Handler>) {
+        *lock(&self.0.handler) = Some(handler);
+        if !std::mem::replace(&mut *lock(&self.0.accepting), true) {
+            tokio::spawn(serve::accept(self.0.clone()));
+        }
+    }
+
+    /// Who this node is from now on, for new connections in both directions. Live connections go
+    /// on; only where role, node or cluster differ, new calls dial anew and the old connections
+    /// that this node dialled are closed a little later.
+    pub fn set_identity(&self, identity: Arc<Identity>) -> Result<(), PkiError> {
+        if *lock(&self.0.listening) {
+            let config = tls::server_config(&identity)?;
+            if let Some(quic) = self.0.quic() {
+                quic.set_server_config(Some(config));
+            }
+        }
+        let old = lock(&self.0.identity).replace(identity.clone());
+        let name = |identity: &Identity| {
+            (
+                identity.node_id.clone(),
+                identity.role,
+                identity.cluster_id.clone(),
+            )
+        };
+        if old.is_some_and(|old| name(&old) != name(&identity)) {
+            self.retire();
+        }
+        Ok(())
+    }
+
+    fn retire(&self) {
+        lock(&self.0.slots).clear();
+        let old: Vec<Link> = self
+            .0
+            .links
+            .all()
+            .into_iter()
+            .filter(Link::dialled)
+            .collect();
+        tokio::spawn(async move {
+            tokio::time::sleep(RETIRE_AFTER).await;
+            old.iter()
+                .for_each(|link| link.close("the node has a new certificate"));
+        });
+    }
+
+    /// Who this node is; `None` before it is part of a swarm.
     pub fn identity(&self) -> Option<Arc<Identity>> {
-        None
+        self.0.identity()
     }
-    /// Where we listen.
-    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        Err(std::io::ErrorKind::Other.into())
+
+    /// The bound address.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0
+            .quic()
+            .ok_or(io::ErrorKind::NotConnected)?
+            .local_addr()
     }
-    /// One call: `addr` is host:port.
-    pub async fn call<Req: Serialize + ?Sized, Resp: DeserializeOwned>(
+
+    /// One request and its answer. `addr` is `host:port`; with `expect`, the node that answers
+    /// there must have this id. The connection is kept for the next call.
+    pub async fn call<Req, Resp>(
         &self,
-        _addr: &str,
-        _service: Service,
-        _expect: Option<&str>,
-        _timeout: Duration,
-        _request: &Req,
-    ) -> Result<Resp, CallError> {
-        Err(CallError::NotSent(String::new()))
+        addr: &str,
+        service: Service,
+        expect: Option<&str>,
+        timeout: Duration,
+        request: &Req,
+    ) -> Result<Resp, CallError>
+    where
+        Req: Serialize + ?Sized,
+        Resp: DeserializeOwned,
+    {
+        let deadline = Instant::now() + timeout;
+        let frame = encode(Some(service.code()), request, service.max_frame())?;
+        loop {
+            let (link, old) = self.link(addr, service, expect, deadline).await?;
+            match link.exchange(service, deadline, &frame).await {
+                // The kept connection had died unnoticed: once more over a new one.
+                Err(CallError::NotSent(_)) if old && !link.is_open() => {}
+                outcome => return outcome,
+            }
+        }
     }
-    /// Opens a long stream of frames.
+
+    /// A stream of frames for a session, and the connection that carries it. A refusal comes with
+    /// the first receive.
     pub async fn open(
         &self,
-        _addr: &str,
-        _service: Service,
-        _expect: Option<&str>,
+        addr: &str,
+        service: Service,
+        expect: Option<&str>,
     ) -> Result<(Link, FrameSender, FrameReceiver), CallError> {
-        Err(CallError::NotSent(String::new()))
+        let deadline = Instant::now() + OPEN_TIMEOUT;
+        let (link, _) = self.link(addr, service, expect, deadline).await?;
+        let opened = timeout_at(deadline, link.open(service)).await;
+        let (sender, receiver) = opened.map_err(|_| slow(addr, service))??;
+        Ok((link, sender, receiver))
     }
-    /// Opens a stream of raw bytes.
+
+    /// A stream of raw bytes, accepted by the peer.
     pub async fn open_bytes(
         &self,
-        _addr: &str,
-        _service: Service,
-        _expect: Option<&str>,
+        addr: &str,
+        service: Service,
+        expect: Option<&str>,
     ) -> Result<ByteStream, CallError> {
-        Err(CallError::NotSent(String::new()))
+        let deadline = Instant::now() + OPEN_TIMEOUT;
+        let (link, _) = self.link(addr, service, expect, deadline).await?;
+        let opened = timeout_at(deadline, link.open_bytes(service)).await;
+        opened.map_err(|_| slow(addr, service))?
     }
-    /// A connection to a manager that is proven by nothing but the token; returns it with the root PEM.
+
+    async fn link(
+        &self,
+        addr: &str,
+        service: Service,
+        expect: Option<&str>,
+        deadline: Instant,
+    ) -> Result<(Link, bool), CallError> {
+        let found = timeout_at(deadline, dial::link(&self.0, addr, service)).await;
+        let (link, old) = found.map_err(|_| slow(addr, service))??;
+        let answers = link
+            .peer()
+            .map(|peer| peer.node_id.as_str())
+            .unwrap_or_default();
+        match expect {
+            Some(expected) if expected != answers => Err(CallError::NotSent(format!(
+                "node {answers} answers at {addr}, not node {expected}; has the address moved?"
+            ))),
+            _ => Ok((link, old)),
+        }
+    }
+
+    /// For a joiner: connects to a manager trusting nothing but the token, and returns the
+    /// connection (service ca) with the proven root bundle. The peer on the link is proven too.
     pub async fn dial_joining(
         &self,
-        _addr: &str,
-        _token: &JoinToken,
-        _timeout: Duration,
+        addr: &str,
+        token: &JoinToken,
+        timeout: Duration,
     ) -> Result<(Link, String), CallError> {
-        Err(CallError::NotSent(String::new()))
+        let joined = tokio::time::timeout(timeout, dial::dial_joining(&self.0, addr, token)).await;
+        joined.unwrap_or_else(|_| Err(slow(addr, Service::Ca)))
     }
-    /// Live connections with a node, in either direction.
-    pub fn links(&self, _node_id: &str) -> Vec<Link> {
-        Vec::new()
+
+    /// The open connections with a node, in either direction, the youngest first.
+    pub fn links(&self, node_id: &str) -> Vec<Link> {
+        self.0.links.of(node_id)
     }
-    /// Resolves when no connection with the node is left.
-    pub async fn closed(&self, _node_id: &str) {}
-    /// Closes every connection with a node.
-    pub fn close_peer(&self, _node_id: &str, _reason: &str) {}
-    /// Closes every connection.
-    pub fn close_all(&self, _reason: &str) {}
-    /// Ends the endpoint and frees its port.
-    pub async fn shutdown(&self, _reason: &str) {}
+
+    /// Waits until no connection with the node is left.
+    pub async fn closed(&self, node_id: &str) {
+        while let Some(link) = self.links(node_id).first() {
+            link.closed().await;
+        }
+    }
+
+    /// Closes every connection with a node: it was removed, or its certificate was replaced.
+    pub fn close_peer(&self, node_id: &str, reason: &str) {
+        self.0
+            .links
+            .of(node_id)
+            .iter()
+            .for_each(|link| link.close(reason));
+    }
+
+    /// Closes every connection; the endpoint goes on. For rotations: all peers come back and are
+    /// verified anew.
+    pub fn close_all(&self, reason: &str) {
+        self.0
+            .links
+            .all()
+            .iter()
+            .for_each(|link| link.close(reason));
+    }
+
+    /// Ends the endpoint, tells the peers and frees the port.
+    pub async fn shutdown(&self, reason: &str) {
+        let Some(quic) = lock(&self.0.quic).take() else {
+            return;
+        };
+        *lock(&self.0.handler) = None;
+        let local = quic.local_addr().ok();
+        quic.close(CLOSE_ENDED, reason.as_bytes());
+        // Peers that are gone cannot hear it; they need not be waited for.
+        let _ = timeout(GOODBYE, quic.wait_idle()).await;
+        drop(quic);
+        if let Some(local) = local {
+            socket::wait_free(local, GOODBYE).await;
+        }
+    }
+}
+
+fn slow(addr: &str, service: Service) -> CallError {
+    CallError::NotSent(format!(
+        "cannot reach the {service} service of {addr}: the time was up before there was a \
+         connection; is the node up, and does its firewall let this UDP port through?"
+    ))
 }

@@ -2,18 +2,26 @@
 //! call. Only this directory names quinn. It carries messages and knows who sends them; what they
 //! mean is the business of raft/, manager.rs and agent.rs.
 
+mod dial;
 mod endpoint;
 mod error;
 mod frame;
+mod link;
+mod links;
+mod serve;
+mod socket;
 mod stream;
+mod tls;
 
 use std::fmt;
 
 use futures_util::future::BoxFuture;
 
-pub use endpoint::{Endpoint, Link};
+pub use endpoint::Endpoint;
 pub use error::CallError;
-pub use frame::{ByteStream, FrameReceiver, FrameSender};
+pub use frame::{FrameReceiver, FrameSender, Stream};
+pub use link::Link;
+pub use stream::ByteStream;
 
 use crate::pki::{Peer, Role};
 
@@ -164,5 +172,3 @@ impl Incoming {
         self.link.peer()
     }
 }
-
-pub use frame::Stream;
