@@ -3,13 +3,18 @@
 
 pub mod assignment;
 pub mod command;
+pub mod control;
 pub mod dispatcher;
+pub mod find;
 pub mod id;
+pub mod names;
 pub mod object;
 pub mod orchestrator;
 pub mod reconcile;
 pub mod store;
 pub mod task;
+pub mod validate;
+pub mod wire;
 pub mod worker;
 
 pub use id::{Id, IdSource};

@@ -1,0 +1,142 @@
+//! The swarm itself: its first transaction and the updates of its spec and tokens. Never creates a
+//! certificate authority and never touches certificates.
+
+use skep_api::cluster::Spec;
+use skep_api::{Code, Error};
+
+use super::{Outcome, in_sequence};
+use crate::command::Reply;
+use crate::id::{IdSource, base36};
+use crate::object::{Cluster, Node, Secret};
+use crate::store::{Author, Change, State};
+use crate::validate::{check_cluster, missing};
+
+/// Number of random bytes in a token's secret, and of base36 digits that they are written with.
+const TOKEN_BYTES: usize = 16;
+const TOKEN_DIGITS: usize = 25;
+
+/// Which tokens are made anew.
+#[derive(Clone, Copy)]
+pub(super) struct Rotate {
+    pub worker: bool,
+    pub manager: bool,
+}
+
+pub(super) fn bootstrap(view: &State, cluster: &Cluster, node: &Node) -> Result<Outcome, Error> {
+    if view.cluster().is_some() {
+        return Err(Error::rpc(Code::AlreadyExists, "there is a swarm already"));
+    }
+    check_cluster(&cluster.spec)?;
+    let changes = vec![
+        Change::Create(cluster.clone().into()),
+        Change::Create(node.clone().into()),
+    ];
+    Ok((changes, Author::Ca, Reply::Created(cluster.id.clone())))
+}
+
+pub(super) fn update(
+    view: &State,
+    version: u64,
+    spec: &Spec,
+    rotate: Rotate,
+    ids: &mut dyn IdSource,
+) -> Result<Outcome, Error> {
+    check_cluster(spec)?;
+    let Some(cluster) = view.cluster() else {
+        return Err(Error::rpc(Code::NotFound, "cluster not found"));
+    };
+    if spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate {
+        return Err(missing("the rotation of the root CA"));
+    }
+    in_sequence(&cluster.meta, version)?;
+    let mut cluster = cluster.as_ref().clone();
+    cluster.spec = spec.clone();
+    if rotate.worker {
+        cluster.join_tokens.worker = rotated(&cluster.join_tokens.worker, ids);
+    }
+    if rotate.manager {
+        cluster.join_tokens.manager = rotated(&cluster.join_tokens.manager, ids);
+    }
+    Ok((
+        vec![Change::Update(cluster.into())],
+        Author::Control,
+        Reply::Done,
+    ))
+}
+
+/// The same token with a new secret: its first parts name the format and the root certificate.
+fn rotated(token: &Secret, ids: &mut dyn IdSource) -> Secret {
+    let kept = token.rsplit_once('-').map_or("", |(kept, _)| kept);
+    let random = ids.random_bytes();
+    let digits = base36(random.get(..TOKEN_BYTES).unwrap_or_default());
+    Secret::from(format!("{kept}-{digits:0>TOKEN_DIGITS$}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_api::Kind;
+
+    use super::*;
+    use crate::command::Command;
+    use crate::control::testing::{cluster, node, run, state};
+    use crate::object::Object;
+
+    fn update(
+        change: impl Fn(&mut Spec),
+        version: u64,
+        rotate_worker_token: bool,
+    ) -> Result<Outcome, Error> {
+        let view = state([cluster().into()]);
+        let mut spec = cluster().spec;
+        change(&mut spec);
+        let spec = Box::new(spec);
+        let command = Command::UpdateCluster {
+            version,
+            spec,
+            rotate_worker_token,
+            rotate_manager_token: false,
+        };
+        run(&view, &command)
+    }
+
+    #[test]
+    fn the_first_transaction_is_the_only_one() {
+        let command = Command::Bootstrap {
+            cluster: cluster().into(),
+            node: node("n1", "a").into(),
+        };
+        assert_eq!(run(&State::default(), &command).unwrap().0.len(), 2);
+        let error = run(&state([cluster().into()]), &command).unwrap_err();
+        assert_eq!(error.kind, Kind::Conflict);
+    }
+
+    #[test]
+    fn a_token_keeps_its_digest() {
+        let (changes, _, _) = update(|_| (), 1, true).unwrap();
+        let [Change::Update(Object::Cluster(after))] = changes.as_slice() else {
+            panic!()
+        };
+        let token = &after.join_tokens.worker;
+        let (kept, secret) = token.rsplit_once('-').unwrap();
+        assert_eq!(kept, "SWMTKN-1-d");
+        assert_eq!(secret.len(), TOKEN_DIGITS);
+        assert_eq!(after.join_tokens.manager, cluster().join_tokens.manager);
+    }
+
+    #[test]
+    fn refusals() {
+        let text = |result: Result<Outcome, Error>| result.unwrap_err().message;
+        assert_eq!(
+            text(update(|_| (), 7, false)),
+            "rpc error: code = Unknown desc = update out of sequence"
+        );
+        assert_eq!(
+            text(update(|spec| spec.name = "x".into(), 1, false)),
+            "rpc error: code = InvalidArgument desc = modification of cluster name is not allowed"
+        );
+        assert_eq!(
+            text(update(|spec| spec.ca_config.force_rotate = 1, 1, false)),
+            "the rotation of the root CA is not supported by this version of skep"
+        );
+    }
+}

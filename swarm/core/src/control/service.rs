@@ -1,0 +1,211 @@
+//! Services: create, update, roll back, remove. Makes no tasks: the orchestrator sees the service
+//! change and acts.
+
+use skep_api::network::{PortConfig, Protocol, PublishMode};
+use skep_api::service::{ServiceSpec, UpdateState, UpdateStatus};
+use skep_api::{Code, Error};
+
+use super::{Outcome, in_sequence, not_found};
+use crate::Timestamp;
+use crate::command::{AuthFrom, Reply};
+use crate::id::{Id, IdSource};
+use crate::object::{Kind, Meta, Secret, Service};
+use crate::store::{Author, Change, State};
+use crate::validate::{check_service, refused, unsupported};
+
+/// What an update brings.
+pub(super) struct Update<'a> {
+    pub version: u64,
+    pub spec: &'a ServiceSpec,
+    pub registry_auth: Option<&'a Secret>,
+    pub auth_from: AuthFrom,
+}
+
+pub(super) fn create(
+    view: &State,
+    spec: &ServiceSpec,
+    registry_auth: Option<&Secret>,
+    ids: &mut dyn IdSource,
+) -> Result<Outcome, Error> {
+    check_service(spec)?;
+    port_conflicts(view, spec, None)?;
+    unsupported(spec)?;
+    if view.service_named(&spec.name).is_some() {
+        let text = format!(
+            "name conflicts with an existing object: service {} already exists",
+            spec.name
+        );
+        return Err(Error::rpc(Code::AlreadyExists, text));
+    }
+    let service = Service {
+        id: ids.next_id(),
+        meta: Meta::default(),
+        spec: spec.clone(),
+        spec_version: 0,
+        previous_spec: None,
+        previous_spec_version: None,
+        update_status: None,
+        registry_auth: registry_auth.cloned(),
+        previous_registry_auth: None,
+    };
+    let reply = Reply::Created(service.id.clone());
+    Ok((vec![Change::Create(service.into())], Author::Control, reply))
+}
+
+/// Replaces the spec. The version of the spec moves with every update, even one that changes
+/// nothing: whether tasks are replaced is decided by comparing specs, not versions.
+pub(super) fn update(view: &State, id: &Id, update: &Update<'_>) -> Result<Outcome, Error> {
+    let (mut service, kept_auth) = checked(view, id, update)?;
+    service.previous_spec = Some(std::mem::replace(&mut service.spec, update.spec.clone()));
+    service.previous_spec_version = Some(service.spec_version);
+    service.previous_registry_auth = std::mem::replace(&mut service.registry_auth, kept_auth);
+    service.spec_version = update.version;
+    service.update_status = None;
+    written(service)
+}
+
+/// Swaps the spec and the one before it, so that rolling back twice leads back here.
+pub(super) fn rollback(
+    view: &State,
+    id: &Id,
+    update: &Update<'_>,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    let (mut service, _) = checked(view, id, update)?;
+    let Some(previous) = service.previous_spec.take() else {
+        let text = format!("service {id} does not have a previous spec");
+        return Err(Error::rpc(Code::FailedPrecondition, text));
+    };
+    service.previous_spec = Some(std::mem::replace(&mut service.spec, previous));
+    let version = service.previous_spec_version.replace(service.spec_version);
+    service.spec_version = version.unwrap_or_default();
+    std::mem::swap(
+        &mut service.registry_auth,
+        &mut service.previous_registry_auth,
+    );
+    service.update_status = Some(UpdateStatus {
+        state: UpdateState::RollbackStarted,
+        started_at: Some(now),
+        message: "manually requested rollback".into(),
+        ..UpdateStatus::default()
+    });
+    written(service)
+}
+
+/// A copy of the service for the update to change, and the credentials that the new spec has.
+/// The body is validated when rolling back too, as in the original.
+fn checked(view: &State, id: &Id, update: &Update<'_>) -> Result<(Service, Option<Secret>), Error> {
+    let spec = update.spec;
+    let service = view.services().get(id);
+    let auth = match service {
+        Some(service) => retained_auth(service, update)?,
+        None => None,
+    };
+    check_service(spec)?;
+    let service = service.ok_or_else(|| not_found("service", id))?;
+    if spec.endpoint_spec.is_some() && spec.endpoint_spec != service.spec.endpoint_spec {
+        port_conflicts(view, spec, Some(id))?;
+    }
+    let kind = |spec: &ServiceSpec| {
+        let mode = &spec.mode;
+        (
+            mode.replicated.is_some(),
+            mode.global.is_some(),
+            mode.replicated_job.is_some(),
+        )
+    };
+    if kind(spec) != kind(&service.spec) {
+        return Err(Error::rpc(
+            Code::Unimplemented,
+            "service mode change is not allowed",
+        ));
+    }
+    if spec.name != service.spec.name {
+        return Err(Error::rpc(
+            Code::Unimplemented,
+            "renaming services is not supported",
+        ));
+    }
+    unsupported(spec)?;
+    in_sequence(&service.meta, update.version)?;
+    Ok((service.as_ref().clone(), auth))
+}
+
+/// The credentials of the new spec: those sent, or else those kept from where the client says.
+fn retained_auth(service: &Service, update: &Update<'_>) -> Result<Option<Secret>, Error> {
+    if update.registry_auth.is_some() {
+        return Ok(update.registry_auth.cloned());
+    }
+    match update.auth_from {
+        AuthFrom::Spec => Ok(service.registry_auth.clone()),
+        // The daemon layer's words in the original: no prefix, no class.
+        AuthFrom::PreviousSpec if service.previous_spec.is_none() => {
+            Err(Error::system("service does not have a previous spec"))
+        }
+        AuthFrom::PreviousSpec => Ok(service.previous_registry_auth.clone()),
+    }
+}
+
+fn written(service: Service) -> Result<Outcome, Error> {
+    Ok((
+        vec![Change::Update(service.into())],
+        Author::Control,
+        Reply::Done,
+    ))
+}
+
+/// Removes the service alone; its name is free at once. The orchestrator winds its tasks down.
+pub(super) fn remove(view: &State, id: &Id) -> Result<Outcome, Error> {
+    let service = view
+        .services()
+        .get(id)
+        .ok_or_else(|| not_found("service", id))?;
+    let change = Change::Remove(Kind::Service, id.clone(), service.meta.version);
+    Ok((vec![change], Author::Control, Reply::Done))
+}
+
+/// Refuses a published port that another service has. Two services may publish the same port in
+/// host mode: the scheduler keeps them apart.
+fn port_conflicts(view: &State, spec: &ServiceSpec, myself: Option<&Id>) -> Result<(), Error> {
+    let ports = |spec: &ServiceSpec| -> Vec<PortConfig> {
+        let endpoint = spec.endpoint_spec.iter();
+        endpoint
+            .flat_map(|e| e.ports.iter().filter(|p| p.published_port != 0).cloned())
+            .collect()
+    };
+    let key =
+        |port: &PortConfig| -> (Protocol, u32) { (port.protocol.clone(), port.published_port) };
+    let wanted = ports(spec);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    for other in view
+        .services()
+        .iter()
+        .filter(|service| Some(&service.id) != myself)
+    {
+        for taken in ports(&other.spec) {
+            let in_host_mode = taken.publish_mode == PublishMode::Host;
+            let clash = wanted.iter().any(|want| {
+                key(want) == key(&taken)
+                    && !(in_host_mode && want.publish_mode == PublishMode::Host)
+            });
+            if clash {
+                let how = if in_host_mode {
+                    "a host-published port"
+                } else {
+                    "an ingress port"
+                };
+                return Err(refused(format!(
+                    "port '{}' is already in use by service '{}' ({}) as {how}",
+                    taken.published_port, other.spec.name, other.id
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

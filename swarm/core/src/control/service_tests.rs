@@ -1,0 +1,182 @@
+//! Tests of the commands for services.
+
+use skep_api::service::{ReplicatedService, ServiceMode};
+
+use super::*;
+use crate::command::Command;
+use crate::control::testing::{NOW, run, service, spec, state};
+use crate::object::Object;
+use crate::store::Tx;
+
+fn create(view: &State, spec: ServiceSpec) -> Result<Outcome, Error> {
+    let command = Command::CreateService {
+        spec: spec.into(),
+        registry_auth: None,
+    };
+    run(view, &command)
+}
+
+fn update_command(version: u64, spec: ServiceSpec, rollback: bool) -> Command {
+    Command::UpdateService {
+        id: Id::from("s1"),
+        version,
+        spec: spec.into(),
+        registry_auth: None,
+        auth_from: AuthFrom::Spec,
+        rollback,
+    }
+}
+
+fn message(result: Result<Outcome, Error>) -> String {
+    result.unwrap_err().message
+}
+
+/// Runs the command and applies what it wants, as the leader would.
+fn applied(state: &mut State, command: &Command) -> Service {
+    let (changes, author, _) = run(state, command).unwrap();
+    state
+        .apply(&Tx {
+            author,
+            at: NOW,
+            changes,
+        })
+        .unwrap();
+    state.services().get("s1").unwrap().as_ref().clone()
+}
+
+#[test]
+fn a_service_is_created_once_per_name() {
+    let view = state([service("s1", "web").into()]);
+    let (changes, author, reply) = create(&view, spec("api")).unwrap();
+    let [Change::Create(Object::Service(made))] = changes.as_slice() else {
+        panic!()
+    };
+    assert_eq!(
+        (author, reply),
+        (Author::Control, Reply::Created(made.id.clone()))
+    );
+    assert_eq!(
+        message(create(&view, spec("web"))),
+        "rpc error: code = AlreadyExists desc = name conflicts with an existing object: service \
+         web already exists"
+    );
+    let mut invalid = spec("x");
+    invalid.mode.replicated = Some(ReplicatedService {
+        replicas: Some(u64::MAX),
+    });
+    assert_eq!(
+        message(create(&view, invalid)),
+        "rpc error: code = InvalidArgument desc = Number of replicas must be non-negative"
+    );
+    let mut global = spec("x");
+    global.mode = ServiceMode {
+        global: Some(Default::default()),
+        ..ServiceMode::default()
+    };
+    assert_eq!(
+        message(create(&view, global)),
+        "service mode global is not supported by this version of skep"
+    );
+}
+
+#[test]
+fn an_update_keeps_the_previous_spec_and_rollback_swaps() {
+    let mut state = state([service("s1", "web").into()]);
+    let old = spec("web");
+    let mut new = spec("web");
+    new.task_template.force_update = 1;
+    let after = applied(&mut state, &update_command(1, new.clone(), false));
+    assert_eq!(
+        (after.spec_version, after.previous_spec_version),
+        (1, Some(0))
+    );
+    assert_eq!(
+        (&after.spec, after.previous_spec.as_ref()),
+        (&new, Some(&old))
+    );
+    assert_eq!(after.update_status, None);
+
+    let after = applied(&mut state, &update_command(2, new.clone(), true));
+    assert_eq!(
+        (after.spec_version, after.previous_spec_version),
+        (0, Some(1))
+    );
+    assert_eq!(
+        (&after.spec, after.previous_spec.as_ref()),
+        (&old, Some(&new))
+    );
+    let status = after.update_status.unwrap();
+    assert_eq!(status.state, UpdateState::RollbackStarted);
+    assert_eq!(status.message, "manually requested rollback");
+    assert_eq!(status.started_at, Some(NOW));
+
+    let after = applied(&mut state, &update_command(3, new.clone(), true));
+    assert_eq!((&after.spec, after.spec_version), (&new, 1));
+}
+
+#[test]
+fn refused_updates() {
+    let view = state([service("s1", "web").into()]);
+    let text =
+        |version, spec, rollback| message(run(&view, &update_command(version, spec, rollback)));
+    assert_eq!(
+        text(9, spec("web"), false),
+        "rpc error: code = Unknown desc = update out of sequence"
+    );
+    assert_eq!(
+        text(1, spec("other"), false),
+        "rpc error: code = Unimplemented desc = renaming services is not supported"
+    );
+    let mut global = spec("web");
+    global.mode = ServiceMode {
+        global: Some(Default::default()),
+        ..ServiceMode::default()
+    };
+    assert_eq!(
+        text(1, global, false),
+        "rpc error: code = Unimplemented desc = service mode change is not allowed"
+    );
+    assert_eq!(
+        text(1, spec("web"), true),
+        "rpc error: code = FailedPrecondition desc = service s1 does not have a previous spec"
+    );
+    let empty = State::default();
+    assert_eq!(
+        message(run(&empty, &update_command(1, spec("web"), false))),
+        "rpc error: code = NotFound desc = service s1 not found"
+    );
+    assert_eq!(
+        message(run(&empty, &Command::RemoveService { id: Id::from("s1") })),
+        "rpc error: code = NotFound desc = service s1 not found"
+    );
+}
+
+#[test]
+fn credentials_are_kept_when_none_are_sent() {
+    let mut web = service("s1", "web");
+    web.registry_auth = Some(Secret::from("old"));
+    let mut state = state([web.into()]);
+    let after = applied(&mut state, &update_command(1, spec("web"), false));
+    assert_eq!(after.registry_auth, Some(Secret::from("old")));
+
+    let with = |version, auth: Option<&str>, auth_from| Command::UpdateService {
+        id: Id::from("s1"),
+        version,
+        spec: spec("web").into(),
+        registry_auth: auth.map(Secret::from),
+        auth_from,
+        rollback: false,
+    };
+    let after = applied(&mut state, &with(2, Some("new"), AuthFrom::Spec));
+    assert_eq!(after.registry_auth, Some(Secret::from("new")));
+    assert_eq!(after.previous_registry_auth, Some(Secret::from("old")));
+    let after = applied(&mut state, &with(3, None, AuthFrom::PreviousSpec));
+    assert_eq!(after.registry_auth, Some(Secret::from("old")));
+
+    let fresh = super::super::testing::state([service("s1", "web").into()]);
+    let error = run(&fresh, &with(1, None, AuthFrom::PreviousSpec)).unwrap_err();
+    assert_eq!(
+        error,
+        Error::system("service does not have a previous spec")
+    );
+}

@@ -1,0 +1,174 @@
+//! The list of what a service's spec can say and skep does not do yet. Nothing on it is ignored
+//! silently: it is refused with 501 and by name. Pure. Shrinks with every storey of the house.
+
+use skep_api::Error;
+use skep_api::container::{ContainerSpec, Mount, MountType};
+use skep_api::service::{FailureAction, ServiceSpec, UpdateConfig, UpdateOrder};
+use skep_api::task::TaskSpec;
+
+use super::missing;
+
+/// Refuses what is not there yet, one feature at a time.
+pub fn unsupported(spec: &ServiceSpec) -> Result<(), Error> {
+    match features(spec).into_iter().find(|(used, _)| *used) {
+        Some((_, what)) => Err(missing(what)),
+        None => Ok(()),
+    }
+}
+
+/// Features with whether the spec uses them, in the order in which they are refused.
+fn features(spec: &ServiceSpec) -> Vec<(bool, &'static str)> {
+    let task = &spec.task_template;
+    let mode = &spec.mode;
+    let ports = spec
+        .endpoint_spec
+        .iter()
+        .any(|endpoint| !endpoint.ports.is_empty());
+    let mut all = vec![
+        (mode.global.is_some(), "service mode global"),
+        (mode.replicated_job.is_some(), "service mode replicated-job"),
+        (mode.global_job.is_some(), "service mode global-job"),
+        (task.plugin_spec.is_some(), "a plugin service"),
+        (
+            !task.networks.is_empty() || !spec.networks.is_empty(),
+            "a network of a service",
+        ),
+        (ports, "a published port"),
+    ];
+    for config in spec.update_config.iter().chain(&spec.rollback_config) {
+        all.extend(update(config));
+    }
+    all.extend(task_features(task));
+    all.extend(task.container_spec.iter().flat_map(container));
+    all
+}
+
+fn update(config: &UpdateConfig) -> [(bool, &'static str); 2] {
+    [
+        (
+            config.order == UpdateOrder::StartFirst,
+            "update order start-first",
+        ),
+        (
+            config.failure_action == FailureAction::Rollback,
+            "update failure action rollback",
+        ),
+    ]
+}
+
+fn task_features(task: &TaskSpec) -> [(bool, &'static str); 2] {
+    let reservations = task
+        .resources
+        .iter()
+        .flat_map(|resources| &resources.reservations);
+    let generic = reservations
+        .flat_map(|reserved| &reserved.generic_resources)
+        .next()
+        .is_some();
+    let preferences = task
+        .placement
+        .iter()
+        .any(|placement| !placement.preferences.is_empty());
+    [
+        (generic, "a generic resource"),
+        (preferences, "a placement preference"),
+    ]
+}
+
+fn container(spec: &ContainerSpec) -> Vec<(bool, &'static str)> {
+    let credentials = spec.privileges.iter().any(|p| p.credential_spec.is_some());
+    let of_kind = |kind: MountType| spec.mounts.iter().any(|mount| mount.kind == kind);
+    vec![
+        (!spec.secrets.is_empty(), "a secret"),
+        (!spec.configs.is_empty(), "a config"),
+        (credentials, "a credential spec"),
+        (of_kind(MountType::Cluster), "a cluster volume"),
+        (of_kind(MountType::Npipe), "a named pipe mount"),
+        (
+            has_template(spec),
+            "a template ({{...}}) in a hostname, environment or mount",
+        ),
+    ]
+}
+
+/// Whether anything that the original would expand holds a template. Left alone it would reach the
+/// container as literal text, which is worse than a refusal.
+fn has_template(spec: &ContainerSpec) -> bool {
+    let is_template = |text: &String| text.contains("{{");
+    let in_mount = |mount: &Mount| {
+        let volume = mount.volume_options.iter();
+        let driver = volume.clone().flat_map(|options| &options.driver_config);
+        is_template(&mount.source)
+            || is_template(&mount.target)
+            || volume
+                .flat_map(|options| options.labels.values())
+                .any(is_template)
+            || driver
+                .flat_map(|driver| driver.options.values())
+                .any(is_template)
+    };
+    is_template(&spec.hostname)
+        || spec.env.iter().any(is_template)
+        || spec.mounts.iter().any(in_mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_api::decode;
+
+    use super::*;
+    use crate::validate::service_spec;
+
+    fn refusal(extra: &str) -> Option<String> {
+        let spec: ServiceSpec = decode(extra.as_bytes()).unwrap();
+        unsupported(&service_spec(spec).unwrap())
+            .err()
+            .map(|error| {
+                assert_eq!(error.kind, skep_api::Kind::NotImplemented, "{extra}");
+                error.message
+            })
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let table = [
+            (
+                r#"{"TaskTemplate":{"ContainerSpec":{}},"Mode":{"Global":{}}}"#,
+                "service mode global",
+            ),
+            (
+                r#"{"TaskTemplate":{"ContainerSpec":{},"Networks":[{"Target":"a"}]}}"#,
+                "a network of a service",
+            ),
+            (
+                r#"{"TaskTemplate":{"ContainerSpec":{}},"EndpointSpec":{"Ports":[{"TargetPort":80}]}}"#,
+                "a published port",
+            ),
+            (
+                r#"{"TaskTemplate":{"ContainerSpec":{"Env":["A={{.Node.ID}}"]}}}"#,
+                "a template ({{...}}) in a hostname, environment or mount",
+            ),
+            (
+                r#"{"TaskTemplate":{"ContainerSpec":{}},"UpdateConfig":{"Order":"start-first"}}"#,
+                "update order start-first",
+            ),
+            (
+                r#"{"TaskTemplate":{"ContainerSpec":{"Mounts":[{"Type":"npipe","Target":"a"}]}}}"#,
+                "a named pipe mount",
+            ),
+        ];
+        for (spec, what) in table {
+            let text = format!("{what} is not supported by this version of skep");
+            assert_eq!(refusal(spec), Some(text), "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_the_cli_always_sends_passes() {
+        let spec = r#"{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"a","Init":false,
+            "DNSConfig":{}},"Resources":{"Limits":{},"Reservations":{}},"Placement":{"Platforms":
+            [{"Architecture":"amd64","OS":"linux"}]},"ForceUpdate":0},
+            "Mode":{"Replicated":{"Replicas":2}},"EndpointSpec":{"Mode":"vip"}}"#;
+        assert_eq!(refusal(spec), None);
+    }
+}

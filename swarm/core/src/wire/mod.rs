@@ -1,0 +1,35 @@
+//! From stored objects to what clients see, and the lists with their filters. Reads only: nothing
+//! here changes a state, and no secret but the join tokens (for managers) leaves through it.
+//!
+//! Source of the behaviour: moby `daemon/cluster/convert` and `daemon/cluster/{services,nodes,
+//! tasks,filters}.go`.
+
+mod cert;
+mod cluster;
+mod list;
+mod node;
+mod service;
+mod task;
+
+use std::collections::BTreeSet;
+
+pub use cert::tls_info;
+pub use cluster::{cluster_info, swarm};
+pub use list::{nodes, services, tasks};
+pub use node::node;
+pub use service::{service, service_status, with_defaults};
+pub use task::task;
+
+use crate::id::Id;
+
+/// What the manager that answers knows of its peers, from raft: it is not in the state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// The node that leads, if this manager knows one.
+    pub leader: Option<Id>,
+    /// Managers that do not answer. The others are taken to be reachable.
+    pub unreachable: BTreeSet<Id>,
+}
+
+#[cfg(test)]
+mod tests;
