@@ -1,8 +1,14 @@
 //! Raft: managers agree on one log of batches and apply it to one state. Only this directory names
 //! openraft and redb. It never looks into a batch and never decides what to write.
 
+mod codec;
 pub mod config;
+mod disk_log;
+mod log_store;
+mod machine;
+mod snapshot;
 pub mod types;
+mod writer;
 
 use std::sync::Arc;
 
