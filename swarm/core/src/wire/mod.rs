@@ -32,4 +32,6 @@ pub struct Peers {
 }
 
 #[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod tests;

@@ -1,0 +1,159 @@
+//! What a real engine said, held against the conversions: `fixtures/wire`.
+
+use std::path::PathBuf;
+
+use skep_api::cluster::Swarm;
+use skep_api::node::Node as WireNode;
+use skep_api::service::{Service as WireService, ServiceSpec};
+use skep_api::task::{Runtime, Task as WireTask};
+
+use crate::control::testing::{service as stored_service, task as stored_task};
+use crate::validate::service_spec;
+use crate::wire;
+
+fn fixture(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures/wire")
+        .join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn object<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    serde_json::from_str(&fixture(&format!("objects/{name}.json"))).unwrap()
+}
+
+/// Services by name, as they were right after their creation.
+fn services() -> Vec<WireService> {
+    object("services")
+}
+
+#[test]
+fn specs_read_back_as_from_a_real_engine() {
+    let requests: Vec<serde_json::Value> = serde_json::from_str(&fixture("requests.json")).unwrap();
+    let mut compared = 0;
+    for request in requests
+        .iter()
+        .filter(|r| r["path"].as_str().unwrap().ends_with("/services/create") && r["status"] == 201)
+    {
+        let sent: ServiceSpec =
+            skep_api::decode(request["body"].as_str().unwrap().as_bytes()).unwrap();
+        let name = sent.name.clone();
+        let Some(real) = services()
+            .into_iter()
+            .find(|service| service.spec.name == name)
+        else {
+            continue;
+        };
+        let ours = service_spec(sent).unwrap();
+        // The two files may come from two runs, with other ids.
+        let show = |spec: &ServiceSpec| {
+            let mut spec = spec.clone();
+            let container = spec.task_template.container_spec.as_mut().unwrap();
+            container
+                .secrets
+                .iter_mut()
+                .for_each(|secret| secret.secret_id.clear());
+            container
+                .configs
+                .iter_mut()
+                .for_each(|config| config.config_id.clear());
+            serde_json::to_string_pretty(&spec).unwrap()
+        };
+        assert_eq!(show(&ours), show(&real.spec), "{name}");
+        compared += 1;
+    }
+    assert!(
+        compared > 5,
+        "only {compared} services are both in requests.json and services.json"
+    );
+}
+
+#[test]
+fn a_spec_that_was_read_may_be_sent_back() {
+    for service in services() {
+        assert_eq!(service_spec(service.spec.clone()).unwrap(), service.spec);
+    }
+}
+
+#[test]
+fn defaults_are_the_originals() {
+    for name in ["bare", "minimal", "maximal"] {
+        let plain: WireService = object(&format!("service-{name}"));
+        let full: WireService = object(&format!("service-{name}-defaults"));
+        assert_eq!(wire::with_defaults(plain.spec), full.spec, "{name}");
+    }
+}
+
+#[test]
+fn services_are_shown_as_by_a_real_engine() {
+    for name in [
+        "service-bare",
+        "service-minimal",
+        "service-minimal-updating",
+        "service-minimal-completed",
+        "service-minimal-rollback_started",
+        "service-bare-paused",
+    ] {
+        let real: WireService = object(name);
+        let mut stored = stored_service(&real.id, "x");
+        stored.meta.version = real.version.index;
+        stored.meta.created_at = real.created_at;
+        stored.meta.updated_at = real.updated_at;
+        stored.spec = real.spec.clone();
+        stored.previous_spec = real.previous_spec.clone();
+        stored.update_status = real.update_status.clone();
+        let ours = wire::service(&stored, false);
+        assert_eq!(
+            serde_json::to_string(&ours).unwrap(),
+            fixture(&format!("objects/{name}.json")).trim_end(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn tasks_are_shown_as_by_a_real_engine() {
+    let states = [
+        "assigned",
+        "preparing",
+        "ready",
+        "starting",
+        "running",
+        "shutdown",
+        "failed",
+    ];
+    for name in states
+        .iter()
+        .chain(&["pending", "complete", "rejected-bind", "orphaned"])
+    {
+        let real: WireTask = object(&format!("task-{name}"));
+        let slot = real.slot.try_into().unwrap();
+        let mut stored = stored_task(
+            &real.id,
+            &stored_service(&real.service_id, "x"),
+            slot,
+            &real.node_id,
+        );
+        stored.meta.version = real.version.index;
+        stored.meta.created_at = real.created_at;
+        stored.meta.updated_at = real.updated_at;
+        stored.node_id = Some(real.node_id.as_str().into()).filter(|id: &crate::Id| !id.is_empty());
+        stored.spec = real.spec.clone();
+        stored.spec.runtime = Runtime::Container;
+        stored.status = real.status.clone();
+        stored.desired_state = real.desired_state;
+        assert_eq!(
+            serde_json::to_string(&wire::task(&stored)).unwrap(),
+            fixture(&format!("objects/task-{name}.json")).trim_end(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_authority_is_shown_as_by_a_real_engine() {
+    let node: WireNode = object("node-leader");
+    let swarm: Swarm = object("swarm-fresh");
+    assert_eq!(wire::tls_info(&swarm.tls_info.trust_root), swarm.tls_info);
+    assert_eq!(node.description.tls_info, swarm.tls_info);
+}
