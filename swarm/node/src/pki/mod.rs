@@ -73,6 +73,24 @@ impl Role {
     }
 }
 
+impl From<skep_core::object::Role> for Role {
+    fn from(role: skep_core::object::Role) -> Self {
+        match role {
+            skep_core::object::Role::Worker => Role::Worker,
+            skep_core::object::Role::Manager => Role::Manager,
+        }
+    }
+}
+
+impl From<Role> for skep_core::object::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Worker => skep_core::object::Role::Worker,
+            Role::Manager => skep_core::object::Role::Manager,
+        }
+    }
+}
+
 /// What can be wrong with keys, certificates and tokens. Never contains secret material.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {

@@ -1,0 +1,115 @@
+//! What a node remembers of its membership beside its certificate. Only data; who writes it when
+//! is the membership's business.
+
+use std::io;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use skep_api::node::Availability;
+use skep_api::{Error, Secret};
+
+/// The layout that this code writes. A larger number on disk is of a newer skepd.
+const VERSION: u32 = 1;
+
+/// The content of state.json. Fields that are missing there have their default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeState {
+    /// The layout of the file.
+    pub version: u32,
+    /// The node's id; empty until its certificate has come.
+    pub node_id: String,
+    /// Its id in raft, if it is or was a manager; 0 otherwise.
+    pub raft_id: u64,
+    /// Where it listens as a manager, `ip:port`.
+    pub listen: String,
+    /// Where others reach it, `host:port`.
+    pub advertise: String,
+    /// The address of container traffic, without a port; empty means the advertised one.
+    pub data_path_addr: String,
+    /// The UDP port of container traffic; 0 means the default.
+    pub data_path_port: u32,
+    /// Known managers, `host:port`.
+    pub managers: Vec<String>,
+    /// What the node asked to be when it joined.
+    pub availability: Availability,
+    /// The managers' keys are locked: an unlock key is needed after a start.
+    pub locked: bool,
+    /// A join that has not come to its end and goes on after a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<JoinInProgress>,
+}
+
+/// What a join needs to go on. The token lies in a file with mode 0600 until the join ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JoinInProgress {
+    /// The manager to join through, `host:port`.
+    pub remote_addr: String,
+    /// The join token.
+    pub token: Secret,
+}
+
+impl Default for NodeState {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            node_id: String::new(),
+            raft_id: 0,
+            listen: String::new(),
+            advertise: String::new(),
+            data_path_addr: String::new(),
+            data_path_port: 0,
+            managers: Vec::new(),
+            availability: Availability::default(),
+            locked: false,
+            join: None,
+        }
+    }
+}
+
+impl NodeState {
+    /// The socket address to listen at.
+    ///
+    /// # Errors
+    /// When the file holds something else; names the value.
+    pub fn listen(&self) -> Result<SocketAddr, Error> {
+        self.listen.parse().map_err(|_| {
+            Error::system(format!(
+                "the saved listen address {:?} is not ip:port",
+                self.listen
+            ))
+        })
+    }
+
+    /// The advertised address without its port, as `/info` shows it.
+    pub fn advertise_host(&self) -> String {
+        match self.advertise.parse::<SocketAddr>() {
+            Ok(addr) => addr.ip().to_string(),
+            Err(_) => {
+                let host = self.advertise.rsplit_once(':').map_or("", |(host, _)| host);
+                host.to_owned()
+            }
+        }
+    }
+
+    /// The error is a reason without the content.
+    pub(super) fn decode(text: &[u8]) -> Result<Self, String> {
+        let state: Self = serde_json::from_slice(text).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            format!(
+                "{:?} error at line {line}, column {column}",
+                error.classify()
+            )
+        })?;
+        if state.version > VERSION {
+            return Err(format!("its version {} is of a newer skepd", state.version));
+        }
+        Ok(state)
+    }
+
+    pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+}
