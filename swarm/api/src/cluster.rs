@@ -97,6 +97,7 @@ wire! {
     }
 
     /// Certificates of nodes.
+    #[serde(rename = "CAConfig")]
     pub struct CaConfig {
         node_cert_expiry: Duration = "NodeCertExpiry" omitempty,
         #[serde(deserialize_with = "null_default")]
@@ -109,6 +110,7 @@ wire! {
     }
 
     /// A certificate authority outside of the swarm.
+    #[serde(rename = "ExternalCA")]
     pub struct ExternalCa {
         /// Only `cfssl`.
         protocol: String = "Protocol",
@@ -131,6 +133,7 @@ wire! {
 
     /// The trust root and the issuer of a node's certificate.
     #[derive(Eq)]
+    #[serde(rename = "TLSInfo")]
     pub struct TlsInfo {
         /// PEM.
         trust_root: String = "TrustRoot" omitempty,

@@ -194,6 +194,7 @@ wire! {
 
     /// resolv.conf
     #[derive(Eq)]
+    #[serde(rename = "DNSConfig")]
     pub struct DnsConfig {
         #[serde(deserialize_with = "null_default")]
         nameservers: Vec<String> = "Nameservers" omitempty,

@@ -2,6 +2,8 @@
 
 mod bytes;
 mod decode;
+mod fault;
+mod syntax;
 mod time;
 
 use std::collections::BTreeMap;

@@ -11,9 +11,9 @@ macro_rules! wire {
             $( $(#[$fm:meta])* $field:ident : $ty:ty = $go:literal $($omit:ident)? , )*
         }
     )+) => {$(
-        $(#[$sm])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(default)]
+        $(#[$sm])*
         pub struct $name {
             $(
                 #[doc = concat!("`", $go, "` on the wire.")]

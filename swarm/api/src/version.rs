@@ -74,10 +74,10 @@ impl ServiceSpec {
     /// replicated with one replica: dockerd's own oddity.
     pub fn adjust_for(&mut self, version: ApiVersion) {
         let task = &mut self.task_template;
-        if version.before(40) {
-            if let Some(placement) = &mut task.placement {
-                placement.max_replicas = 0;
-            }
+        if version.before(40)
+            && let Some(placement) = &mut task.placement
+        {
+            placement.max_replicas = 0;
         }
         if version.before(41) {
             if let Some(limits) = task.resources.as_mut().and_then(|r| r.limits.as_mut()) {
@@ -86,11 +86,11 @@ impl ServiceSpec {
             self.mode.replicated_job = None;
             self.mode.global_job = None;
         }
-        if version.before(52) {
-            if let Some(resources) = &mut task.resources {
-                resources.swap_bytes = None;
-                resources.memory_swappiness = None;
-            }
+        if version.before(52)
+            && let Some(resources) = &mut task.resources
+        {
+            resources.swap_bytes = None;
+            resources.memory_swappiness = None;
         }
         if let Some(container) = &mut task.container_spec {
             container.adjust_for(version);

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::Deref;
 
-use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeError, Engine as _};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -60,7 +60,13 @@ impl<'de> Visitor<'de> for Base64Visitor {
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Base64, E> {
         // Go's decoder skips line breaks; nothing else is forgiven.
         let compact: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-        STANDARD.decode(compact).map(Base64).map_err(E::custom)
+        STANDARD.decode(&compact).map(Base64).map_err(|error| {
+            let at = match error {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => compact.len(),
+            };
+            E::custom(format_args!("illegal base64 data at input byte {at}"))
+        })
     }
 
     fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Base64, E> {

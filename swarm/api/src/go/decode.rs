@@ -1,15 +1,17 @@
 //! Reads a request body by Go's rules: struct keys in any case, null is the zero value. No types.
 
-use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Error as _, IntoDeserializer, Unexpected, Visitor};
+use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
+use serde::de::{DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserializer, forward_to_deserialize_any};
 use serde_json::{Map, Number, Value};
 
+use super::fault::Fault;
+use super::syntax;
 use crate::error::Error;
 
 /// Decodes a request body.
 ///
-/// Errors are dockerd's: `invalid JSON: ...`, `invalid JSON: got EOF while reading request body`
+/// Errors are dockerd's (from 28 on; 20.10 leaves out the prefix `invalid JSON: `): `invalid JSON: ...`, `invalid JSON: got EOF while reading request body`
 /// for an empty body (callers for which an empty body is the zero value check before), and
 /// `unexpected content after JSON`. All are of kind `InvalidParameter`.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
@@ -21,7 +23,12 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     let mut stream = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
     let value = match stream.next() {
         Some(Ok(value)) => value,
-        Some(Err(error)) => return Err(Error::invalid(format!("invalid JSON: {error}"))),
+        Some(Err(error)) => {
+            return Err(Error::invalid(format!(
+                "invalid JSON: {}",
+                syntax::text(&error, bytes)
+            )));
+        }
         None => {
             return Err(Error::invalid(
                 "invalid JSON: got EOF while reading request body",
@@ -43,19 +50,17 @@ pub fn decode_value<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
 /// A JSON value that deserialises as Go's `encoding/json` does.
 struct GoValue(Value);
 
-type Fault = serde_json::Error;
-
 impl GoValue {
-    fn wrong(&self, expected: &str) -> Fault {
+    fn wrong(&self, expected: impl Into<String>) -> Fault {
         let found = match &self.0 {
-            Value::Null => Unexpected::Unit,
-            Value::Bool(b) => Unexpected::Bool(*b),
-            Value::Number(_) => Unexpected::Other("number"),
-            Value::String(s) => Unexpected::Str(s),
-            Value::Array(_) => Unexpected::Seq,
-            Value::Object(_) => Unexpected::Map,
+            Value::Null => "null",
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
         };
-        Fault::invalid_type(found, &expected)
+        Fault::mismatch(found, expected)
     }
 }
 
@@ -66,42 +71,74 @@ impl IntoDeserializer<'_, Fault> for GoValue {
     }
 }
 
-/// Maps each key to the struct's own spelling (exact first, as Go does) and drops nulls, which
-/// leave a Go field untouched. Unknown keys are ignored by the struct itself.
-fn fold_keys(
-    object: Map<String, Value>,
-    fields: &'static [&'static str],
-) -> Vec<(String, GoValue)> {
-    let mut folded: Vec<(String, GoValue)> = Vec::with_capacity(object.len());
-    let mut loose = Vec::new();
-    for (key, value) in object {
-        if value.is_null() {
-            continue;
-        }
-        if fields.contains(&key.as_str()) {
-            folded.push((key, GoValue(value)));
-        } else if let Some(name) = fields.iter().find(|name| name.eq_ignore_ascii_case(&key)) {
-            loose.push(((*name).to_owned(), GoValue(value)));
-        }
-    }
-    for (name, value) in loose {
-        if folded.iter().all(|(taken, _)| *taken != name) {
-            folded.push((name, value));
-        }
-    }
-    folded
+/// The fields of one struct, under the struct's own spelling of their keys.
+struct Fields {
+    owner: &'static str,
+    rest: std::vec::IntoIter<(&'static str, Value)>,
+    current: Option<(&'static str, Value)>,
 }
 
-macro_rules! number {
-    ($($method:ident $visit:ident $get:ident $ty:ty,)*) => {$(
+impl Fields {
+    /// Exact keys win over those in another case. Nulls are dropped: they leave a Go field
+    /// untouched. Unknown keys are ignored.
+    fn new(
+        owner: &'static str,
+        names: &'static [&'static str],
+        mut object: Map<String, Value>,
+    ) -> Self {
+        let mut fields = Vec::with_capacity(object.len());
+        for name in names {
+            let exact = object.remove(*name);
+            let value = exact.or_else(|| {
+                let key = object
+                    .keys()
+                    .find(|key| key.eq_ignore_ascii_case(name))?
+                    .clone();
+                object.remove(&key)
+            });
+            if let Some(value) = value.filter(|value| !value.is_null()) {
+                fields.push((*name, value));
+            }
+        }
+        Self {
+            owner,
+            rest: fields.into_iter(),
+            current: None,
+        }
+    }
+}
+
+impl<'de> MapAccess<'de> for Fields {
+    type Error = Fault;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Fault> {
+        self.current = self.rest.next();
+        match &self.current {
+            Some((name, _)) => seed.deserialize(StrDeserializer::new(name)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
+        let (name, value) = self.current.take().unwrap_or(("", Value::Null));
+        seed.deserialize(GoValue(value))
+            .map_err(|fault| fault.within(self.owner, name))
+    }
+}
+
+macro_rules! integer {
+    ($($method:ident $visit:ident $get:ident $ty:ty, $go:literal;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
             match &self.0 {
-                Value::Null => visitor.$visit(0 as $ty),
-                Value::Number(n) => match n.$get() {
+                Value::Null => visitor.$visit(0),
+                Value::Number(n) => match n.$get().and_then(|wide| <$ty>::try_from(wide).ok()) {
                     Some(number) => visitor.$visit(number),
-                    None => Err(Fault::invalid_value(Unexpected::Other(&n.to_string()), &visitor)),
+                    None => Err(Fault::mismatch(format!("number {n}"), $go)),
                 },
-                _ => Err(self.wrong("a number")),
+                _ => Err(self.wrong($go)),
             }
         }
     )*};
@@ -119,30 +156,41 @@ impl<'de> Deserializer<'de> for GoValue {
             Value::Array(items) => {
                 visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(GoValue)))
             }
-            Value::Object(map) => visitor.visit_map(MapDeserializer::new(
-                map.into_iter().map(|(k, v)| (k, GoValue(v))),
-            )),
+            Value::Object(map) => {
+                let entries = map.into_iter().map(|(key, value)| (key, GoValue(value)));
+                visitor.visit_map(MapDeserializer::new(entries))
+            }
         }
     }
 
-    number! {
-        deserialize_i8 visit_i64 as_i64 i64,
-        deserialize_i16 visit_i64 as_i64 i64,
-        deserialize_i32 visit_i64 as_i64 i64,
-        deserialize_i64 visit_i64 as_i64 i64,
-        deserialize_u8 visit_u64 as_u64 u64,
-        deserialize_u16 visit_u64 as_u64 u64,
-        deserialize_u32 visit_u64 as_u64 u64,
-        deserialize_u64 visit_u64 as_u64 u64,
-        deserialize_f32 visit_f64 as_f64 f64,
-        deserialize_f64 visit_f64 as_f64 f64,
+    integer! {
+        deserialize_i8 visit_i8 as_i64 i8, "int8";
+        deserialize_i16 visit_i16 as_i64 i16, "int16";
+        deserialize_i32 visit_i32 as_i64 i32, "int32";
+        deserialize_i64 visit_i64 as_i64 i64, "int64";
+        deserialize_u8 visit_u8 as_u64 u8, "uint8";
+        deserialize_u16 visit_u16 as_u64 u16, "uint16";
+        deserialize_u32 visit_u32 as_u64 u32, "uint32";
+        deserialize_u64 visit_u64 as_u64 u64, "uint64";
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_f64(visitor)
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.0 {
+            Value::Null => visitor.visit_f64(0.0),
+            Value::Number(n) => visitor.visit_f64(n.as_f64().unwrap_or_default()),
+            _ => Err(self.wrong("float32")),
+        }
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.0 {
             Value::Null => visitor.visit_bool(false),
             Value::Bool(b) => visitor.visit_bool(*b),
-            _ => Err(self.wrong("a bool")),
+            _ => Err(self.wrong("bool")),
         }
     }
 
@@ -154,7 +202,7 @@ impl<'de> Deserializer<'de> for GoValue {
         match self.0 {
             Value::Null => visitor.visit_str(""),
             Value::String(s) => visitor.visit_string(s),
-            _ => Err(self.wrong("a string")),
+            _ => Err(self.wrong("string")),
         }
     }
 
@@ -176,32 +224,31 @@ impl<'de> Deserializer<'de> for GoValue {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.0 {
-            Value::Null => GoValue(Value::Array(Vec::new())).deserialize_any(visitor),
+            Value::Null => Self(Value::Array(Vec::new())).deserialize_any(visitor),
             Value::Array(_) => self.deserialize_any(visitor),
-            _ => Err(self.wrong("a list")),
+            // Nearly every list is one of strings; only the refusal's text depends on it.
+            _ => Err(self.wrong("[]string")),
         }
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.0 {
-            Value::Null => GoValue(Value::Object(Map::new())).deserialize_any(visitor),
+            Value::Null => Self(Value::Object(Map::new())).deserialize_any(visitor),
             Value::Object(_) => self.deserialize_any(visitor),
-            _ => Err(self.wrong("an object")),
+            _ => Err(self.wrong("map[string]string")),
         }
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
         match self.0 {
-            Value::Null => self.deserialize_map(visitor),
-            Value::Object(object) => {
-                visitor.visit_map(MapDeserializer::new(fold_keys(object, fields).into_iter()))
-            }
-            _ => Err(self.wrong("an object")),
+            Value::Null => visitor.visit_map(Fields::new(name, &[], Map::new())),
+            Value::Object(object) => visitor.visit_map(Fields::new(name, fields, object)),
+            _ => Err(self.wrong(format!("swarm.{name}"))),
         }
     }
 

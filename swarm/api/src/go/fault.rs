@@ -1,0 +1,76 @@
+//! What a body had in the wrong place, worded as Go's decoder words it. Decodes nothing.
+
+use std::fmt;
+
+/// Why a JSON value does not fit a type.
+#[derive(Debug)]
+pub enum Fault {
+    /// A value of the wrong type, and the field it stood in (innermost first).
+    Mismatch {
+        found: String,
+        expected: String,
+        owner: Option<&'static str>,
+        path: Vec<&'static str>,
+    },
+    /// What a type's own rules refused.
+    Other(String),
+}
+
+impl Fault {
+    pub fn mismatch(found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::Mismatch {
+            found: found.into(),
+            expected: expected.into(),
+            owner: None,
+            path: Vec::new(),
+        }
+    }
+
+    /// The fault seen from one struct further out.
+    pub fn within(mut self, struct_name: &'static str, field: &'static str) -> Self {
+        if let Self::Mismatch { owner, path, .. } = &mut self {
+            owner.get_or_insert(struct_name);
+            path.push(field);
+        }
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mismatch {
+                found,
+                expected,
+                owner: Some(owner),
+                path,
+            } => {
+                write!(
+                    f,
+                    "json: cannot unmarshal {found} into Go struct field {owner}"
+                )?;
+                for field in path.iter().rev() {
+                    write!(f, ".{field}")?;
+                }
+                write!(f, " of type {expected}")
+            }
+            Self::Mismatch {
+                found, expected, ..
+            } => {
+                write!(
+                    f,
+                    "json: cannot unmarshal {found} into Go value of type {expected}"
+                )
+            }
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl serde::de::Error for Fault {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::Other(message.to_string())
+    }
+}
