@@ -57,7 +57,12 @@ pub(super) fn describe(error: &ConnectionError) -> (String, bool) {
             ),
             None => (format!("the node closed the connection ({close})"), false),
         },
-        ConnectionError::TransportError(error) => (error.to_string(), false),
+        ConnectionError::TransportError(error) => match u64::from(error.code).checked_sub(0x100) {
+            Some(45) => ("the node's certificate has expired".into(), false),
+            // All roots are called swarm-ca, so a foreign one shows as a bad signature.
+            Some(48 | 51) => ("the node's certificate is of another cluster".into(), false),
+            _ => (error.reason.clone(), false),
+        },
         ConnectionError::TimedOut => (
             "no answer; is the node up, and does its firewall let this UDP port through?".into(),
             false,
@@ -76,7 +81,7 @@ fn alert(code: u64) -> Option<String> {
     let text = match code.checked_sub(0x100)? {
         42 | 43 | 46 | 49 => "the node refused our certificate",
         45 => "the node refused our certificate because it has expired",
-        48 => "the node refused our certificate because another cluster issued it",
+        48 | 51 => "the node refused our certificate because another cluster issued it",
         116 => "the node demands a certificate",
         120 => "the node does not speak this protocol; is skepd there of another version?",
         number if number <= 255 => return Some(format!("TLS failed (alert {number})")),
