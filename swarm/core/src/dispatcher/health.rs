@@ -31,15 +31,24 @@ pub(super) struct Grace {
 
 impl Grace {
     pub(super) fn closed(now: Timestamp) -> Self {
-        Self { until: now.plus(CLOSED_GRACE), message: MISSED }
+        Self {
+            until: now.plus(CLOSED_GRACE),
+            message: MISSED,
+        }
     }
 
     pub(super) fn restarting(seen: Timestamp, period: Nanos) -> Self {
-        Self { until: seen.plus(period.saturating_mul(MISSED_HEARTBEATS)), message: MISSED }
+        Self {
+            until: seen.plus(period.saturating_mul(MISSED_HEARTBEATS)),
+            message: MISSED,
+        }
     }
 
     fn leader(now: Timestamp) -> Self {
-        Self { until: now.plus(LEADER_GRACE), message: MISSED_UNKNOWN }
+        Self {
+            until: now.plus(LEADER_GRACE),
+            message: MISSED_UNKNOWN,
+        }
     }
 }
 
@@ -95,14 +104,18 @@ impl Dispatcher {
     fn touch(&mut self, task: &Task) {
         let Some(node) = &task.node_id else { return };
         if self.sessions.contains_key(node) {
-            self.changed.entry(node.clone()).or_default().insert(task.id.clone());
+            self.changed
+                .entry(node.clone())
+                .or_default()
+                .insert(task.id.clone());
         }
     }
 
     /// A node was deleted: its session ends, its tasks are nobody's.
     fn forget(&mut self, node: &Id) {
         if let Some(session) = self.sessions.remove(node) {
-            self.queued.push((node.clone(), session.number, ToAgent::Expired));
+            self.queued
+                .push((node.clone(), session.number, ToAgent::Expired));
         }
         self.graces.remove(node);
         self.changed.remove(node);
@@ -113,11 +126,17 @@ impl Dispatcher {
     fn start(&mut self, view: &State, now: Timestamp) {
         for node in view.nodes().iter() {
             if node.status.state != NodeState::Down && !self.sessions.contains_key(&node.id) {
-                self.graces.entry(node.id.clone()).or_insert_with(|| Grace::leader(now));
+                self.graces
+                    .entry(node.id.clone())
+                    .or_insert_with(|| Grace::leader(now));
             }
         }
         let homeless = view.tasks().iter().filter_map(|task| task.node_id.as_ref());
-        self.deleted.extend(homeless.filter(|node| view.nodes().get(node).is_none()).cloned());
+        self.deleted.extend(
+            homeless
+                .filter(|node| view.nodes().get(node).is_none())
+                .cloned(),
+        );
     }
 
     /// Declares nodes down whose time has run out, and finds the next time to look.
@@ -143,9 +162,12 @@ impl Dispatcher {
             self.graces.remove(&id);
             self.changed.remove(&id);
             if let Some(session) = self.sessions.remove(&id) {
-                self.queued.push((id.clone(), session.number, ToAgent::Expired));
+                self.queued
+                    .push((id.clone(), session.number, ToAgent::Expired));
             }
-            let Some(node) = view.nodes().get(&id) else { continue };
+            let Some(node) = view.nodes().get(&id) else {
+                continue;
+            };
             if node.status.state != NodeState::Down {
                 changes.push(update_node(node, |node| {
                     node.status.state = NodeState::Down;
@@ -163,7 +185,11 @@ impl Dispatcher {
                 give_up(view, &id, NODE_DELETED, now, changes);
             }
         }
-        for node in view.nodes().iter().filter(|node| node.status.state == NodeState::Down) {
+        for node in view
+            .nodes()
+            .iter()
+            .filter(|node| node.status.state == NodeState::Down)
+        {
             let at = node.meta.updated_at.plus(ORPHAN_AFTER);
             if at <= now {
                 give_up(view, &node.id, "", now, changes);

@@ -89,9 +89,10 @@ impl Dispatcher {
         now: Timestamp,
     ) -> Option<(Author, Vec<Change>)> {
         let changes = match message {
-            ToDispatcher::Register { description } => {
-                (Author::Dispatcher, self.register(view, peer, *description, now))
-            }
+            ToDispatcher::Register { description } => (
+                Author::Dispatcher,
+                self.register(view, peer, *description, now),
+            ),
             ToDispatcher::Heartbeat => {
                 self.heartbeat(peer, now);
                 return None;
@@ -119,7 +120,8 @@ impl Dispatcher {
         now: Timestamp,
     ) -> Vec<Change> {
         let Some(node) = view.nodes().get(&peer.node) else {
-            self.queued.push((peer.node.clone(), peer.session, ToAgent::Expired));
+            self.queued
+                .push((peer.node.clone(), peer.session, ToAgent::Expired));
             return Vec::new();
         };
         match self.sessions.get_mut(&peer.node) {
@@ -131,13 +133,18 @@ impl Dispatcher {
         self.regreet.insert(peer.node.clone());
         self.pending.insert(peer.node.clone());
         self.recheck = true;
-        let status =
-            NodeStatus { state: NodeState::Ready, message: String::new(), addr: peer.addr.clone() };
+        let status = NodeStatus {
+            state: NodeState::Ready,
+            message: String::new(),
+            addr: peer.addr.clone(),
+        };
         if node.status == status && node.description.as_ref() == Some(&description) {
             return Vec::new();
         }
         let description = Some(description);
-        vec![update_node(node, |node| (node.status, node.description) = (status, description))]
+        vec![update_node(node, |node| {
+            (node.status, node.description) = (status, description)
+        })]
     }
 
     fn open(&mut self, peer: &Peer, now: Timestamp) {
@@ -150,7 +157,8 @@ impl Dispatcher {
             ack: None,
         };
         if let Some(old) = self.sessions.insert(peer.node.clone(), session) {
-            self.queued.push((peer.node.clone(), old.number, ToAgent::Expired));
+            self.queued
+                .push((peer.node.clone(), old.number, ToAgent::Expired));
         }
     }
 
@@ -172,7 +180,9 @@ impl Dispatcher {
         statuses: Vec<(Id, TaskStatus)>,
         now: Timestamp,
     ) -> Vec<Change> {
-        let Some(session) = self.current(peer) else { return Vec::new() };
+        let Some(session) = self.current(peer) else {
+            return Vec::new();
+        };
         session.seen = session.seen.max(now);
         session.ack = session.ack.max(Some(sequence));
         self.pending.insert(peer.node.clone());
@@ -180,7 +190,9 @@ impl Dispatcher {
         let newest: BTreeMap<Id, TaskStatus> = statuses.into_iter().collect();
         let mut changes = Vec::new();
         for (id, status) in newest {
-            let Some(task) = view.tasks().get(&id) else { continue };
+            let Some(task) = view.tasks().get(&id) else {
+                continue;
+            };
             if task.node_id.as_ref() != Some(&peer.node) || !advances(task, &status) {
                 continue;
             }
@@ -196,10 +208,16 @@ impl Dispatcher {
 
     /// The connection has ended. Without a goodbye the node has a moment to open another one.
     pub fn closed(&mut self, view: &State, node: &Id, session: u64, now: Timestamp) {
-        if self.sessions.get(node).is_none_or(|open| open.number != session) {
+        if self
+            .sessions
+            .get(node)
+            .is_none_or(|open| open.number != session)
+        {
             return;
         }
-        let Some(open) = self.sessions.remove(node) else { return };
+        let Some(open) = self.sessions.remove(node) else {
+            return;
+        };
         self.changed.remove(node);
         let grace = if open.restarting {
             Grace::restarting(open.seen, heartbeat_period(view))
@@ -228,7 +246,8 @@ impl Dispatcher {
         match self.sessions.get_mut(&peer.node) {
             Some(session) if session.number == peer.session => Some(session),
             _ => {
-                self.queued.push((peer.node.clone(), peer.session, ToAgent::Expired));
+                self.queued
+                    .push((peer.node.clone(), peer.session, ToAgent::Expired));
                 None
             }
         }
@@ -237,7 +256,10 @@ impl Dispatcher {
 
 /// The period of heartbeats that the cluster's spec asks for.
 pub fn heartbeat_period(view: &State) -> Nanos {
-    match view.cluster().map(|cluster| cluster.spec.dispatcher.heartbeat_period) {
+    match view
+        .cluster()
+        .map(|cluster| cluster.spec.dispatcher.heartbeat_period)
+    {
         Some(period) if period > 0 => period,
         _ => DEFAULT_HEARTBEAT,
     }

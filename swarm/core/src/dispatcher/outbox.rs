@@ -44,7 +44,9 @@ impl Dispatcher {
         let mut nodes = mem::take(&mut self.pending);
         nodes.extend(changed.keys().cloned());
         for node in &nodes {
-            let Some(session) = self.sessions.get_mut(node) else { continue };
+            let Some(session) = self.sessions.get_mut(node) else {
+                continue;
+            };
             if session.greeting.is_none() {
                 // Its registration is not committed yet.
                 self.pending.insert(node.clone());
@@ -76,13 +78,27 @@ impl Dispatcher {
             if !all && !some.contains(id) {
                 continue;
             }
-            let Some(node) = committed.nodes().get(id) else { continue };
-            let greeting = Greeting { heartbeat, node: node.clone(), managers: managers.clone() };
-            if session.greeting.as_ref().is_some_and(|told| told.same(&greeting)) {
+            let Some(node) = committed.nodes().get(id) else {
+                continue;
+            };
+            let greeting = Greeting {
+                heartbeat,
+                node: node.clone(),
+                managers: managers.clone(),
+            };
+            if session
+                .greeting
+                .as_ref()
+                .is_some_and(|told| told.same(&greeting))
+            {
                 continue;
             }
             let node = Box::new(Node::clone(node));
-            let message = ToAgent::Session { heartbeat, node, managers: managers.to_vec() };
+            let message = ToAgent::Session {
+                heartbeat,
+                node,
+                managers: managers.to_vec(),
+            };
             out.push((id.clone(), session.number, message));
             session.greeting = Some(greeting);
         }
@@ -90,8 +106,13 @@ impl Dispatcher {
 }
 
 fn managers(state: &State) -> Vec<(Id, String)> {
-    let members = state.nodes().iter().filter_map(|node| Some((node, node.manager.as_ref()?)));
-    members.map(|(node, member)| (node.id.clone(), member.addr.clone())).collect()
+    let members = state
+        .nodes()
+        .iter()
+        .filter_map(|node| Some((node, node.manager.as_ref()?)));
+    members
+        .map(|(node, member)| (node.id.clone(), member.addr.clone()))
+        .collect()
 }
 
 /// Whether a node is told of this task. One that has ended stays until the reaper removes it: its
@@ -108,8 +129,17 @@ fn everything(session: &mut Session, node: &Id, state: &State) -> Assignments {
         .filter(|task| visible(task, node))
         .map(|task| Task::clone(task))
         .collect();
-    session.sent = Some(tasks.iter().map(|task| (task.id.clone(), task.desired_state)).collect());
-    Assignments { complete: true, tasks, removed: Vec::new() }
+    session.sent = Some(
+        tasks
+            .iter()
+            .map(|task| (task.id.clone(), task.desired_state))
+            .collect(),
+    );
+    Assignments {
+        complete: true,
+        tasks,
+        removed: Vec::new(),
+    }
 }
 
 fn difference(

@@ -52,7 +52,13 @@ impl Agent {
     /// # Errors
     /// When its directory cannot be read or made.
     pub fn start(config: Config) -> std::io::Result<Agent> {
-        let _ = (config.node_id, config.dir, config.managers, config.endpoint, config.engine);
+        let _ = (
+            config.node_id,
+            config.dir,
+            config.managers,
+            config.endpoint,
+            config.engine,
+        );
         let (_, view) = watch::channel(View::default());
         Ok(Agent { view })
     }
