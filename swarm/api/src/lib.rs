@@ -21,6 +21,7 @@ pub mod filters;
 pub mod go;
 pub mod network;
 pub mod node;
+mod normal;
 pub mod secret;
 pub mod service;
 pub mod task;

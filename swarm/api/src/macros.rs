@@ -70,11 +70,16 @@ macro_rules! open_enum {
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                match text {
-                    "" => Self::Unset,
-                    $( $text => Self::$variant, )+
-                    other => Self::Other(other.to_owned()),
+                if text.is_empty() {
+                    return Self::Unset;
                 }
+                // dockerd looks most of these up in upper case, so any case will do.
+                $(
+                    if text.eq_ignore_ascii_case($text) {
+                        return Self::$variant;
+                    }
+                )+
+                Self::Other(text.to_owned())
             }
         }
 

@@ -13,7 +13,7 @@ use skep_api::node::{Node, NodeSpec};
 use skep_api::secret::{Config, ConfigSpec, Secret, SecretSpec};
 use skep_api::service::{Service, ServiceSpec};
 use skep_api::task::Task;
-use skep_api::{decode, go};
+use skep_api::{ApiVersion, decode, go};
 
 fn wire(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -141,6 +141,53 @@ fn requests_of_the_cli_lose_nothing() {
         assert_eq!(fault, None, "{path}");
     }
     assert!(seen > 20, "only {seen} requests");
+}
+
+/// The spec of a captured service.
+fn shown(name: &str) -> ServiceSpec {
+    let text = fs::read(wire(&format!("objects/service-{name}.json"))).unwrap();
+    decode::<Service>(&text).unwrap().spec
+}
+
+#[test]
+fn requests_normalize_to_what_the_engine_shows() {
+    for name in ["partial", "partial2", "partial3"] {
+        let body = fs::read(wire(&format!("objects/request-{name}.json"))).unwrap();
+        let mut spec: ServiceSpec = decode(&body).unwrap();
+        spec.normalize();
+        assert_eq!(spec, shown(name), "{name}");
+        spec.insert_defaults();
+        assert_eq!(
+            spec,
+            shown(&format!("{name}-defaults")),
+            "{name} with defaults"
+        );
+    }
+    let text = fs::read_to_string(wire("requests.json")).unwrap();
+    let requests: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let mut seen = 0;
+    for request in requests
+        .iter()
+        .filter(|r| r["path"] == "/v1.41/services/create")
+    {
+        let mut spec: ServiceSpec = decode(request["body"].as_str().unwrap().as_bytes()).unwrap();
+        spec.adjust_for(ApiVersion::new(1, 41));
+        spec.normalize();
+        let name = spec.name.clone();
+        if wire(&format!("objects/service-{name}.json")).exists() {
+            assert_eq!(spec, shown(&name), "{name}");
+            seen += 1;
+        }
+        if wire(&format!("objects/service-{name}-defaults.json")).exists() {
+            spec.insert_defaults();
+            assert_eq!(
+                spec,
+                shown(&format!("{name}-defaults")),
+                "{name} with defaults"
+            );
+        }
+    }
+    assert!(seen >= 5, "only {seen} services");
 }
 
 #[test]
