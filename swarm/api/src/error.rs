@@ -147,3 +147,27 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_managers_refusal_carries_the_code_and_gets_its_class() {
+        let error = Error::rpc(Code::Unknown, "update out of sequence");
+        assert_eq!(
+            error.message,
+            "rpc error: code = Unknown desc = update out of sequence"
+        );
+        assert_eq!(error.kind, Kind::System);
+        for (code, kind) in [
+            (Code::FailedPrecondition, Kind::InvalidParameter),
+            (Code::AlreadyExists, Kind::Conflict),
+            (Code::Unimplemented, Kind::NotImplemented),
+            (Code::PermissionDenied, Kind::Forbidden),
+            (Code::DeadlineExceeded, Kind::System),
+        ] {
+            assert_eq!(Error::rpc(code, "x").kind, kind);
+        }
+    }
+}

@@ -102,3 +102,53 @@ impl Filters {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_mean_the_same() {
+        let map = Filters::parse(r#"{"name":{"web":true,"db":true},"label":{}}"#).unwrap();
+        let list = Filters::parse(r#"{"name":["web","db"],"label":[]}"#).unwrap();
+        assert_eq!(map, list);
+        assert!(!map.contains("label") && !map.is_empty());
+        assert_eq!(map.get("name").collect::<Vec<_>>(), ["db", "web"]);
+        assert!(Filters::parse("").unwrap().is_empty());
+        for text in [
+            "x",
+            "[]",
+            r#"{"name":"web"}"#,
+            r#"{"name":{"web":1}}"#,
+            r#"{"name":[1]}"#,
+        ] {
+            assert_eq!(
+                Filters::parse(text).unwrap_err().message,
+                "invalid filter",
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn absent_keys_match_everything() {
+        let filters = Filters::parse(r#"{"name":["web"],"label":["a","b=c"]}"#).unwrap();
+        assert!(filters.matches_prefix("id", "any") && filters.matches_exact("mode", "any"));
+        assert!(filters.matches_prefix("name", "web.1") && !filters.matches_prefix("name", "we"));
+        assert!(filters.matches_exact("name", "web") && !filters.matches_exact("name", "web.1"));
+        let labels = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect::<Labels>()
+        };
+        assert!(filters.matches_labels("label", &labels(&[("a", "1"), ("b", "c")])));
+        assert!(!filters.matches_labels("label", &labels(&[("a", "1"), ("b", "d")])));
+        assert!(!filters.matches_labels("label", &labels(&[("b", "c")])));
+        assert_eq!(filters.validate(&["name", "label"]), Ok(()));
+        assert_eq!(
+            filters.validate(&["name"]).unwrap_err().message,
+            "invalid filter 'label'"
+        );
+    }
+}

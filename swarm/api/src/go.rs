@@ -3,6 +3,7 @@
 mod bytes;
 mod decode;
 mod fault;
+mod strconv;
 mod syntax;
 mod time;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use bytes::{Base64, Secret};
 pub use decode::{decode, decode_value};
+pub use strconv::{bool_value, parse_bool, parse_uint};
 pub use time::Timestamp;
 
 /// A span of time in nanoseconds, as Go's `time.Duration`.

@@ -145,3 +145,54 @@ impl ContainerSpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::go::decode;
+
+    #[test]
+    fn versions_order_by_number() {
+        let parse = |text: &str| text.parse::<ApiVersion>();
+        assert_eq!(parse("v1.41"), Ok(ApiVersion::new(1, 41)));
+        assert!(parse("1.9").unwrap() < parse("1.41").unwrap());
+        assert!(parse("1.40").unwrap().before(41) && !parse("1.41").unwrap().before(41));
+        for text in [
+            "", "v", "1", "1.", "x.1", "1.-1", "1.+1", "1.41.2", "1.99999",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn old_clients_lose_what_they_cannot_have_meant() {
+        let body = br#"{"TaskTemplate":{"ContainerSpec":{"Sysctls":{"a":"b"},"Ulimits":[{}],
+            "CapabilityAdd":["X"],"OomScoreAdj":3,"Privileges":{"NoNewPrivileges":true},
+            "Healthcheck":{"StartInterval":1}},"Resources":{"Limits":{"Pids":5},"SwapBytes":1},
+            "Placement":{"MaxReplicas":2}},"Mode":{"ReplicatedJob":{}},
+            "Networks":[{"Target":"old"}]}"#;
+        let at = |minor| {
+            let mut spec: ServiceSpec = decode(body).unwrap();
+            spec.adjust_for(ApiVersion::new(1, minor));
+            spec
+        };
+        let old = at(39);
+        let container = old.task_template.container_spec.unwrap();
+        assert!(container.sysctls.is_empty() && container.ulimits.is_empty());
+        assert_eq!(old.mode, crate::service::ServiceMode::default());
+        assert_eq!(old.task_template.placement.unwrap().max_replicas, 0);
+        assert_eq!(old.task_template.networks.len(), 1);
+        let middle = at(41);
+        assert_eq!(
+            middle.task_template.resources.as_ref().unwrap().swap_bytes,
+            None
+        );
+        let container = middle.task_template.container_spec.unwrap();
+        assert_eq!((container.ulimits.len(), container.oom_score_adj), (1, 0));
+        assert!(!container.privileges.unwrap().no_new_privileges);
+        assert!(middle.mode.replicated_job.is_some());
+        let new = at(52);
+        assert!(new.task_template.networks.is_empty() && new.networks.is_empty());
+        assert_eq!(new.task_template.resources.unwrap().swap_bytes, Some(1));
+    }
+}

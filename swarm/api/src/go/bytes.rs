@@ -123,3 +123,38 @@ impl From<&str> for Secret {
         Self(text.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_base64_and_messagepack_is_bytes() {
+        let bytes = Base64(vec![0, 255, 7]);
+        assert_eq!(serde_json::to_string(&bytes).unwrap(), "\"AP8H\"");
+        assert_eq!(
+            serde_json::from_str::<Base64>("\"AP\\n8H\"").unwrap(),
+            bytes
+        );
+        let packed = rmp_serde::to_vec_named(&bytes).unwrap();
+        assert_eq!(packed.len(), 5);
+        assert_eq!(rmp_serde::from_slice::<Base64>(&packed).unwrap(), bytes);
+        let error = serde_json::from_str::<Base64>("\"!\"")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("illegal base64 data at input byte 0"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_content() {
+        let text = format!(
+            "{:?} {:?}",
+            Base64(b"hidden".to_vec()),
+            Secret::from("hidden")
+        );
+        assert_eq!(text, "Base64(6 bytes) Secret(6 bytes)");
+    }
+}

@@ -231,3 +231,91 @@ fn parse_rfc3339(text: &str) -> Option<Timestamp> {
             .map_or(Timestamp::ZERO, Timestamp),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn prints_as_go_prints() {
+        for (nanos, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59.999999999Z"),
+            (951_782_400 * SECOND, "2000-02-29T00:00:00Z"),
+            (1_795_440_988_040_860_150, "2026-11-23T13:36:28.04086015Z"),
+            (i64::MIN, "0001-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(Timestamp::from_nanos(nanos).to_string(), text);
+            assert_eq!(Timestamp::parse(text), Some(Timestamp::from_nanos(nanos)));
+        }
+    }
+
+    #[test]
+    fn reads_any_offset_and_refuses_nonsense() {
+        let noon = Timestamp::parse("2020-01-01T12:00:00Z");
+        assert!(noon.is_some());
+        for text in ["2020-01-01T14:00:00+02:00", "2020-01-01T06:30:00.000-05:30"] {
+            assert_eq!(Timestamp::parse(text), noon, "{text}");
+        }
+        let nanos = Timestamp::parse("2020-01-01T12:00:00.1234567899Z");
+        assert_eq!(
+            nanos.map(Timestamp::nanos),
+            noon.map(|t| t.nanos() + 123_456_789)
+        );
+        for text in [
+            "",
+            "x",
+            "2020-01-01",
+            "2020-13-01T00:00:00Z",
+            "2020-01-01T00:00:00",
+            "2020-01-01T00:00:00.Z",
+            "2020-01-01T00:00:00+1",
+            "2020-01-01T00:00:00+é:00",
+            "+020-01-01T00:00:00Z",
+        ] {
+            assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn zero_is_before_everything_and_stays() {
+        assert!(Timestamp::ZERO < Timestamp::from_nanos(i64::MIN + 1));
+        assert!(Timestamp::ZERO.plus(SECOND).is_zero());
+        assert_eq!(Timestamp::from_nanos(0).since(Timestamp::ZERO), i64::MAX);
+        assert_eq!(
+            Timestamp::from_nanos(5)
+                .plus(3)
+                .since(Timestamp::from_nanos(5)),
+            3
+        );
+    }
+
+    /// Buffered content has forgotten that the format was binary.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Buffered {
+        At(Timestamp),
+    }
+
+    proptest! {
+        #[test]
+        fn survives_text_json_and_messagepack(nanos: i64) {
+            let time = Timestamp::from_nanos(nanos);
+            prop_assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
+            let json = serde_json::to_string(&time).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), time);
+            let packed = rmp_serde::to_vec_named(&Buffered::At(time)).unwrap();
+            prop_assert_eq!(
+                rmp_serde::from_slice::<Buffered>(&packed).unwrap(),
+                Buffered::At(time)
+            );
+        }
+
+        #[test]
+        fn parsing_never_panics(text: String) {
+            let _ = Timestamp::parse(&text);
+        }
+    }
+}
