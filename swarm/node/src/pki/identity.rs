@@ -116,11 +116,11 @@ impl Identity {
         let root = required(&dir.join(ROOT_FILE))?;
         // A crash between the certificate and its key leaves the right key under the other name.
         let next = dir.join(NEXT_KEY_FILE);
-        if let Some(key) = read(&next)? {
-            if let Ok(identity) = Identity::new(&root, &cert, Secret::new(key)) {
-                disk::rename(&next, &dir.join(KEY_FILE)).map_err(|e| io(&next, e))?;
-                return Ok(Some(identity));
-            }
+        if let Some(key) = read(&next)?
+            && let Ok(identity) = Identity::new(&root, &cert, Secret::new(key))
+        {
+            disk::rename(&next, &dir.join(KEY_FILE)).map_err(|e| io(&next, e))?;
+            return Ok(Some(identity));
         }
         let key = required(&dir.join(KEY_FILE))?;
         let identity = Identity::new(&root, &cert, Secret::new(key));

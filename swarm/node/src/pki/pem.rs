@@ -32,7 +32,7 @@ pub(super) fn certificates(
 /// A parsed view of one certificate.
 pub(super) fn x509<'a>(der: &'a [u8], what: &str) -> Result<X509Certificate<'a>, PkiError> {
     match X509Certificate::from_der(der) {
-        Ok((rest, cert)) if rest.is_empty() => Ok(cert),
+        Ok(([], cert)) => Ok(cert),
         _ => Err(PkiError::invalid(format!(
             "the {what} cannot be parsed as X.509"
         ))),

@@ -25,6 +25,8 @@ pub(super) const STATUS_FAILED: u8 = 2;
 const OVERSIZE: VarInt = VarInt::from_u32(1);
 /// Texts of refusals are cut here.
 const MAX_TEXT: usize = 4096;
+/// How long the confirmation of an answer is waited for.
+const CONFIRMATION: Duration = Duration::from_secs(1);
 /// How much is read from the connection at once.
 const CHUNK: usize = 64 << 10;
 
@@ -186,7 +188,7 @@ impl FrameReceiver {
         };
         if length > max {
             let _ = self.stream.stop(OVERSIZE);
-            return Err(CallError::Refused(oversize(length, max)));
+            return Err(self.broken(&format!("sent too much: {}", oversize(length, max))));
         }
         if self.buffer.len() < 4 + length {
             return Ok(None);
@@ -258,7 +260,8 @@ impl Stream {
         Err(error)
     }
 
-    /// Answers and ends the stream.
+    /// Answers and ends the stream. Returns when the caller has the answer (or is slow to confirm
+    /// it), so that an endpoint may be shut down right after.
     pub async fn reply<T: Serialize + ?Sized>(mut self, answer: &T) -> Result<(), CallError> {
         match encode(self.sender.prefix, answer, self.sender.max) {
             Ok(frame) => self.sender.write(&frame).await?,
@@ -271,6 +274,8 @@ impl Stream {
             }
         }
         self.sender.finish();
+        // An answer that got lost has shown by now as the caller's error, not as ours.
+        let _ = tokio::time::timeout(CONFIRMATION, self.sender.stream.stopped()).await;
         Ok(())
     }
 
