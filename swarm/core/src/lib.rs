@@ -2,6 +2,7 @@
 //! ids are inputs, timers are data, and equal inputs give equal outputs on every replica.
 
 pub mod assignment;
+pub mod bootstrap;
 pub mod command;
 pub mod control;
 pub mod dispatcher;

@@ -1,0 +1,197 @@
+//! The first objects of a swarm: what an init request means once its gaps are filled. Checks what
+//! the daemon itself checks; the manager's own checks follow in `control`.
+
+use std::net::IpAddr;
+
+use skep_api::Error;
+use skep_api::cluster::{InitRequest, Spec};
+use skep_api::node::{Availability, NodeSpec, NodeState, Role as WireRole};
+use skep_api::go::{HOUR, SECOND};
+
+use crate::id::Id;
+use crate::object::{
+    Cluster, JoinTokens, ManagerMember, Meta, Node, NodeStatus, Role, RootCa,
+};
+
+/// UDP port of the overlay's data path unless one is named.
+pub const DATA_PATH_PORT: u32 = 4789;
+/// Pool of the overlay networks unless one is named.
+pub const ADDR_POOL: &str = "10.0.0.0/8";
+/// Prefix length of a subnet out of the pools unless one is named.
+pub const SUBNET_SIZE: u32 = 24;
+/// The longest prefix that leaves room for anything.
+const MAX_SUBNET_SIZE: u32 = 29;
+
+/// What the shell has made for a new swarm.
+pub struct Made {
+    /// The cluster's id.
+    pub cluster: Id,
+    /// The first node's id.
+    pub node: Id,
+    /// The certificate authority.
+    pub root_ca: RootCa,
+    /// The join tokens.
+    pub join_tokens: JoinTokens,
+    /// The first node's part in raft.
+    pub member: ManagerMember,
+}
+
+/// Checks what `POST /swarm/init` says about anything but addresses.
+///
+/// # Errors
+/// dockerd's texts; the numbers about pools and ports are its 500s, the rest its 400s.
+pub fn check(request: &InitRequest) -> Result<(), Error> {
+    let name = request.spec.name.as_str();
+    if !(name.is_empty() || name == "default") {
+        return Err(Error::invalid("swarm spec must be named \"default\""));
+    }
+    check_availability(&request.availability)?;
+    let size = match request.subnet_size {
+        0 => SUBNET_SIZE,
+        size if size > MAX_SUBNET_SIZE => {
+            return Err(Error::system(format!("subnet size is out of range: {size}")));
+        }
+        size => size,
+    };
+    for pool in &request.default_addr_pool {
+        check_pool(pool, size)?;
+    }
+    let port = request.data_path_port;
+    if port != 0 && !(1024..=49151).contains(&port) {
+        return Err(Error::system(format!(
+            "Datapath port number is not in valid range (1024-49151) : {port}"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses an availability that does not exist.
+///
+/// # Errors
+/// dockerd's text, kind 500 as in the original's init and join.
+pub fn check_availability(availability: &Availability) -> Result<(), Error> {
+    if availability.is_unknown() {
+        return Err(Error::system(format!("invalid Availability: \"{availability}\"")));
+    }
+    Ok(())
+}
+
+fn check_pool(pool: &str, size: u32) -> Result<(), Error> {
+    let bits = pool.split_once('/').and_then(|(ip, bits)| {
+        let ip: IpAddr = ip.parse().ok()?;
+        let bits: u32 = bits.parse().ok()?;
+        (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some(bits)
+    });
+    match bits {
+        None => Err(Error::system(format!("invalid CIDR address: {pool}"))),
+        Some(bits) if bits > size => Err(Error::system(format!(
+            "invalid CIDR: {pool:?}. Subnet size is too small for pool: {size}"
+        ))),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The cluster and its first manager.
+pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
+    let or = |value: u32, default: u32| if value == 0 { default } else { value };
+    let pools = match request.default_addr_pool.as_slice() {
+        [] => vec![ADDR_POOL.to_owned()],
+        pools => pools.to_vec(),
+    };
+    let cluster = Cluster {
+        id: made.cluster,
+        meta: Meta::default(),
+        spec: with_defaults(&request.spec),
+        root_ca: made.root_ca,
+        join_tokens: made.join_tokens,
+        default_addr_pool: pools,
+        subnet_size: or(request.subnet_size, SUBNET_SIZE),
+        data_path_port: or(request.data_path_port, DATA_PATH_PORT),
+    };
+    let node = Node {
+        id: made.node,
+        meta: Meta::default(),
+        spec: node_spec(WireRole::Manager, &request.availability),
+        description: None,
+        status: NodeStatus { state: NodeState::Unknown, ..NodeStatus::default() },
+        role: Role::Manager,
+        manager: Some(made.member),
+    };
+    (cluster, node)
+}
+
+/// The spec of a node that has just come, active unless it says otherwise.
+pub fn node_spec(role: WireRole, availability: &Availability) -> NodeSpec {
+    let availability = match availability {
+        Availability::Unset => Availability::Active,
+        given => given.clone(),
+    };
+    NodeSpec { role, availability, ..NodeSpec::default() }
+}
+
+/// Fills in what an init request leaves out. An update does not do this: there a zero is a zero.
+/// Source: swarmkit's `DefaultClusterObject` values, as `docker swarm inspect` shows them.
+pub fn with_defaults(asked: &Spec) -> Spec {
+    let mut spec = asked.clone();
+    spec.name = "default".to_owned();
+    spec.orchestration.task_history_retention_limit.get_or_insert(5);
+    let raft = &mut spec.raft;
+    raft.keep_old_snapshots.get_or_insert(0);
+    default_to(&mut raft.snapshot_interval, 10_000);
+    default_to(&mut raft.log_entries_for_slow_followers, 500);
+    default_to(&mut raft.election_tick, 10);
+    default_to(&mut raft.heartbeat_tick, 1);
+    default_to(&mut spec.dispatcher.heartbeat_period, 5 * SECOND);
+    default_to(&mut spec.ca_config.node_cert_expiry, 90 * 24 * HOUR);
+    spec
+}
+
+fn default_to<T: Default + PartialEq>(value: &mut T, default: T) {
+    if *value == T::default() {
+        *value = default;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(change: impl Fn(&mut InitRequest)) -> String {
+        let mut request = InitRequest::default();
+        change(&mut request);
+        check(&request).err().map(|error| error.message).unwrap_or_default()
+    }
+
+    #[test]
+    fn refusals_are_dockerds() {
+        assert_eq!(refusal(|_| ()), "");
+        assert_eq!(refusal(|r| r.spec.name = "x".into()), "swarm spec must be named \"default\"");
+        assert_eq!(
+            refusal(|r| r.availability = Availability::from("x")),
+            "invalid Availability: \"x\""
+        );
+        assert_eq!(refusal(|r| r.subnet_size = 30), "subnet size is out of range: 30");
+        assert_eq!(
+            refusal(|r| r.default_addr_pool = vec!["10.0.0.0/26".into()]),
+            "invalid CIDR: \"10.0.0.0/26\". Subnet size is too small for pool: 24"
+        );
+        assert_eq!(refusal(|r| r.default_addr_pool = vec!["10.0.0.0/16".into()]), "");
+        assert_eq!(
+            refusal(|r| r.data_path_port = 80),
+            "Datapath port number is not in valid range (1024-49151) : 80"
+        );
+    }
+
+    #[test]
+    fn gaps_are_filled_and_wishes_kept() {
+        let mut asked = Spec::default();
+        asked.orchestration.task_history_retention_limit = Some(0);
+        asked.dispatcher.heartbeat_period = SECOND;
+        let spec = with_defaults(&asked);
+        assert_eq!(spec.orchestration.task_history_retention_limit, Some(0));
+        assert_eq!(spec.dispatcher.heartbeat_period, SECOND);
+        assert_eq!(spec.ca_config.node_cert_expiry, 7_776_000 * SECOND);
+        assert_eq!((spec.raft.election_tick, spec.raft.heartbeat_tick), (10, 1));
+        assert_eq!(spec.name, "default");
+    }
+}
