@@ -47,7 +47,7 @@ where
 fn check_by_name(name: &str, text: &str) -> Option<String> {
     let kind = name.split(['-', '.']).next().unwrap();
     match kind {
-        "version" | "networks" | "request" => None,
+        "version" | "networks" | "request" | "ping" => None,
         "info" => check::<Info>(text),
         "swarm" if name.contains("unlockkey") => check::<UnlockRequest>(text),
         "swarm" => check::<Swarm>(text),
@@ -188,6 +188,34 @@ fn requests_normalize_to_what_the_engine_shows() {
         }
     }
     assert!(seen >= 5, "only {seen} services");
+}
+
+#[test]
+fn bad_bodies_are_refused_in_the_engines_words() {
+    let text = fs::read_to_string(wire("errors.json")).unwrap();
+    let refusals: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let mut seen = 0;
+    for refusal in &refusals {
+        let message = refusal["message"].as_str().unwrap();
+        let body = match &refusal["body"] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let ours = match refusal["path"].as_str().unwrap() {
+            "/swarm/init" => decode::<InitRequest>(body.as_bytes()).err(),
+            "/swarm/join" => decode::<JoinRequest>(body.as_bytes()).err(),
+            "/services/create" => decode::<ServiceSpec>(body.as_bytes()).err(),
+            "/secrets/create" => decode::<SecretSpec>(body.as_bytes()).err(),
+            _ => continue,
+        };
+        // Newer engines refuse content after the body; the captured one ignores it.
+        let Some(ours) = ours.filter(|e| e.message != "unexpected content after JSON") else {
+            continue;
+        };
+        assert_eq!(ours.message, format!("invalid JSON: {message}"), "{body}");
+        seen += 1;
+    }
+    assert!(seen > 8, "only {seen} refusals");
 }
 
 #[test]
