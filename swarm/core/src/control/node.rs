@@ -71,7 +71,9 @@ fn may_be_demoted(view: &State, node: &Node) -> Result<(), Error> {
 /// worthless from then on, since peers are admitted by the table of nodes.
 pub(super) fn remove(view: &State, id: &Id, force: bool, now: Timestamp) -> Result<Outcome, Error> {
     let node = view.nodes().get(id).ok_or_else(|| not_found("node", id))?;
-    if node.spec.role == WishedRole::Manager && node.manager.is_some() {
+    // Stricter than the original, which looks at the desired role too: a member of raft that is on
+    // its way out would otherwise vanish from the table and stay in raft.
+    if node.manager.is_some() {
         return Err(precondition(format!(
             "node {id} is a cluster manager and is a member of the raft cluster. It must be \
              demoted to worker before removal"

@@ -8,6 +8,7 @@ use skep_api::task::{TaskSpec, TaskState, TaskStatus};
 
 use super::{Outcome, execute};
 use crate::Timestamp;
+use crate::bootstrap::with_defaults;
 use crate::command::Command;
 use crate::id::{CountingIds, Id};
 use crate::object::{
@@ -15,7 +16,7 @@ use crate::object::{
     Service, Task,
 };
 use crate::store::{Author, Change, State, Tx};
-use crate::validate::{cluster_defaults, service_spec};
+use crate::validate::service_spec;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
 
@@ -23,7 +24,7 @@ pub(crate) fn cluster() -> Cluster {
     Cluster {
         id: Id::from("cluster"),
         meta: Meta::default(),
-        spec: cluster_defaults(),
+        spec: with_defaults(&skep_api::cluster::Spec::default()),
         root_ca: RootCa {
             cert_pem: String::new(),
             key_pem: Secret::default(),

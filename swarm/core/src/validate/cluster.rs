@@ -1,97 +1,17 @@
-//! The swarm's own spec: defaults, what init merges, what an update replaces, and the refusals.
-//! Pure.
+//! The swarm's own spec: what an update replaces, and the refusals. Pure. What a new swarm starts
+//! with is `bootstrap.rs`'s matter.
 //!
 //! Source of the behaviour: moby `daemon/cluster/convert/swarm.go` and swarmkit
 //! `manager/controlapi/cluster.go`.
 
-use skep_api::cluster::{
-    CaConfig, DispatcherConfig, EncryptionConfig, OrchestrationConfig, RaftConfig, Spec,
-    TaskDefaults,
-};
+use skep_api::cluster::{EncryptionConfig, Spec, TaskDefaults};
 use skep_api::{Code, Error};
 
 use super::{missing, refused};
-use crate::{HOUR, SECOND};
+use crate::HOUR;
 
 /// The only name a swarm can have.
 const NAME: &str = "default";
-
-/// The spec of a new swarm whose creator said nothing.
-pub fn cluster_defaults() -> Spec {
-    Spec {
-        name: NAME.into(),
-        orchestration: OrchestrationConfig {
-            task_history_retention_limit: Some(5),
-        },
-        raft: RaftConfig {
-            snapshot_interval: 10_000,
-            keep_old_snapshots: Some(0),
-            log_entries_for_slow_followers: 500,
-            election_tick: 10,
-            heartbeat_tick: 1,
-        },
-        dispatcher: DispatcherConfig {
-            heartbeat_period: 5 * SECOND,
-        },
-        ca_config: CaConfig {
-            node_cert_expiry: 90 * 24 * HOUR,
-            ..CaConfig::default()
-        },
-        ..Spec::default()
-    }
-}
-
-/// What a swarm starts with: what `POST /swarm/init` sent over the defaults. Zero and absent mean
-/// the default. Refuses as dockerd does, and what skep cannot do yet.
-pub fn cluster_init(sent: &Spec) -> Result<Spec, Error> {
-    let sent = named(sent.clone())?;
-    let defaults = cluster_defaults();
-    let or = |sent: u64, default: u64| if sent == 0 { default } else { sent };
-    let ori = |sent: i64, default: i64| if sent == 0 { default } else { sent };
-    let raft = RaftConfig {
-        snapshot_interval: or(sent.raft.snapshot_interval, defaults.raft.snapshot_interval),
-        keep_old_snapshots: sent
-            .raft
-            .keep_old_snapshots
-            .or(defaults.raft.keep_old_snapshots),
-        log_entries_for_slow_followers: or(
-            sent.raft.log_entries_for_slow_followers,
-            defaults.raft.log_entries_for_slow_followers,
-        ),
-        election_tick: ori(sent.raft.election_tick, defaults.raft.election_tick),
-        heartbeat_tick: ori(sent.raft.heartbeat_tick, defaults.raft.heartbeat_tick),
-    };
-    let limit = sent.orchestration.task_history_retention_limit;
-    let period = ori(
-        sent.dispatcher.heartbeat_period,
-        defaults.dispatcher.heartbeat_period,
-    );
-    let expiry = ori(
-        sent.ca_config.node_cert_expiry,
-        defaults.ca_config.node_cert_expiry,
-    );
-    let spec = Spec {
-        raft,
-        orchestration: OrchestrationConfig {
-            task_history_retention_limit: limit
-                .or(defaults.orchestration.task_history_retention_limit),
-        },
-        dispatcher: DispatcherConfig {
-            heartbeat_period: period,
-        },
-        ca_config: CaConfig {
-            node_cert_expiry: expiry,
-            ..sent.ca_config
-        },
-        ..sent
-    };
-    // The original writes the merged spec with an update of its own and wraps what that refuses.
-    check_cluster(&spec).map_err(|error| Error {
-        message: format!("error updating cluster settings: {}", error.message),
-        ..error
-    })?;
-    Ok(spec)
-}
 
 /// The daemon layer of `POST /swarm/update`: the spec replaces the old one as a whole. What is zero
 /// or absent becomes zero, as in the original.
@@ -159,17 +79,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn init_merges_over_the_defaults() {
-        assert_eq!(cluster_init(&Spec::default()).unwrap(), cluster_defaults());
-        let mut sent = Spec::default();
-        sent.orchestration.task_history_retention_limit = Some(0);
-        sent.raft.election_tick = 20;
-        let spec = cluster_init(&sent).unwrap();
-        assert_eq!(spec.orchestration.task_history_retention_limit, Some(0));
-        assert_eq!((spec.raft.election_tick, spec.raft.heartbeat_tick), (20, 1));
-    }
-
-    #[test]
     fn an_update_replaces() {
         let spec = cluster_update(Spec::default()).unwrap();
         assert_eq!(spec.name, "default");
@@ -185,16 +94,15 @@ mod tests {
             spec
         };
         let text = |result: Result<Spec, Error>| result.unwrap_err().message;
+        let update =
+            |spec| cluster_update(spec).and_then(|spec| check_cluster(&spec).map(|()| spec));
         assert_eq!(
-            text(cluster_init(&with(|spec| spec.name = "x".into()))),
+            text(update(with(|spec| spec.name = "x".into()))),
             "swarm spec must be named \"default\""
         );
         assert_eq!(
-            text(cluster_init(&with(|spec| spec
-                .ca_config
-                .node_cert_expiry = 1))),
-            "error updating cluster settings: rpc error: code = InvalidArgument desc = minimum \
-             certificate expiry time is: 1h0m0s"
+            text(update(with(|spec| spec.ca_config.node_cert_expiry = 1))),
+            "rpc error: code = InvalidArgument desc = minimum certificate expiry time is: 1h0m0s"
         );
         let negative = cluster_update(with(|spec| spec.dispatcher.heartbeat_period = -1)).unwrap();
         assert_eq!(

@@ -1,20 +1,14 @@
 //! The daemon layer for the container part of a service's spec. Pure.
 //!
-//! Source of the behaviour: moby `daemon/cluster/convert/container.go`, both directions.
+//! Source of the behaviour: moby `daemon/cluster/convert/container.go`.
 
-use skep_api::container::{
-    BindOptions, ConfigReference, ContainerSpec, CredentialSpec, Mount, MountType, Propagation,
-};
-use skep_api::{Error, Kind};
+use skep_api::Error;
+use skep_api::container::{ConfigReference, ContainerSpec, CredentialSpec, Mount, MountType};
 
-type Checked<T> = Result<T, Error>;
+use super::daemon::bad;
 
-fn bad<T>(text: impl Into<String>) -> Checked<T> {
-    Err(Error::new(Kind::InvalidParameter, text))
-}
-
-/// Checks a container's spec and returns it as it reads back.
-pub(super) fn container_spec(mut spec: ContainerSpec) -> Checked<ContainerSpec> {
+/// Checks a container's spec.
+pub(super) fn check(spec: &ContainerSpec) -> Result<(), Error> {
     if let Some(credentials) = spec
         .privileges
         .as_ref()
@@ -22,29 +16,18 @@ pub(super) fn container_spec(mut spec: ContainerSpec) -> Checked<ContainerSpec> 
     {
         credential_spec(credentials)?;
     }
-    for reference in &spec.configs {
-        config_reference(reference)?;
-    }
-    spec.mounts = spec.mounts.into_iter().map(mount).collect::<Checked<_>>()?;
-    spec.isolation = match spec.isolation.to_lowercase().as_str() {
-        "hyperv" => "hyperv",
-        "process" => "process",
-        _ => "default",
-    }
-    .to_owned();
-    Ok(spec)
+    spec.configs.iter().try_for_each(config_reference)?;
+    spec.mounts.iter().try_for_each(mount)
 }
 
-fn credential_spec(spec: &CredentialSpec) -> Checked<()> {
-    let given: Vec<&str> = [
+fn credential_spec(spec: &CredentialSpec) -> Result<(), Error> {
+    let sources = [
         ("\"config\"", &spec.config),
         ("\"file\"", &spec.file),
         ("\"registry\"", &spec.registry),
-    ]
-    .into_iter()
-    .filter(|(_, value)| !value.is_empty())
-    .map(|(name, _)| name)
-    .collect();
+    ];
+    let given = sources.into_iter().filter(|(_, value)| !value.is_empty());
+    let given: Vec<&str> = given.map(|(name, _)| name).collect();
     let why = match given.as_slice() {
         [] => {
             "must either provide \"file\", \"registry\", or \"config\" for credential spec".into()
@@ -61,7 +44,7 @@ fn credential_spec(spec: &CredentialSpec) -> Checked<()> {
     bad(format!("invalid CredentialSpec: {why}"))
 }
 
-fn config_reference(reference: &ConfigReference) -> Checked<()> {
+fn config_reference(reference: &ConfigReference) -> Result<(), Error> {
     match (&reference.file, &reference.runtime) {
         (None, None) => bad("invalid Config: either File or Runtime should be set"),
         (Some(_), Some(_)) => bad("invalid Config: cannot specify both File and Runtime"),
@@ -69,45 +52,15 @@ fn config_reference(reference: &ConfigReference) -> Checked<()> {
     }
 }
 
-fn mount(mut mount: Mount) -> Checked<Mount> {
-    let kind = MountType::from(mount.kind.as_str().to_lowercase().as_str());
-    mount.kind = match kind {
-        MountType::Unset => MountType::Bind,
-        MountType::Image | MountType::Other(_) => {
-            return bad(format!("invalid MountType: {:?}", mount.kind.as_str()));
-        }
-        known => known,
-    };
-    mount.bind_options = match mount.bind_options {
-        Some(options) => bind_options(&options)?,
-        None => None,
-    };
-    // Both are accepted and forgotten by the original.
-    mount.consistency.clear();
-    if mount.kind != MountType::Cluster {
-        mount.cluster_options = None;
+fn mount(mount: &Mount) -> Result<(), Error> {
+    if mount.kind.is_unknown() || mount.kind == MountType::Image {
+        return bad(format!("invalid MountType: {:?}", mount.kind.as_str()));
     }
-    Ok(mount)
-}
-
-/// The original forwards the propagation and `NonRecursive` only; with neither of them the options
-/// vanish. What is left of its oddity is deliberate: a spec reads back as from a real engine.
-fn bind_options(options: &BindOptions) -> Checked<Option<BindOptions>> {
-    let propagation = Propagation::from(options.propagation.as_str().to_lowercase().as_str());
-    let kept = |propagation| BindOptions {
-        propagation,
-        non_recursive: options.non_recursive,
-        ..BindOptions::default()
-    };
-    Ok(match propagation {
-        Propagation::Other(_) => {
-            return bad(format!(
-                "invalid MountPropagation: {:?}",
-                options.propagation.as_str()
-            ));
-        }
-        Propagation::Unset if options.non_recursive => Some(kept(Propagation::RPrivate)),
-        Propagation::Unset => None,
-        known => Some(kept(known)),
-    })
+    match &mount.bind_options {
+        Some(options) if options.propagation.is_unknown() => bad(format!(
+            "invalid MountPropagation: {:?}",
+            options.propagation.as_str()
+        )),
+        _ => Ok(()),
+    }
 }

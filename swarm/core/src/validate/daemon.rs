@@ -1,77 +1,54 @@
-//! The daemon layer for services and nodes: refuses what dockerd's conversion refuses, and spells
-//! out what it spells out, so that a spec reads back as from a real engine. Pure.
+//! The daemon layer for services and nodes: refuses what dockerd's conversion refuses. The form in
+//! which a spec is stored and read back is `skep_api`'s matter. Pure.
 //!
-//! Source of the behaviour: moby `daemon/cluster/convert/{service,node}.go`, both directions.
+//! Source of the behaviour: moby `daemon/cluster/convert/{service,node}.go`, in their order.
 
-use skep_api::network::{EndpointSpec, Protocol, PublishMode, ResolutionMode};
-use skep_api::node::{Availability, NodeSpec, Role};
-use skep_api::service::{
-    FailureAction, ReplicatedJob, ReplicatedService, ServiceMode, ServiceSpec, UpdateConfig,
-    UpdateOrder,
-};
-use skep_api::task::{
-    Placement, ResourceRequirements, RestartCondition, RestartPolicy, Runtime, TaskSpec,
-};
-use skep_api::{Error, Kind};
+use skep_api::Error;
+use skep_api::network::EndpointSpec;
+use skep_api::node::NodeSpec;
+use skep_api::service::{GlobalService, ServiceMode, ServiceSpec, UpdateConfig};
+use skep_api::task::{ResourceRequirements, RestartPolicy, Runtime, TaskSpec};
 
 use super::container;
 
-type Checked<T> = Result<T, Error>;
+type Checked<T = ()> = Result<T, Error>;
 
-fn bad<T>(text: impl Into<String>) -> Checked<T> {
-    Err(Error::new(Kind::InvalidParameter, text))
+pub(super) fn bad<T>(text: impl Into<String>) -> Checked<T> {
+    Err(Error::invalid(text))
 }
 
 /// Checks a service's spec as dockerd does before it asks a manager, and returns it as it is
-/// stored and read back. An empty name stays empty: the caller gives it one first.
-pub fn service_spec(spec: ServiceSpec) -> Checked<ServiceSpec> {
-    let plugin = spec.task_template.runtime == Runtime::Plugin;
-    let task_template = task_spec(spec.task_template, &spec.mode)?;
-    let mode = if plugin {
-        ServiceMode {
-            global: Some(Default::default()),
-            ..ServiceMode::default()
-        }
-    } else {
-        spec.mode
-    };
-    Ok(ServiceSpec {
-        task_template,
-        update_config: spec.update_config.map(update_config).transpose()?,
-        rollback_config: spec.rollback_config.map(update_config).transpose()?,
-        endpoint_spec: spec.endpoint_spec.map(endpoint_spec).transpose()?,
-        mode: service_mode(mode)?,
-        ..spec
-    })
-}
-
-fn task_spec(mut task: TaskSpec, mode: &ServiceMode) -> Checked<TaskSpec> {
-    task.resources = task.resources.map(resources).transpose()?;
-    match &task.runtime {
-        Runtime::Unset | Runtime::Container => {
-            let Some(container) = task.container_spec.take() else {
-                return bad("mismatched Runtime and *Spec fields");
-            };
-            task.container_spec = Some(container::container_spec(container)?);
-            task.plugin_spec = None;
-            task.runtime = Runtime::Container;
-        }
-        Runtime::Plugin if task.plugin_spec.is_none() => {
-            return bad("mismatched Runtime and *Spec fields");
-        }
-        Runtime::Plugin if mode.replicated.is_some() => {
-            return bad("plugins must not use replicated mode");
-        }
-        Runtime::Plugin => {}
-        Runtime::Attachment | Runtime::Other(_) => return bad("unsupported runtime"),
+/// stored and read back. An empty name stays empty: it is the caller who invents one.
+///
+/// # Errors
+/// dockerd's texts, 400, without a prefix.
+pub fn service_spec(mut spec: ServiceSpec) -> Checked<ServiceSpec> {
+    spec.task_template
+        .resources
+        .as_ref()
+        .map_or(Ok(()), resources)?;
+    runtime(&spec.task_template, &spec.mode)?;
+    spec.task_template
+        .restart_policy
+        .as_ref()
+        .map_or(Ok(()), restart_policy)?;
+    for config in spec.update_config.iter().chain(&spec.rollback_config) {
+        update_config(config)?;
     }
-    task.network_attachment_spec = None;
-    task.restart_policy = task.restart_policy.map(restart_policy).transpose()?;
-    task.placement = task.placement.map(placement);
-    Ok(task)
+    spec.endpoint_spec.as_ref().map_or(Ok(()), endpoint_spec)?;
+    if spec.task_template.runtime == Runtime::Plugin {
+        // Plugins are on every node, whatever else was said.
+        spec.mode.global = Some(GlobalService::default());
+    } else {
+        spec.task_template.plugin_spec = None;
+    }
+    spec.task_template.network_attachment_spec = None;
+    mode(&spec.mode)?;
+    spec.normalize();
+    Ok(spec)
 }
 
-fn resources(resources: ResourceRequirements) -> Checked<ResourceRequirements> {
+fn resources(resources: &ResourceRequirements) -> Checked {
     let memory = resources
         .limits
         .as_ref()
@@ -79,144 +56,84 @@ fn resources(resources: ResourceRequirements) -> Checked<ResourceRequirements> {
     if resources.swap_bytes.is_some() && memory == 0 {
         return bad("memory swap provided, but no memory-limit was set");
     }
-    Ok(resources)
+    Ok(())
 }
 
-fn restart_policy(policy: RestartPolicy) -> Checked<RestartPolicy> {
-    let condition = match policy.condition {
-        RestartCondition::Unset => RestartCondition::Any,
-        RestartCondition::Other(text) => {
-            return bad(format!("invalid RestartCondition: {text:?}"));
-        }
-        known => known,
-    };
-    // The original's own field is a plain number, so that an absent one reads back as 0.
-    let max_attempts = Some(policy.max_attempts.unwrap_or_default());
-    Ok(RestartPolicy {
-        condition,
-        max_attempts,
-        ..policy
-    })
-}
-
-fn placement(mut placement: Placement) -> Placement {
-    placement
-        .preferences
-        .retain(|preference| preference.spread.is_some());
-    placement
-}
-
-fn update_config(config: UpdateConfig) -> Checked<UpdateConfig> {
-    let failure_action = match config.failure_action {
-        FailureAction::Unset => FailureAction::Pause,
-        FailureAction::Other(text) => {
-            return bad(format!("unrecognized update failure action {text}"));
-        }
-        known => known,
-    };
-    let order = match config.order {
-        UpdateOrder::Unset => UpdateOrder::StopFirst,
-        UpdateOrder::Other(text) => return bad(format!("unrecognized update order {text}")),
-        known => known,
-    };
-    Ok(UpdateConfig {
-        failure_action,
-        order,
-        ..config
-    })
-}
-
-fn endpoint_spec(mut endpoint: EndpointSpec) -> Checked<EndpointSpec> {
-    endpoint.mode = match endpoint.mode {
-        ResolutionMode::Unset => ResolutionMode::Vip,
-        ResolutionMode::Other(text) => {
-            return bad(format!("invalid resolution mode: {text:?}"));
-        }
-        known => known,
-    };
-    for port in &mut endpoint.ports {
-        // An unknown protocol or mode silently becomes the default in the original too.
-        port.protocol = match Protocol::from(port.protocol.as_str().to_lowercase().as_str()) {
-            Protocol::Unset | Protocol::Other(_) => Protocol::Tcp,
-            known => known,
-        };
-        port.publish_mode =
-            match PublishMode::from(port.publish_mode.as_str().to_lowercase().as_str()) {
-                PublishMode::Unset | PublishMode::Other(_) => PublishMode::Ingress,
-                known => known,
-            };
+fn runtime(task: &TaskSpec, mode: &ServiceMode) -> Checked {
+    let mismatch = || bad("mismatched Runtime and *Spec fields");
+    match &task.runtime {
+        Runtime::Unset | Runtime::Container => task
+            .container_spec
+            .as_ref()
+            .map_or_else(mismatch, container::check),
+        Runtime::Plugin if task.plugin_spec.is_none() => mismatch(),
+        Runtime::Plugin if mode.replicated.is_some() => bad("plugins must not use replicated mode"),
+        Runtime::Plugin => Ok(()),
+        Runtime::Attachment | Runtime::Other(_) => bad("unsupported runtime"),
     }
-    Ok(endpoint)
 }
 
-fn service_mode(mode: ServiceMode) -> Checked<ServiceMode> {
+fn restart_policy(policy: &RestartPolicy) -> Checked {
+    if policy.condition.is_unknown() {
+        return bad(format!(
+            "invalid RestartCondition: {:?}",
+            policy.condition.as_str()
+        ));
+    }
+    Ok(())
+}
+
+fn update_config(config: &UpdateConfig) -> Checked {
+    if config.failure_action.is_unknown() {
+        return bad(format!(
+            "unrecognized update failure action {}",
+            config.failure_action
+        ));
+    }
+    if config.order.is_unknown() {
+        return bad(format!("unrecognized update order {}", config.order));
+    }
+    Ok(())
+}
+
+fn endpoint_spec(endpoint: &EndpointSpec) -> Checked {
+    if endpoint.mode.is_unknown() {
+        return bad(format!(
+            "invalid resolution mode: {:?}",
+            endpoint.mode.as_str()
+        ));
+    }
+    Ok(())
+}
+
+fn mode(mode: &ServiceMode) -> Checked {
     let given = [
         mode.replicated.is_some(),
         mode.global.is_some(),
         mode.replicated_job.is_some(),
         mode.global_job.is_some(),
     ];
-    match given.into_iter().filter(|given| *given).count() {
-        0 => Ok(replicated(1)),
-        1 => Ok(match mode {
-            ServiceMode {
-                replicated: Some(ReplicatedService { replicas }),
-                ..
-            } => replicated(replicas.unwrap_or(1)),
-            ServiceMode {
-                replicated_job: Some(job),
-                ..
-            } => {
-                let concurrent = job.max_concurrent.unwrap_or(1);
-                let total = job.total_completions.unwrap_or(concurrent);
-                let job = ReplicatedJob {
-                    max_concurrent: Some(concurrent),
-                    total_completions: Some(total),
-                };
-                ServiceMode {
-                    replicated_job: Some(job),
-                    ..ServiceMode::default()
-                }
-            }
-            other => other,
-        }),
-        _ => bad("must specify only one service mode"),
+    if given.into_iter().filter(|given| *given).count() > 1 {
+        return bad("must specify only one service mode");
     }
+    Ok(())
 }
 
-fn replicated(replicas: u64) -> ServiceMode {
-    let replicated = ReplicatedService {
-        replicas: Some(replicas),
-    };
-    ServiceMode {
-        replicated: Some(replicated),
-        ..ServiceMode::default()
-    }
-}
-
-/// Checks a node's spec: role and availability are mandatory, in any case of letters.
+/// Checks a node's spec: role and availability are mandatory.
+///
+/// # Errors
+/// dockerd's texts, 400, without a prefix.
 pub fn node_spec(spec: NodeSpec) -> Checked<NodeSpec> {
-    let role = match Role::from(spec.role.as_str().to_lowercase().as_str()) {
-        Role::Unset | Role::Other(_) => {
-            return bad(format!("invalid Role: {:?}", spec.role.as_str()));
-        }
-        known => known,
-    };
-    let availability = match Availability::from(spec.availability.as_str().to_lowercase().as_str())
-    {
-        Availability::Unset | Availability::Other(_) => {
-            return bad(format!(
-                "invalid Availability: {:?}",
-                spec.availability.as_str()
-            ));
-        }
-        known => known,
-    };
-    Ok(NodeSpec {
-        role,
-        availability,
-        ..spec
-    })
+    if spec.role.is_unset() || spec.role.is_unknown() {
+        return bad(format!("invalid Role: {:?}", spec.role.as_str()));
+    }
+    if spec.availability.is_unset() || spec.availability.is_unknown() {
+        return bad(format!(
+            "invalid Availability: {:?}",
+            spec.availability.as_str()
+        ));
+    }
+    Ok(spec)
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! Tests of the daemon layer: the refusals' texts, and specs as they read back.
 
-use skep_api::decode;
+use skep_api::network::{Protocol, PublishMode, ResolutionMode};
+use skep_api::node::{Availability, Role};
+use skep_api::service::{FailureAction, ServiceSpec, UpdateOrder};
+use skep_api::task::RestartCondition;
+use skep_api::{Kind, decode};
 
 use super::*;
 
@@ -107,7 +111,7 @@ fn defaults_are_spelled_out() {
             "EndpointSpec":{"Ports":[{"TargetPort":80}]}}"#,
     )
     .unwrap();
-    assert_eq!(spec.mode, replicated(1));
+    assert_eq!(spec.mode.replicated.unwrap().replicas, Some(1));
     let update = spec.update_config.unwrap();
     assert_eq!(update.failure_action, FailureAction::Pause);
     assert_eq!(update.order, UpdateOrder::StopFirst);

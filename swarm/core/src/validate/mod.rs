@@ -16,7 +16,7 @@ mod image;
 mod manager;
 mod unsupported;
 
-pub use cluster::{check_cluster, cluster_defaults, cluster_init, cluster_update};
+pub use cluster::{check_cluster, cluster_update};
 pub use daemon::{node_spec, service_spec};
 pub use image::is_reference;
 pub use manager::check_service;

@@ -17,7 +17,7 @@ pub use cert::tls_info;
 pub use cluster::{cluster_info, swarm};
 pub use list::{nodes, services, tasks};
 pub use node::node;
-pub use service::{service, service_status, with_defaults};
+pub use service::{service, service_status};
 pub use task::task;
 
 use crate::id::Id;

@@ -3,35 +3,24 @@
 
 use skep_api::go::Version;
 use skep_api::network::Endpoint;
-use skep_api::service::{
-    FailureAction, Service as WireService, ServiceSpec, ServiceStatus, UpdateConfig, UpdateOrder,
-};
-use skep_api::task::{RestartCondition, RestartPolicy, TaskState};
+use skep_api::service::{Service as WireService, ServiceStatus};
+use skep_api::task::TaskState;
 
-use crate::SECOND;
 use crate::object::Service;
 use crate::store::State;
 
-/// How long the engine waits before it kills, unless the spec says otherwise.
-const STOP_GRACE: i64 = 10 * SECOND;
-/// How long a task that ended waits before its replacement starts.
-const RESTART_DELAY: i64 = 5 * SECOND;
-/// How long an updated task is watched for failures.
-const MONITOR: i64 = 5 * SECOND;
-
 /// `GET /services/{id}`, with the defaults filled in if the client asks for them.
 pub fn service(service: &Service, insert_defaults: bool) -> WireService {
-    let spec = service.spec.clone();
+    let mut spec = service.spec.clone();
+    if insert_defaults {
+        spec.insert_defaults();
+    }
     WireService {
         id: service.id.to_string(),
         version: Version::from(service.meta.version),
         created_at: service.meta.created_at,
         updated_at: service.meta.updated_at,
-        spec: if insert_defaults {
-            with_defaults(spec)
-        } else {
-            spec
-        },
+        spec,
         previous_spec: service.previous_spec.clone(),
         // Ports and addresses come with the allocator.
         endpoint: Endpoint::default(),
@@ -39,35 +28,6 @@ pub fn service(service: &Service, insert_defaults: bool) -> WireService {
         service_status: None,
         job_status: None,
     }
-}
-
-/// Fills in what a spec leaves open. Source: swarmkit `api/defaults/service.go`.
-pub fn with_defaults(mut spec: ServiceSpec) -> ServiceSpec {
-    let task = &mut spec.task_template;
-    if let Some(container) = &mut task.container_spec {
-        container.stop_grace_period.get_or_insert(STOP_GRACE);
-        container.dns_config.get_or_insert_default();
-    }
-    task.resources.get_or_insert_default();
-    let restart = task.restart_policy.get_or_insert_with(|| RestartPolicy {
-        condition: RestartCondition::Any,
-        max_attempts: Some(0),
-        ..RestartPolicy::default()
-    });
-    restart.delay.get_or_insert(RESTART_DELAY);
-    task.placement.get_or_insert_default();
-    for config in [&mut spec.update_config, &mut spec.rollback_config] {
-        let config = config.get_or_insert_with(|| UpdateConfig {
-            parallelism: 1,
-            failure_action: FailureAction::Pause,
-            order: UpdateOrder::StopFirst,
-            ..UpdateConfig::default()
-        });
-        if config.monitor == 0 {
-            config.monitor = MONITOR;
-        }
-    }
-    spec
 }
 
 /// The counts of `GET /services?status=true`. Completed tasks are counted for jobs only.

@@ -1,0 +1,63 @@
+//! What the handlers need of the node: the seam to `skep_node`, so that every answer can be tested
+//! without a socket. Knows no HTTP.
+
+use async_trait::async_trait;
+use skep_api::Error;
+use skep_api::cluster::{InitRequest, JoinRequest, LocalNodeState};
+use skep_core::command::{Command, Reply};
+use skep_core::wire::Peers;
+use skep_core::{Id, State};
+
+/// This host as a node of a swarm, or of none.
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    /// Where the node stands. Asks nobody and does not block.
+    fn standing(&self) -> Standing;
+
+    /// The cluster, no older than this call.
+    ///
+    /// # Errors
+    /// dockerd's 503 on a node that is no manager, its 500 when there is no leader.
+    async fn view(&self) -> Result<View, Error>;
+
+    /// Has the leader carry out a command.
+    ///
+    /// # Errors
+    /// As [`view`](Self::view), and the command's own refusals.
+    async fn execute(&self, command: Command) -> Result<Reply, Error>;
+
+    /// `docker swarm init`; returns the node's id.
+    async fn init(&self, request: InitRequest) -> Result<Id, Error>;
+
+    /// `docker swarm join`
+    async fn join(&self, request: JoinRequest) -> Result<(), Error>;
+
+    /// `docker swarm leave`
+    async fn leave(&self, force: bool) -> Result<(), Error>;
+}
+
+/// Where a node stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Standing {
+    /// Inactive, pending, active, error or locked.
+    pub state: LocalNodeState,
+    /// Empty outside a swarm.
+    pub node_id: String,
+    /// The address that it advertises, without a port.
+    pub node_addr: String,
+    /// Whether it is a manager that can answer.
+    pub control_available: bool,
+    /// What went wrong.
+    pub error: String,
+    /// Managers that it knows: node id and `host:port`.
+    pub managers: Vec<(Id, String)>,
+}
+
+/// A consistent picture of the cluster.
+#[derive(Clone, Default)]
+pub struct View {
+    /// Everything the cluster knows.
+    pub state: State,
+    /// What raft knows of the managers.
+    pub peers: Peers,
+}

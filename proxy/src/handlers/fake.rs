@@ -1,0 +1,199 @@
+//! A node that is a cluster of one in memory, for tests: commands run through the real control
+//! layer and store, without raft, sockets or tasks.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use skep_api::cluster::{InitRequest, JoinRequest, LocalNodeState, Spec};
+use skep_api::node::{Availability, NodeDescription, NodeSpec, NodeState, Role as WishedRole};
+use skep_api::{Error, Secret};
+use skep_core::command::{Command, Reply};
+use skep_core::id::CountingIds;
+use skep_core::object::{
+    Cluster as Swarm, JoinTokens, ManagerMember, Meta, Node, NodeStatus, Role, RootCa,
+};
+use skep_core::wire::Peers;
+use skep_core::{Id, State, Timestamp, Tx, bootstrap, control};
+
+use super::{Cluster, Standing, View};
+
+pub(super) struct Fake {
+    standing: Standing,
+    refusal: Option<Error>,
+    inner: Mutex<(State, CountingIds)>,
+}
+
+/// The manager's id.
+pub(super) const NODE: &str = "1111111111111111111111111";
+/// The other node's id.
+pub(super) const OTHER: &str = "2222222222222222222222222";
+
+impl Fake {
+    /// A node that is no manager and says so with this text.
+    pub(super) fn outside(state: LocalNodeState, refusal: &str) -> Self {
+        Self {
+            standing: Standing {
+                state,
+                ..Standing::default()
+            },
+            refusal: Some(Error::unavailable(refusal)),
+            inner: Mutex::default(),
+        }
+    }
+
+    /// The only manager of a new swarm.
+    pub(super) fn manager() -> Self {
+        let standing = Standing {
+            state: LocalNodeState::Active,
+            node_id: NODE.into(),
+            node_addr: "10.0.0.1".into(),
+            control_available: true,
+            error: String::new(),
+            managers: vec![(Id::from(NODE), "10.0.0.1:2377".into())],
+        };
+        let fake = Self {
+            standing,
+            refusal: None,
+            inner: Mutex::default(),
+        };
+        let node = member(NODE, "n1");
+        let command = Command::Bootstrap {
+            cluster: Box::new(swarm()),
+            node: Box::new(node),
+        };
+        fake.run(command).unwrap();
+        fake
+    }
+
+    /// Adds a second node, a manager or a worker.
+    pub(super) fn with_second(self, role: Role) -> Self {
+        let mut node = member(OTHER, "n2");
+        if role == Role::Worker {
+            node.spec.role = WishedRole::Worker;
+            (node.role, node.manager) = (role, None);
+        }
+        let mut inner = self.inner.lock().unwrap();
+        let change = skep_core::Change::Create(node.into());
+        let tx = Tx {
+            author: skep_core::Author::Ca,
+            at: Timestamp::from_nanos(1),
+            changes: vec![change],
+        };
+        inner.0.apply(&tx).unwrap();
+        drop(inner);
+        self
+    }
+
+    fn run(&self, command: Command) -> Result<Reply, Error> {
+        let mut inner = self.inner.lock().unwrap();
+        let (state, ids) = &mut *inner;
+        let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
+        let (changes, author, reply) = control::execute(state, &command, now, ids)?;
+        state
+            .apply(&Tx {
+                author,
+                at: now,
+                changes,
+            })
+            .map_err(|why| control::rejected(&why))?;
+        Ok(reply)
+    }
+}
+
+fn swarm() -> Swarm {
+    Swarm {
+        id: Id::from("swarm1"),
+        meta: Meta::default(),
+        spec: bootstrap::with_defaults(&Spec::default()),
+        root_ca: RootCa {
+            cert_pem: String::new(),
+            key_pem: Secret::default(),
+        },
+        join_tokens: JoinTokens {
+            worker: Secret::from("SWMTKN-1-d-w"),
+            manager: Secret::from("SWMTKN-1-d-m"),
+        },
+        default_addr_pool: Vec::new(),
+        subnet_size: 24,
+        data_path_port: 4789,
+    }
+}
+
+fn member(id: &str, hostname: &str) -> Node {
+    Node {
+        id: Id::from(id),
+        meta: Meta::default(),
+        spec: NodeSpec {
+            role: WishedRole::Manager,
+            availability: Availability::Active,
+            ..NodeSpec::default()
+        },
+        description: Some(NodeDescription {
+            hostname: hostname.into(),
+            ..Default::default()
+        }),
+        status: NodeStatus {
+            state: NodeState::Ready,
+            ..NodeStatus::default()
+        },
+        role: Role::Manager,
+        manager: Some(ManagerMember {
+            raft_id: 1,
+            addr: "10.0.0.1:2377".into(),
+        }),
+    }
+}
+
+#[async_trait]
+impl Cluster for Fake {
+    fn standing(&self) -> Standing {
+        self.standing.clone()
+    }
+
+    async fn view(&self) -> Result<View, Error> {
+        match &self.refusal {
+            Some(refusal) => Err(refusal.clone()),
+            None => {
+                let state = self.inner.lock().unwrap().0.clone();
+                let leader = Some(Id::from(NODE));
+                Ok(View {
+                    state,
+                    peers: Peers {
+                        leader,
+                        ..Peers::default()
+                    },
+                })
+            }
+        }
+    }
+
+    async fn execute(&self, command: Command) -> Result<Reply, Error> {
+        match &self.refusal {
+            Some(refusal) => Err(refusal.clone()),
+            None => self.run(command),
+        }
+    }
+
+    async fn init(&self, request: InitRequest) -> Result<Id, Error> {
+        // Shows what arrived.
+        Ok(Id::from(format!(
+            "{} {}",
+            request.listen_addr, request.data_path_port
+        )))
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<(), Error> {
+        if request.remote_addrs.is_empty() {
+            return Err(Error::invalid("at least 1 RemoteAddr is required to join"));
+        }
+        Ok(())
+    }
+
+    async fn leave(&self, force: bool) -> Result<(), Error> {
+        if force {
+            Ok(())
+        } else {
+            Err(Error::unavailable("This node is not part of a swarm"))
+        }
+    }
+}

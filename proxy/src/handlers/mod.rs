@@ -1,0 +1,139 @@
+//! Swarm mode's HTTP face: takes a request apart, asks the node, words the answer. Decides nothing
+//! about the cluster and keeps no state.
+
+mod cluster;
+mod info;
+mod nodes;
+mod params;
+mod secrets;
+mod services;
+mod swarm;
+mod tasks;
+
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use skep_api::cluster::LocalNodeState;
+use skep_api::version::ApiVersion;
+use skep_api::{Code, Error};
+
+use crate::reply::Reply;
+use crate::route::Owned;
+use crate::swarm::{OwnedRequest, Swarm, SwarmInfo};
+
+pub use cluster::{Cluster, Standing, View};
+
+/// How long a manager may take over a call, logs excepted: dockerd's `swarmRequestTimeout`.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Answers all owned routes on behalf of a node.
+#[derive(Debug)]
+pub struct Handlers<C>(C);
+
+impl<C: Cluster> Handlers<C> {
+    /// Handlers for this node.
+    pub fn new(cluster: C) -> Self {
+        Self(cluster)
+    }
+
+    async fn answer(&self, route: Owned, request: OwnedRequest) -> Result<Reply, Error> {
+        let node = &self.0;
+        match route {
+            // These may take longer: a join has a deadline of its own, leaving waits for
+            // containers.
+            Owned::SwarmInit => swarm::init(node, &request).await,
+            Owned::SwarmJoin => swarm::join(node, &request).await,
+            Owned::SwarmLeave => swarm::leave(node, &request).await,
+            route => in_time(self.answer_as_manager(route, request)).await,
+        }
+    }
+
+    async fn answer_as_manager(&self, route: Owned, request: OwnedRequest) -> Result<Reply, Error> {
+        let (node, request) = (&self.0, &request);
+        match route {
+            Owned::SwarmInit | Owned::SwarmJoin | Owned::SwarmLeave => {
+                Err(Error::system("this route has no deadline"))
+            }
+            Owned::SwarmInspect => swarm::inspect(node).await,
+            Owned::SwarmUpdate => swarm::update(node, request).await,
+            Owned::SwarmUnlockKey => swarm::unlock_key(node).await,
+            Owned::SwarmUnlock => swarm::unlock(node, request).await,
+            Owned::ServiceList => services::list(node, request).await,
+            Owned::ServiceCreate => services::create(node, request).await,
+            Owned::ServiceInspect { id } => services::inspect(node, &id, request).await,
+            Owned::ServiceUpdate { id } => services::update(node, &id, request).await,
+            Owned::ServiceRemove { id } => services::remove(node, &id).await,
+            Owned::ServiceLogs { id } => services::logs(node, &id, request).await,
+            Owned::NodeList => nodes::list(node, request).await,
+            Owned::NodeInspect { id } => nodes::inspect(node, &id).await,
+            Owned::NodeUpdate { id } => nodes::update(node, &id, request).await,
+            Owned::NodeRemove { id } => nodes::remove(node, &id, request).await,
+            Owned::TaskList => tasks::list(node, request).await,
+            Owned::TaskInspect { id } => tasks::inspect(node, &id).await,
+            Owned::TaskLogs { id } => tasks::logs(node, &id, request).await,
+            Owned::SecretList => secrets::list(node, secrets::SECRET, request).await,
+            Owned::SecretCreate => secrets::create(node, secrets::SECRET, request).await,
+            Owned::SecretInspect { id }
+            | Owned::SecretUpdate { id }
+            | Owned::SecretRemove { id } => secrets::absent(node, secrets::SECRET, &id).await,
+            Owned::ConfigList => secrets::list(node, secrets::CONFIG, request).await,
+            Owned::ConfigCreate => secrets::create(node, secrets::CONFIG, request).await,
+            Owned::ConfigInspect { id }
+            | Owned::ConfigUpdate { id }
+            | Owned::ConfigRemove { id } => secrets::absent(node, secrets::CONFIG, &id).await,
+        }
+    }
+}
+
+/// Gives up at the deadline, with the original's words. A command that was on its way may still
+/// have been carried out: the client has to look.
+async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(DEADLINE, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(late()),
+    }
+}
+
+fn late() -> Error {
+    Error::rpc(Code::DeadlineExceeded, "context deadline exceeded")
+}
+
+/// A command was answered with a reply of another command's: a fault of skep's own.
+fn odd_reply(reply: &skep_core::command::Reply) -> Error {
+    Error::system(format!(
+        "the leader answered {reply:?}, which does not fit the request"
+    ))
+}
+
+#[async_trait]
+impl<C: Cluster> Swarm for Handlers<C> {
+    async fn handle(&self, route: Owned, request: OwnedRequest) -> Reply {
+        self.answer(route, request).await.into()
+    }
+
+    fn ping(&self) -> &'static str {
+        let standing = self.0.standing();
+        match standing.state {
+            LocalNodeState::Pending => "pending",
+            LocalNodeState::Error => "error",
+            LocalNodeState::Locked => "locked",
+            LocalNodeState::Active if standing.control_available => "active/manager",
+            LocalNodeState::Active => "active/worker",
+            LocalNodeState::Inactive | LocalNodeState::Unset | LocalNodeState::Other(_) => {
+                "inactive"
+            }
+        }
+    }
+
+    async fn info(&self, _version: ApiVersion) -> SwarmInfo {
+        info::info(&self.0).await
+    }
+}
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod replay_tests;
+#[cfg(test)]
+mod tests;
