@@ -1,9 +1,24 @@
 //! `skepd` as a library: the HTTP side of skep. It forwards a Docker engine's API byte for byte
 //! and hands the calls that belong to swarm mode to a [`Swarm`]; it holds no cluster state.
 
+pub mod answer;
+pub mod config;
+pub mod conn;
+pub mod daemon;
+pub mod engine;
+pub mod forward;
+pub mod handlers;
+pub mod listen;
+mod owned;
+pub mod pidfile;
 pub mod reply;
+pub mod rewrite;
 pub mod route;
+pub mod server;
+pub mod stream;
 pub mod swarm;
+pub mod tls;
+pub mod wire;
 
 pub use reply::Reply;
 pub use route::Owned;

@@ -1,0 +1,88 @@
+//! The life of the daemon: opens everything, says that it is ready, waits for a signal, and takes
+//! everything down in order. Decides nothing about requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::conn::Shared;
+use crate::engine::Engine;
+use crate::listen;
+use crate::pidfile::PidFile;
+use crate::server::{MAX_CONNECTIONS, Server};
+use crate::swarm::Swarm;
+
+/// How long requests and hijacked streams may go on after a signal.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Serves until SIGTERM or SIGINT. A second signal ends the process at once.
+pub async fn run(config: &Config, swarm: Arc<dyn Swarm>) -> Result<()> {
+    let mut signals = Signals::new()?;
+    raise_file_limit();
+    let _pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
+    let listeners = listen::open(config).await?;
+    let draining = CancellationToken::new();
+    let shared = Shared {
+        swarm,
+        engine: Engine::new(&config.engine),
+        draining: draining.clone(),
+    };
+    tracing::info!(engine = %config.engine.display(), "ready");
+    // Outside systemd there is nobody to notify.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let server = Server::new(Arc::new(shared), MAX_CONNECTIONS).run(listeners, GRACE);
+    tokio::pin!(server);
+    tokio::select! {
+        _ = &mut server => return Ok(()),
+        name = signals.next() => tracing::info!(signal = name, "stopping"),
+    }
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    draining.cancel();
+    tokio::select! {
+        finished = &mut server => {
+            if !finished {
+                tracing::warn!("some connections did not end within {GRACE:?} and were closed");
+            }
+            Ok(())
+        }
+        name = signals.next() => anyhow::bail!("stopped at once by a second signal, {name}"),
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self {
+            term: on(SignalKind::terminate())?,
+            int: on(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Every client takes two descriptors; the customary soft limit of 1,024 is far too low for that.
+fn raise_file_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, soft, "the limit of open files stays as it is");
+    }
+}

@@ -1,0 +1,245 @@
+//! The engine behind skepd: where its socket is, how to reach it, and what it says of itself.
+//! Interprets no API beyond `/_ping`.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use skep_api::version::ApiVersion;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
+
+use crate::stream::Side;
+use crate::wire::ResponseHead;
+use crate::wire::buffer::MAX_HEAD;
+use crate::wire::head::header_map;
+
+/// How long a connection may take: a full accept queue is worth a wait, a dead engine is not.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long the engine may take to say what it is.
+const ASK: Duration = Duration::from_secs(2);
+/// How long that is believed: an engine may be upgraded behind skepd's back.
+const BELIEVED: Duration = Duration::from_secs(30);
+
+/// The headers by which an engine identifies itself; skepd's own replies carry them too.
+const IDENTITY: [HeaderName; 4] = [
+    HeaderName::from_static("api-version"),
+    HeaderName::from_static("docker-experimental"),
+    HeaderName::from_static("ostype"),
+    HeaderName::from_static("server"),
+];
+
+/// An engine's socket.
+#[derive(Debug)]
+pub struct Engine {
+    socket: PathBuf,
+    facts: Mutex<Option<(Instant, Arc<Facts>)>>,
+}
+
+/// What an engine says of itself.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The newest API version that it speaks.
+    pub api: ApiVersion,
+    /// Its identifying headers.
+    pub headers: HeaderMap,
+}
+
+/// The engine cannot be reached. Prints as the client reads it.
+#[derive(Debug)]
+pub struct Unreachable {
+    socket: PathBuf,
+    why: io::Error,
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.why.kind() {
+            io::ErrorKind::NotFound => "there is no such socket".to_owned(),
+            io::ErrorKind::ConnectionRefused => "nothing listens on it".to_owned(),
+            io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            io::ErrorKind::TimedOut => "it does not take connections".to_owned(),
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => "it closed the connection before it answered".to_owned(),
+            _ => self.why.to_string(),
+        };
+        write!(
+            f,
+            "skepd cannot reach the Docker engine at unix://{}: {why}. Is the engine running? \
+             Once it is, try again; skepd itself need not be restarted.",
+            self.socket.display()
+        )
+    }
+}
+
+impl std::error::Error for Unreachable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.why)
+    }
+}
+
+impl Engine {
+    /// The engine that listens on `socket`. Nothing is opened yet: it may come up later.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
+            facts: Mutex::new(None),
+        }
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Opens a connection.
+    pub async fn connect(&self) -> Result<Side, Unreachable> {
+        match timeout(CONNECT, self.open())
+            .await
+            .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+        {
+            Ok(stream) => Ok(Side::new(Box::new(stream))),
+            Err(why) => {
+                self.forget();
+                Err(self.unreachable(why))
+            }
+        }
+    }
+
+    /// An error of this engine's connection, worded for clients.
+    pub fn unreachable(&self, why: io::Error) -> Unreachable {
+        Unreachable {
+            socket: self.socket.clone(),
+            why,
+        }
+    }
+
+    /// A unix socket whose accept queue is full refuses at once rather than making one wait.
+    async fn open(&self) -> io::Result<UnixStream> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(pause).await,
+                other => return other,
+            }
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// What the engine says of itself, asked anew when the last answer is old. An engine that does
+    /// not answer is described as it was when it last did.
+    pub async fn facts(&self) -> Arc<Facts> {
+        let known = self
+            .facts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some((asked, facts)) = &known
+            && asked.elapsed() < BELIEVED
+        {
+            return Arc::clone(facts);
+        }
+        match timeout(ASK, self.ask()).await {
+            Ok(Some(facts)) => {
+                let facts = Arc::new(facts);
+                let mut slot = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+                *slot = Some((Instant::now(), Arc::clone(&facts)));
+                facts
+            }
+            _ => known.map_or_else(|| Arc::new(Facts::unknown()), |(_, facts)| facts),
+        }
+    }
+
+    /// Makes the next question for facts a fresh one.
+    fn forget(&self) {
+        let mut slot = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((asked, _)) = slot.as_mut()
+            && let Some(long_ago) = Instant::now().checked_sub(BELIEVED)
+        {
+            *asked = long_ago;
+        }
+    }
+
+    async fn ask(&self) -> Option<Facts> {
+        let mut side = Side::new(Box::new(self.open().await.ok()?));
+        let request = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n";
+        side.stream.write_all(request).await.ok()?;
+        loop {
+            let data = side.buffer.data();
+            if let Some(head) = ResponseHead::parse(data, &Method::GET).ok()? {
+                return Some(Facts::of(&header_map(side.buffer.front(head.len))));
+            }
+            if data.len() >= MAX_HEAD || !side.more(MAX_HEAD).await.ok()? {
+                return None;
+            }
+        }
+    }
+}
+
+impl Facts {
+    fn of(answer: &HeaderMap) -> Self {
+        let mut facts = Self::unknown();
+        for name in IDENTITY {
+            if let Some(value) = answer.get(&name) {
+                facts.headers.insert(name, value.clone());
+            }
+        }
+        let api = facts
+            .headers
+            .get("api-version")
+            .and_then(|value| value.to_str().ok());
+        facts.api = api.and_then(|text| text.parse().ok()).unwrap_or(facts.api);
+        facts
+    }
+
+    /// Of an engine that was never reached: what every supported one speaks.
+    fn unknown() -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert("api-version", HeaderValue::from_static("1.41"));
+        headers.insert("docker-experimental", HeaderValue::from_static("false"));
+        headers.insert("ostype", HeaderValue::from_static("linux"));
+        headers.insert(
+            "server",
+            HeaderValue::from_static(concat!("skep/", env!("CARGO_PKG_VERSION"))),
+        );
+        Self {
+            api: ApiVersion::new(1, 41),
+            headers,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_names_the_socket_and_the_cure() {
+        let engine = Engine::new("/run/x.sock");
+        let text = engine
+            .unreachable(io::ErrorKind::NotFound.into())
+            .to_string();
+        assert!(
+            text.contains("unix:///run/x.sock: there is no such socket."),
+            "{text}"
+        );
+        assert!(text.contains("try again"), "{text}");
+    }
+
+    #[test]
+    fn facts_come_from_the_ping() {
+        let answer = header_map(
+            b"HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nServer: Docker/28.2.2 (linux)\r\nX: y\r\n\r\n",
+        );
+        let facts = Facts::of(&answer);
+        assert_eq!(facts.api, ApiVersion::new(1, 51));
+        assert_eq!(facts.headers["server"], "Docker/28.2.2 (linux)");
+        assert_eq!(facts.headers["ostype"], "linux");
+        assert!(!facts.headers.contains_key("x"));
+    }
+}

@@ -1,0 +1,56 @@
+//! The node itself as the handlers' [`Cluster`]: a translation, nothing else.
+
+use async_trait::async_trait;
+use skep_api::Error;
+use skep_api::cluster::{InitRequest, JoinRequest};
+use skep_core::Id;
+use skep_core::command::{Command, Reply};
+use skep_core::wire::Peers;
+use skep_node::Node;
+
+use super::cluster::{Cluster, Standing, View};
+
+#[async_trait]
+impl Cluster for Node {
+    fn standing(&self) -> Standing {
+        let status = self.status();
+        Standing {
+            state: status.state,
+            node_id: status.node_id.map(|id| id.to_string()).unwrap_or_default(),
+            node_addr: status.node_addr,
+            control_available: status.control_available,
+            error: status.error,
+            managers: status.managers,
+        }
+    }
+
+    async fn view(&self) -> Result<View, Error> {
+        let view = Node::view(self).await?;
+        let leader = view.members.iter().find(|member| member.leader);
+        let silent = view.members.iter().filter(|member| !member.reachable);
+        let peers = Peers {
+            leader: leader.map(|member| member.node.clone()),
+            unreachable: silent.map(|member| member.node.clone()).collect(),
+        };
+        Ok(View {
+            state: view.state,
+            peers,
+        })
+    }
+
+    async fn execute(&self, command: Command) -> Result<Reply, Error> {
+        Node::execute(self, command).await
+    }
+
+    async fn init(&self, request: InitRequest) -> Result<Id, Error> {
+        Node::init(self, request).await
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<(), Error> {
+        Node::join(self, request).await
+    }
+
+    async fn leave(&self, force: bool) -> Result<(), Error> {
+        Node::leave(self, force).await
+    }
+}

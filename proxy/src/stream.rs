@@ -1,0 +1,88 @@
+//! The byte streams that a request can come from and go to, behind one trait. Knows no HTTP.
+
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, Ready};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use crate::wire::Buffer;
+
+/// A stream in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {
+    /// True when the other end is gone for good, as opposed to having closed one direction only.
+    /// Asked after the end of its data was read. May miss a peer that is gone, never the reverse.
+    fn hung_up(&self) -> bool;
+}
+
+/// A stream of any kind.
+pub type BoxStream = Box<dyn Duplex>;
+
+impl Duplex for UnixStream {
+    fn hung_up(&self) -> bool {
+        closed_both_ways(self.ready(Interest::WRITABLE).now_or_never())
+    }
+}
+
+impl Duplex for TcpStream {
+    fn hung_up(&self) -> bool {
+        closed_both_ways(self.ready(Interest::WRITABLE).now_or_never())
+    }
+}
+
+impl Duplex for TlsStream<TcpStream> {
+    fn hung_up(&self) -> bool {
+        self.get_ref().0.hung_up()
+    }
+}
+
+/// The kernel reports a peer that closed the whole stream as "hung up", which tokio calls
+/// write-closed; one that shut down only its sending side is merely read-closed.
+fn closed_both_ways(ready: Option<std::io::Result<Ready>>) -> bool {
+    ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_write_closed()))
+}
+
+/// One end of an exchange: its stream and what was read from it ahead of time.
+pub struct Side {
+    /// The stream.
+    pub stream: BoxStream,
+    /// Read, not yet passed on.
+    pub buffer: Buffer,
+    /// The end of its data was read.
+    pub eof: bool,
+}
+
+impl Side {
+    /// A fresh end.
+    pub fn new(stream: BoxStream) -> Self {
+        Self {
+            stream,
+            buffer: Buffer::default(),
+            eof: false,
+        }
+    }
+
+    /// Reads more into the buffer. `Ok(false)` is the end of the data; it stays the end.
+    pub fn poll_more(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<std::io::Result<bool>> {
+        if self.eof {
+            return Poll::Ready(Ok(false));
+        }
+        self.buffer
+            .poll_fill(cx, &mut *self.stream, limit)
+            .map_ok(|n| {
+                self.eof = n == 0;
+                n > 0
+            })
+    }
+
+    /// As [`Side::poll_more`], waiting.
+    pub async fn more(&mut self, limit: usize) -> std::io::Result<bool> {
+        std::future::poll_fn(|cx| self.poll_more(cx, limit)).await
+    }
+
+    /// True when nobody is left to read an answer.
+    pub fn is_gone(&self) -> bool {
+        self.eof && self.stream.hung_up()
+    }
+}
