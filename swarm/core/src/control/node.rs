@@ -11,6 +11,7 @@ use crate::command::Reply;
 use crate::id::Id;
 use crate::object::{Kind, ManagerMember, Node, Role};
 use crate::store::{Author, Change, State};
+use crate::validate::missing;
 
 fn precondition(text: impl std::fmt::Display) -> Error {
     Error::rpc(Code::FailedPrecondition, text)
@@ -25,6 +26,10 @@ pub(super) fn update(
     let node = view.nodes().get(id).ok_or_else(|| not_found("node", id))?;
     if node.spec.role == WishedRole::Manager && spec.role == WishedRole::Worker {
         may_be_demoted(view, node)?;
+    }
+    if node.spec.role != spec.role {
+        // Nobody would act on it: certificates and raft stay as they are.
+        return Err(missing("changing the role of a node"));
     }
     in_sequence(&node.meta, version)?;
     let mut node = node.as_ref().clone();

@@ -152,3 +152,14 @@ fn the_authority_is_shown_as_by_a_real_engine() {
     assert_eq!(wire::tls_info(&swarm.tls_info.trust_root), swarm.tls_info);
     assert_eq!(node.description.tls_info, swarm.tls_info);
 }
+
+#[test]
+fn an_update_zeroes_what_it_does_not_name() {
+    let real: Swarm = object("swarm-zeroed");
+    let sent = skep_api::decode(br#"{"Name":"default"}"#).unwrap();
+    let ours = crate::validate::cluster_update(sent).unwrap();
+    assert_eq!(
+        serde_json::to_string(&ours).unwrap(),
+        serde_json::to_string(&real.spec).unwrap()
+    );
+}
