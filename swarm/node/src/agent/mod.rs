@@ -1,15 +1,32 @@
 //! A node's agent: keeps a session with the leader and carries out what the worker decides. Keeps
 //! everything running when no manager can be reached. Never decides anything about a task.
 
-use std::path::PathBuf;
+mod records;
+mod run;
+mod session;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use skep_core::Id;
 use skep_core::object::Node;
-use tokio::sync::watch;
+use skep_core::worker::{EngineOp, OpError, OpOutput, Worker};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::engine::Engine;
 use crate::quic::Endpoint;
+use records::Records;
+use run::{Runner, Stop};
+
+/// Messages from the session that wait for the loop.
+const QUEUE: usize = 64;
+/// How long a goodbye may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Containers that are removed at once when the node leaves.
+const REMOVALS: usize = 8;
 
 /// What an agent needs.
 pub struct Config {
@@ -17,8 +34,7 @@ pub struct Config {
     pub node_id: Id,
     /// `DATA_DIR/worker`: the agent keeps its tasks there.
     pub dir: PathBuf,
-    /// `host:port` of managers to try first; further ones come from the dispatcher and from
-    /// [`Agent::set_managers`].
+    /// `host:port` of managers to try first; further ones come through [`Agent::set_managers`].
     pub managers: Vec<String>,
     /// The node's endpoint, with its identity set.
     pub endpoint: Endpoint,
@@ -31,11 +47,11 @@ pub struct Config {
 pub struct View {
     /// Whether a session is open.
     pub connected: bool,
-    /// The manager that the session is with: `host:port`.
+    /// The manager that the last session was with: `host:port`.
     pub leader: Option<String>,
     /// The node as the leader last described it: its spec has the desired role.
     pub node: Option<Arc<Node>>,
-    /// Every manager as the leader last told: node id and `host:port`. Kept on disk.
+    /// Every manager as the leader last told: node id and `host:port`.
     pub managers: Vec<(Id, String)>,
     /// Why the last attempt at a session failed.
     pub error: Option<String>,
@@ -44,6 +60,9 @@ pub struct View {
 /// A running agent.
 pub struct Agent {
     view: watch::Receiver<View>,
+    managers: watch::Sender<Vec<String>>,
+    stop: mpsc::Sender<Stop>,
+    session: JoinHandle<()>,
 }
 
 impl Agent {
@@ -52,15 +71,31 @@ impl Agent {
     /// # Errors
     /// When its directory cannot be read or made.
     pub fn start(config: Config) -> std::io::Result<Agent> {
-        let _ = (
-            config.node_id,
-            config.dir,
-            config.managers,
-            config.endpoint,
-            config.engine,
-        );
-        let (_, view) = watch::channel(View::default());
-        Ok(Agent { view })
+        let records = Records::open(&config.dir)?;
+        let worker = Worker::new(config.node_id, records.load()?);
+        let (view, seen) = watch::channel(View::default());
+        let (managers, known) = watch::channel(config.managers);
+        let (events, news) = mpsc::channel(QUEUE);
+        let (stop, asked) = mpsc::channel(1);
+        let context = session::Context {
+            endpoint: config.endpoint,
+            engine: config.engine.clone(),
+            managers: known,
+            events,
+        };
+        let session = tokio::spawn(session::run(context));
+        let runner = Runner {
+            worker,
+            engine: config.engine,
+            records,
+            view,
+            running: JoinSet::new(),
+            handles: HashMap::new(),
+            outgoing: None,
+            wake_at: None,
+        };
+        tokio::spawn(runner.run(news, asked));
+        Ok(Agent { view: seen, managers, stop, session })
     }
 
     /// What the agent knows, now and whenever it changes.
@@ -68,15 +103,28 @@ impl Agent {
         self.view.clone()
     }
 
-    /// Managers to try, besides those that the dispatcher told: on a manager, its own members.
+    /// Managers to try.
     pub fn set_managers(&self, managers: Vec<String>) {
-        drop(managers);
+        self.managers.send_if_modified(|known| {
+            let news = *known != managers;
+            *known = managers;
+            news
+        });
     }
 
-    /// Ends the session and returns once it is over; containers go on. `goodbye`: the daemon will
-    /// be back soon, so the leader grants it its full heartbeats.
-    pub async fn stop(self, goodbye: bool) {
-        let _ = goodbye;
+    /// Ends the session and returns once it is over; containers go on. `back_soon`: the daemon will
+    /// be back soon, so the leader grants the node its full heartbeats.
+    pub async fn stop(self, back_soon: bool) {
+        let (done, ended) = oneshot::channel();
+        if self.stop.send(Stop { back_soon, done }).await.is_ok() {
+            // The loop answers at once unless the disk is stuck, which must not hold the daemon.
+            let _ = tokio::time::timeout(FAREWELL, ended).await;
+        }
+        // The session ends by itself once the loop is gone and the goodbye is out.
+        let abort = self.session.abort_handle();
+        if tokio::time::timeout(FAREWELL, self.session).await.is_err() {
+            abort.abort();
+        }
     }
 }
 
@@ -88,8 +136,32 @@ impl Agent {
 pub async fn forget_everything(
     engine: &Arc<dyn Engine>,
     node_id: &Id,
-    dir: &std::path::Path,
+    dir: &Path,
 ) -> Result<(), String> {
-    let _ = (engine, node_id, dir);
-    Ok(())
+    let list = engine.run(EngineOp::List { node: node_id.clone() }).await;
+    let containers = match list {
+        Ok(OpOutput::Containers(containers)) => containers,
+        Ok(other) => return Err(format!("the engine answered {other:?} to a list")),
+        Err(error) => return Err(format!("could not list the swarm's containers: {error:?}")),
+    };
+    let mut left = Vec::new();
+    for some in containers.chunks(REMOVALS) {
+        let mut removals = JoinSet::new();
+        for container in some {
+            let removal = engine.run(EngineOp::Remove { container: container.id.clone() });
+            let name = container.name.clone();
+            removals.spawn(async move { (name, removal.await) });
+        }
+        while let Some(Ok((name, outcome))) = removals.join_next().await {
+            if !matches!(outcome, Ok(_) | Err(OpError::NotFound(_))) {
+                left.push(name);
+            }
+        }
+    }
+    let forgotten = Records::open(dir).and_then(|records| records.forget());
+    if left.is_empty() {
+        forgotten.map_err(|error| error.to_string())
+    } else {
+        Err(format!("could not remove {}", left.join(", ")))
+    }
 }

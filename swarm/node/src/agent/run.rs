@@ -1,0 +1,180 @@
+//! The agent's loop: everything that happens goes through the worker one at a time, and what the
+//! worker wants is done. Never decides anything about a task itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use skep_core::Timestamp;
+use skep_core::assignment::{ToAgent, ToDispatcher};
+use skep_core::worker::{EngineOp, Input, OpResult, Output, Report, Worker};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{error, warn};
+
+use super::View;
+use super::records::Records;
+use super::session;
+use crate::engine::{Engine, EngineEvent};
+use crate::system;
+
+/// What the loop owns.
+pub(super) struct Runner {
+    pub worker: Worker,
+    pub engine: Arc<dyn Engine>,
+    pub records: Records,
+    pub view: watch::Sender<View>,
+    /// Operations under way.
+    pub running: JoinSet<(u64, OpResult)>,
+    /// To cancel them by number.
+    pub handles: HashMap<u64, AbortHandle>,
+    /// Takes messages to the dispatcher while a session stands.
+    pub outgoing: Option<mpsc::Sender<ToDispatcher>>,
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Asks the loop to end; answered when it has said what there was to say.
+pub(super) struct Stop {
+    /// The daemon will be back soon.
+    pub back_soon: bool,
+    pub done: oneshot::Sender<()>,
+}
+
+impl Runner {
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<session::Event>,
+        mut stop: mpsc::Receiver<Stop>,
+    ) {
+        let mut engine = self.engine.watch();
+        loop {
+            let input = tokio::select! {
+                asked = stop.recv() => {
+                    if let Some(asked) = asked {
+                        self.end(asked).await;
+                    }
+                    return;
+                }
+                Some(event) = events.recv() => self.session(event),
+                Some(event) = engine.recv() => Some(engine_input(event)),
+                Some(ended) = self.running.join_next() => self.finished(ended),
+                () = system::until(self.wake_at) => Some(Input::Tick),
+            };
+            if let Some(input) = input {
+                let output = self.worker.step(input, system::now());
+                self.carry_out(output).await;
+            }
+        }
+    }
+
+    /// What the session's news mean to the worker; keeps the view.
+    fn session(&mut self, event: session::Event) -> Option<Input> {
+        match event {
+            session::Event::Open { addr, outgoing } => {
+                self.outgoing = Some(outgoing);
+                self.view.send_modify(|view| {
+                    view.connected = true;
+                    view.leader = Some(addr);
+                    view.error = None;
+                });
+                None
+            }
+            session::Event::Lost(reason) => {
+                let had = self.outgoing.take().is_some();
+                self.view.send_modify(|view| {
+                    view.connected = false;
+                    view.error = Some(reason);
+                });
+                had.then_some(Input::SessionLost)
+            }
+            session::Event::Message(message) => match message {
+                ToAgent::Session { node, managers, .. } => {
+                    self.view.send_modify(|view| {
+                        view.node = Some(Arc::new((*node).clone()));
+                        view.managers = managers;
+                    });
+                    Some(Input::Session(node))
+                }
+                ToAgent::Assignments(assignments) => Some(Input::Assignments(assignments)),
+                ToAgent::Ack(sequence) => Some(Input::Ack(sequence)),
+                // The session itself has dealt with these.
+                ToAgent::NotLeader(_) | ToAgent::Expired => None,
+            },
+        }
+    }
+
+    fn finished(
+        &mut self,
+        ended: Result<(u64, OpResult), tokio::task::JoinError>,
+    ) -> Option<Input> {
+        match ended {
+            Ok((op, result)) => {
+                self.handles.remove(&op);
+                Some(Input::Finished { op, result })
+            }
+            // Only a cancelled operation ends so, and nobody waits for it.
+            Err(_) => None,
+        }
+    }
+
+    async fn carry_out(&mut self, output: Output) {
+        let Output { ops, cancel, reports, persist, wake_at } = output;
+        self.wake_at = wake_at;
+        if !persist.is_empty() {
+            let records = self.records.clone();
+            let written = tokio::task::spawn_blocking(move || records.write(&persist)).await;
+            if let Ok(Err(error)) = written {
+                // The dispatcher and the containers' labels know as much: go on.
+                error!(%error, "could not write down what the node has to do");
+            }
+        }
+        for op in cancel {
+            if let Some(handle) = self.handles.remove(&op) {
+                handle.abort();
+            }
+        }
+        for (number, op) in ops {
+            self.start(number, op);
+        }
+        for report in reports {
+            self.report(report);
+        }
+    }
+
+    fn start(&mut self, number: u64, op: EngineOp) {
+        let run = self.engine.run(op);
+        let handle = self.running.spawn(async move { (number, run.await) });
+        self.handles.insert(number, handle);
+    }
+
+    /// Hands a report to the session. One that does not fit goes with the session: the worker
+    /// gives everything that was not acknowledged again in the next.
+    fn report(&mut self, report: Report) {
+        let Some(outgoing) = &self.outgoing else { return };
+        let message =
+            ToDispatcher::Statuses { sequence: report.sequence, statuses: report.statuses };
+        if outgoing.try_send(message).is_err() {
+            warn!("the dispatcher does not keep up; starting a new session");
+            self.outgoing = None;
+        }
+    }
+
+    async fn end(&mut self, stop: Stop) {
+        if let Some(outgoing) = self.outgoing.take()
+            && stop.back_soon
+        {
+            // If the session is gone, the leader notices that by itself.
+            let _ = outgoing.send(ToDispatcher::Restarting).await;
+        }
+        self.running.abort_all();
+        // Nobody waits if the agent was dropped.
+        let _ = stop.done.send(());
+    }
+}
+
+fn engine_input(event: EngineEvent) -> Input {
+    match event {
+        EngineEvent::Up => Input::EngineUp,
+        EngineEvent::Down => Input::EngineDown,
+        EngineEvent::Container { task, died } => Input::Event { task, died },
+    }
+}

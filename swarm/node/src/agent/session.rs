@@ -1,0 +1,265 @@
+//! One agent's connection to the leader: finds it, registers, says that it is alive, carries
+//! messages both ways. Tries for ever, at its own pace. Never looks into an assignment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use skep_api::cluster::TlsInfo;
+use skep_api::node::NodeDescription;
+use skep_core::assignment::{ToAgent, ToDispatcher};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use crate::engine::Engine;
+use crate::pki::RootCa;
+use crate::quic::{CallError, Endpoint, FrameReceiver, FrameSender, Service};
+
+/// Pauses between attempts: the first and the longest, each halved or not by the dice.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Redirects that are followed without a pause.
+const REDIRECTS: u32 = 3;
+/// Messages that wait to be sent.
+const QUEUE: usize = 64;
+/// Heartbeats go out this often until the leader has said how often.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a session may take to open once its stream stands.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the dispatcher may take to read a goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// What the session tells the agent's loop.
+#[derive(Debug)]
+pub enum Event {
+    /// A message; the first of a session is always [`ToAgent::Session`].
+    Message(ToAgent),
+    /// A session has opened: what is to be sent goes here.
+    Open {
+        /// The manager, `host:port`.
+        addr: String,
+        /// Takes messages until the session is over.
+        outgoing: mpsc::Sender<ToDispatcher>,
+    },
+    /// There is none now.
+    Lost(String),
+}
+
+/// What a session needs.
+pub struct Context {
+    /// The node's endpoint.
+    pub endpoint: Endpoint,
+    /// The engine, which describes the node.
+    pub engine: Arc<dyn Engine>,
+    /// Managers to try.
+    pub managers: watch::Receiver<Vec<String>>,
+    /// Where the news goes.
+    pub events: mpsc::Sender<Event>,
+}
+
+/// How an attempt ended.
+enum Ended {
+    /// Another manager leads, perhaps known.
+    Redirected(Option<String>),
+    /// The session stood and is over.
+    Over(String),
+    /// It never stood.
+    Failed(String),
+}
+
+/// Keeps a session until the agent's loop is gone.
+pub async fn run(mut context: Context) {
+    let mut pause = FIRST_PAUSE;
+    let mut redirects = 0;
+    let mut hint = None;
+    let mut turn = 0usize;
+    while !context.events.is_closed() {
+        let Some(addr) = hint.take().or_else(|| next(&context.managers.borrow(), &mut turn)) else {
+            // Nobody to ask until somebody is named.
+            if context.managers.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let ended = attempt(&context, &addr).await;
+        let reason = match ended {
+            Ended::Redirected(Some(leader)) if redirects < REDIRECTS => {
+                redirects += 1;
+                hint = Some(leader);
+                continue;
+            }
+            Ended::Redirected(leader) => {
+                hint = leader;
+                format!("{addr} does not lead the swarm")
+            }
+            Ended::Over(reason) => {
+                pause = FIRST_PAUSE;
+                reason
+            }
+            Ended::Failed(reason) => reason,
+        };
+        redirects = 0;
+        debug!(addr, reason, "no session");
+        if context.events.send(Event::Lost(reason)).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(jittered(pause)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Between half and all of a pause, so that a thousand agents do not come back at once.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+/// Managers in turn.
+fn next(managers: &[String], turn: &mut usize) -> Option<String> {
+    let index = turn.checked_rem(managers.len())?;
+    *turn = turn.wrapping_add(1);
+    managers.get(index).cloned()
+}
+
+/// One attempt, from the dial to the end of the session.
+async fn attempt(context: &Context, addr: &str) -> Ended {
+    let description = match context.engine.describe().await {
+        Ok(description) => NodeDescription { tls_info: tls_info(&context.endpoint), ..description },
+        Err(error) => return Ended::Failed(format!("the engine does not answer: {error}")),
+    };
+    let opened = context.endpoint.open(addr, Service::Dispatch, None).await;
+    let (link, mut sender, mut receiver) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Ended::Failed(error.to_string()),
+    };
+    let register = ToDispatcher::Register { description: Box::new(description) };
+    if let Err(error) = sender.send(&register).await {
+        return Ended::Failed(error.to_string());
+    }
+    let greeting = match tokio::time::timeout(PATIENCE, receiver.recv::<ToAgent>()).await {
+        Ok(Ok(Some(greeting @ ToAgent::Session { .. }))) => greeting,
+        Ok(Ok(Some(ToAgent::NotLeader(leader)))) => return Ended::Redirected(leader),
+        Ok(Ok(_)) => return Ended::Failed(format!("{addr} closed the session")),
+        Ok(Err(error)) => return Ended::Failed(error.to_string()),
+        Err(_) => return Ended::Failed(format!("{addr} was too slow to open a session")),
+    };
+    info!(addr, "the session with the dispatcher stands");
+    let reason = hold(context, addr, greeting, sender, &mut receiver).await;
+    link.close("the session is over");
+    Ended::Over(reason)
+}
+
+/// A session that stands: messages both ways until one side ends it. Returns why.
+async fn hold(
+    context: &Context,
+    addr: &str,
+    greeting: ToAgent,
+    sender: FrameSender,
+    receiver: &mut FrameReceiver,
+) -> String {
+    let (outgoing, queue) = mpsc::channel(QUEUE);
+    let (period, heartbeat) = watch::channel(heartbeat_of(&greeting).unwrap_or(HEARTBEAT));
+    let open = Event::Open { addr: addr.to_owned(), outgoing };
+    let mut writer = tokio::spawn(write(sender, queue, heartbeat));
+    let mut events = vec![open, Event::Message(greeting)];
+    loop {
+        for event in events.drain(..) {
+            if context.events.send(event).await.is_err() {
+                writer.abort();
+                return "the agent stops".to_owned();
+            }
+        }
+        let received: Result<Option<ToAgent>, CallError> = tokio::select! {
+            received = receiver.recv() => received,
+            written = &mut writer => return closed(written, receiver).await,
+        };
+        match received {
+            Ok(Some(ToAgent::NotLeader(_) | ToAgent::Expired)) | Ok(None) => {
+                writer.abort();
+                return format!("{addr} ended the session");
+            }
+            Ok(Some(message)) => {
+                if let Some(asked) = heartbeat_of(&message) {
+                    period.send_replace(asked);
+                }
+                events.push(Event::Message(message));
+            }
+            Err(error) => {
+                writer.abort();
+                return error.to_string();
+            }
+        }
+    }
+}
+
+/// The writer has ended: either the agent said goodbye, which the dispatcher must still read before
+/// the connection may be closed, or the connection broke.
+async fn closed(
+    written: Result<Result<(), CallError>, tokio::task::JoinError>,
+    receiver: &mut FrameReceiver,
+) -> String {
+    match written {
+        Ok(Ok(())) => {
+            let drained = async { while let Ok(Some(_)) = receiver.recv::<ToAgent>().await {} };
+            // The dispatcher ends its side when it has read everything.
+            let _ = tokio::time::timeout(GOODBYE, drained).await;
+            "the agent ended the session".to_owned()
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the connection to the dispatcher broke".to_owned(),
+    }
+}
+
+/// Sends what is queued, and a heartbeat whenever the period has passed without one.
+async fn write(
+    mut sender: FrameSender,
+    mut queue: mpsc::Receiver<ToDispatcher>,
+    mut period: watch::Receiver<Duration>,
+) -> Result<(), CallError> {
+    let mut due = Instant::now() + *period.borrow_and_update();
+    loop {
+        let message = tokio::select! {
+            message = queue.recv() => match message {
+                Some(message) => message,
+                None => {
+                    sender.finish();
+                    return Ok(());
+                }
+            },
+            () = tokio::time::sleep_until(due) => {
+                due = Instant::now() + *period.borrow();
+                ToDispatcher::Heartbeat
+            }
+            changed = period.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                due = Instant::now() + *period.borrow_and_update();
+                continue;
+            }
+        };
+        sender.send(&message).await?;
+    }
+}
+
+/// How often the leader wants to hear of us; never more often than every 50 ms.
+fn heartbeat_of(message: &ToAgent) -> Option<Duration> {
+    let ToAgent::Session { heartbeat, .. } = message else { return None };
+    let nanos = u64::try_from(*heartbeat).unwrap_or(0);
+    Some(Duration::from_nanos(nanos).max(FIRST_PAUSE))
+}
+
+/// What Docker's API shows as the node's TLSInfo.
+fn tls_info(endpoint: &Endpoint) -> TlsInfo {
+    let identity = endpoint.identity();
+    let root = identity.and_then(|identity| RootCa::from_pem(&identity.root_pem, None).ok());
+    match root.and_then(|root| root.tls_info().ok()) {
+        None => TlsInfo::default(),
+        Some(info) => TlsInfo {
+            trust_root: info.trust_root,
+            cert_issuer_subject: info.issuer_subject.into(),
+            cert_issuer_public_key: info.issuer_public_key.into(),
+        },
+    }
+}
