@@ -4,6 +4,7 @@
 pub mod assignment;
 pub mod bootstrap;
 pub mod command;
+pub mod container;
 pub mod control;
 pub mod dispatcher;
 pub mod find;
@@ -14,6 +15,9 @@ pub mod orchestrator;
 pub mod reconcile;
 pub mod store;
 pub mod task;
+pub mod template;
+#[cfg(test)]
+mod testing;
 pub mod validate;
 pub mod wire;
 pub mod worker;
