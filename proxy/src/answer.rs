@@ -78,7 +78,10 @@ fn head(reply: &Reply, manner: &Manner<'_>, bodiless: bool) -> String {
     let status = reply.status;
     let reason = status.canonical_reason().unwrap_or("Unknown");
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16());
-    for (name, value) in manner.facts.headers.iter().chain(&reply.headers) {
+    let mut headers: Vec<_> = manner.facts.headers.iter().chain(&reply.headers).collect();
+    // In the order in which Go sends them.
+    headers.sort_by_key(|(name, _)| name.as_str());
+    for (name, value) in headers {
         if let Ok(value) = value.to_str() {
             let _ = write!(head, "{}: {value}\r\n", Title(name.as_str()));
         }

@@ -68,7 +68,6 @@ impl Owned {
             | Self::ConfigInspect { .. }
             | Self::ConfigUpdate { .. }
             | Self::ConfigRemove { .. } => Some(ApiVersion::new(1, 30)),
-            Self::ServiceLogs { .. } | Self::TaskLogs { .. } => Some(ApiVersion::new(1, 29)),
             _ => None,
         }
     }
