@@ -1,1 +1,3 @@
 //! Black-box helpers: a script run against two sockets. Never imports the daemon's crates.
+
+pub mod swarm;

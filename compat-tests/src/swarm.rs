@@ -1,0 +1,118 @@
+//! What the swarm tests ask a socket with the real CLI: nodes, tasks, containers. Only reads and
+//! waits; never sleeps for a fixed time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use fleet::{Fleet, Host, wait_for};
+use serde_json::Value;
+
+/// How long the cluster may take to become what it was asked to be, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The lines of a CLI's output.
+pub fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+/// `docker node ls` as host name → (state, manager status).
+pub fn nodes(host: &Host) -> Result<BTreeMap<String, (String, String)>> {
+    let format = "{{.Hostname}}|{{.Status}}|{{.ManagerStatus}}";
+    let text = host.docker(&["node", "ls", "--format", format])?;
+    lines(&text)
+        .iter()
+        .map(|line| {
+            let parts: Vec<&str> = line.split('|').collect();
+            let [name, state, manager] = parts.as_slice() else { bail!("node ls: {line:?}") };
+            Ok(((*name).to_owned(), ((*state).to_owned(), (*manager).to_owned())))
+        })
+        .collect()
+}
+
+/// The host name of the leader, as a host sees it.
+pub fn leader(host: &Host) -> Result<String> {
+    let nodes = nodes(host)?;
+    let leader = nodes.iter().find(|(_, (_, manager))| manager == "Leader");
+    leader.map(|(name, _)| name.clone()).with_context(|| format!("no leader in {nodes:?}"))
+}
+
+/// Names of a host's running containers, as its own engine shows them.
+pub fn containers(host: &Host) -> Result<Vec<String>> {
+    let text = fleet::docker_ok(&host.engine_socket(), &["ps", "--format", "{{.Names}}"])?;
+    Ok(lines(&text))
+}
+
+/// Names of all containers of a service on a host, stopped ones included.
+pub fn containers_of(host: &Host, service: &str) -> Result<Vec<String>> {
+    let filter = format!("label=com.docker.swarm.service.name={service}");
+    let args = ["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"];
+    Ok(lines(&fleet::docker_ok(&host.engine_socket(), &args)?))
+}
+
+/// The tasks of a service that run and are meant to: (slot, host name, image).
+pub fn running(host: &Host, service: &str) -> Result<Vec<(u64, String, String)>> {
+    let format = "{{.Name}}|{{.Node}}|{{.Image}}|{{.CurrentState}}";
+    let filter = "desired-state=running";
+    let text = host.docker(&["service", "ps", service, "--filter", filter, "--format", format])?;
+    let mut found = Vec::new();
+    for line in lines(&text) {
+        let parts: Vec<&str> = line.split('|').collect();
+        let [name, node, image, state] = parts.as_slice() else { bail!("service ps: {line:?}") };
+        if state.starts_with("Running") {
+            let slot = name.rsplit('.').next().context("a task's name has a slot")?;
+            found.push((slot.parse()?, (*node).to_owned(), (*image).to_owned()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Waits until a service has exactly so many running tasks, in slots 1 to `count`.
+pub fn await_running(host: &Host, service: &str, count: u64) -> Result<()> {
+    let what = format!("{count} running tasks of {service}");
+    let slots: Vec<u64> = (1..=count).collect();
+    wait_for(&what, PATIENCE, || {
+        running(host, service).is_ok_and(|tasks| {
+            tasks.iter().map(|(slot, _, _)| *slot).collect::<Vec<_>>() == slots
+        })
+    })
+    .with_context(|| host.docker(&["service", "ps", service, "--no-trunc"]).unwrap_or_default())
+}
+
+/// Waits until every host of the fleet sees so many ready nodes and one leader.
+pub fn await_ready(fleet: &Fleet, count: usize) -> Result<()> {
+    for host in fleet.hosts()? {
+        if host.is_off() || !nodes_or_none(&host) {
+            continue;
+        }
+        wait_for(&format!("{count} ready nodes seen from {}", host.name()), PATIENCE, || {
+            nodes(&host).is_ok_and(|nodes| {
+                nodes.values().filter(|(state, _)| state == "Ready").count() == count
+                    && nodes.values().filter(|(_, manager)| manager == "Leader").count() == 1
+            })
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether the host is a manager.
+fn nodes_or_none(host: &Host) -> bool {
+    let format = "{{.Swarm.ControlAvailable}}";
+    host.docker(&["info", "--format", format]).is_ok_and(|text| text.trim() == "true")
+}
+
+/// `docker inspect` of anything, as JSON.
+pub fn inspect(host: &Host, kind: &str, name: &str) -> Result<Value> {
+    let text = host.docker(&[kind, "inspect", name])?;
+    let mut list: Vec<Value> = serde_json::from_str(&text)?;
+    ensure!(list.len() == 1, "{kind} {name}: {} objects", list.len());
+    list.pop().context("one object")
+}
+
+/// A CLI command that must fail: what it wrote to standard error.
+pub fn refusal(host: &Host, args: &[&str]) -> Result<String> {
+    let output = host.docker_cmd()?.args(args).timeout(PATIENCE).run()?;
+    ensure!(output.status != 0, "docker {args:?} succeeded: {}", output.stdout);
+    Ok(output.stderr)
+}
