@@ -76,11 +76,6 @@ impl DiskLog {
         Ok(log)
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Writes all or nothing; on disk when it returns.
     pub fn commit(&self, writes: Vec<Write>) -> io::Result<()> {
         self.with(|database| self.commit_to(database, writes))

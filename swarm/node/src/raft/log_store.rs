@@ -86,7 +86,13 @@ impl LogStore {
             memory.last = entries.last().map(|entry| entry.log_id());
         }
         let writer = Mutex::new(Writer::start(disk.clone())?);
-        Ok(Self { shared: Arc::new(Shared { disk, memory: Mutex::new(memory), writer }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                disk,
+                memory: Mutex::new(memory),
+                writer,
+            }),
+        })
     }
 
     /// Whether anything was ever written to it.
@@ -102,11 +108,17 @@ impl LogStore {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.shared.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads a part of the log, at most about `limit` encoded bytes but at least one entry.
@@ -117,7 +129,9 @@ impl LogStore {
             let disk = self.shared.disk.clone();
             let wanted = on_disk.clone();
             let read = move || read_entries(&disk, wanted, limit);
-            entries = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+            entries = tokio::task::spawn_blocking(read)
+                .await
+                .map_err(io::Error::other)??;
             // The limit may have ended the first part; then the rest must wait.
             if entries.last().map(|entry| entry.log_id().index + 1) != Some(on_disk.end) {
                 newer.clear();
@@ -125,11 +139,14 @@ impl LogStore {
         }
         entries.append(&mut newer);
         let first = entries.first().map_or(0, |entry| entry.log_id().index);
-        let gap = (first..).zip(&entries).find(|(index, entry)| entry.log_id().index != *index);
+        let gap = (first..)
+            .zip(&entries)
+            .find(|(index, entry)| entry.log_id().index != *index);
         match gap {
-            Some((index, _)) => {
-                Err(self.shared.disk.damaged(&format!("log entry {index} is missing")))
-            }
+            Some((index, _)) => Err(self
+                .shared
+                .disk
+                .damaged(&format!("log entry {index} is missing"))),
             None => Ok(entries),
         }
     }
@@ -140,22 +157,36 @@ impl Memory {
     fn split(&self, range: Range<u64>, limit: usize) -> (Range<u64>, Vec<Entry>) {
         let start = range.start.max(next(self.purged));
         let end = range.end.min(next(self.last)).max(start);
-        let first_here = self.recent.first_key_value().map_or(end, |(index, _)| *index);
+        let first_here = self
+            .recent
+            .first_key_value()
+            .map_or(end, |(index, _)| *index);
         let middle = first_here.clamp(start, end);
         let mut bytes = 0;
         let fits = |recent: &&Recent| {
             bytes += recent.bytes;
             bytes <= limit || bytes == recent.bytes
         };
-        let here = self.recent.range(middle..end).map(|(_, recent)| recent).take_while(fits);
-        (start..middle, here.map(|recent| recent.entry.clone()).collect())
+        let here = self
+            .recent
+            .range(middle..end)
+            .map(|(_, recent)| recent)
+            .take_while(fits);
+        (
+            start..middle,
+            here.map(|recent| recent.entry.clone()).collect(),
+        )
     }
 
     fn append(&mut self, entry: Entry, bytes: usize) {
         let log_id = entry.log_id();
         self.last = Some(log_id);
         self.bytes += bytes;
-        let recent = Recent { entry, bytes, append: self.appended };
+        let recent = Recent {
+            entry,
+            bytes,
+            append: self.appended,
+        };
         if let Some(before) = self.recent.insert(log_id.index, recent) {
             self.bytes = self.bytes.saturating_sub(before.bytes);
         }
@@ -206,7 +237,10 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
         let memory = self.memory();
-        Ok(LogState { last_purged_log_id: memory.purged, last_log_id: memory.last })
+        Ok(LogState {
+            last_purged_log_id: memory.purged,
+            last_log_id: memory.last,
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -273,7 +307,8 @@ impl RaftLogStorage<Types> for LogStore {
             memory.last = last_log_id;
         }
         // Later appends are queued behind it, so it need not be waited for.
-        self.writer().send(Job::Write(vec![Write::CutFrom(from)], Box::new(drop)));
+        self.writer()
+            .send(Job::Write(vec![Write::CutFrom(from)], Box::new(drop)));
         Ok(())
     }
 
@@ -322,7 +357,9 @@ fn read_entries(disk: &DiskLog, range: Range<u64>, limit: usize) -> io::Result<V
 }
 
 fn read_mark<T: DeserializeOwned>(disk: &DiskLog, mark: Mark) -> io::Result<Option<T>> {
-    let Some(plain) = disk.mark(mark)? else { return Ok(None) };
+    let Some(plain) = disk.mark(mark)? else {
+        return Ok(None);
+    };
     rmp_serde::from_slice(&plain)
         .map_err(|_| disk.damaged(&format!("the {mark:?} mark cannot be decoded")))
 }

@@ -32,7 +32,10 @@ pub struct Published {
 
 impl Published {
     fn head(&self) -> Head {
-        Head { last_log_id: self.applied, membership: self.membership.clone() }
+        Head {
+            last_log_id: self.applied,
+            membership: self.membership.clone(),
+        }
     }
 }
 
@@ -50,7 +53,11 @@ impl Machine {
         steps: broadcast::Sender<AppliedRef>,
         snapshots: Arc<SnapshotStore>,
     ) -> Self {
-        Self { published, steps, snapshots }
+        Self {
+            published,
+            steps,
+            snapshots,
+        }
     }
 
     /// Applies an entry and publishes the result, before anyone is told that it is applied.
@@ -78,7 +85,12 @@ impl Machine {
 
     fn tell(&self, events: Vec<skep_core::Event>, whole: bool) {
         let state = self.published.borrow().state.clone();
-        let applied = Applied { revision: state.revision(), events, state, whole };
+        let applied = Applied {
+            revision: state.revision(),
+            events,
+            state,
+            whole,
+        };
         // Nobody may be listening.
         drop(self.steps.send(Arc::new(applied)));
     }
@@ -110,7 +122,10 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         let published = self.published.borrow().clone();
-        Builder { published, snapshots: self.snapshots.clone() }
+        Builder {
+            published,
+            snapshots: self.snapshots.clone(),
+        }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: Image) -> io::Result<()> {
@@ -155,7 +170,10 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let head = published.head();
         let meta = head.meta();
         blocking(move || store.save(&head, encode_state(&published.state)?)).await?;
-        Ok(Snapshot { meta, snapshot: Image::Stored(self.snapshots.clone()) })
+        Ok(Snapshot {
+            meta,
+            snapshot: Image::Stored(self.snapshots.clone()),
+        })
     }
 }
 
@@ -171,5 +189,7 @@ async fn load(store: Arc<SnapshotStore>) -> io::Result<(Head, State)> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }

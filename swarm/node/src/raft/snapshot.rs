@@ -42,7 +42,10 @@ impl Head {
 
 impl From<&SnapshotMeta> for Head {
     fn from(meta: &SnapshotMeta) -> Self {
-        Self { last_log_id: meta.last_log_id, membership: meta.last_membership.clone() }
+        Self {
+            last_log_id: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+        }
     }
 }
 
@@ -84,7 +87,11 @@ impl SnapshotStore {
     /// # Errors
     /// A file that is damaged or sealed with another key; names it.
     pub fn open(path: &Path, codec: Arc<dyn Codec>) -> io::Result<Self> {
-        let mut store = Self { path: path.to_owned(), codec, current: Mutex::new(None) };
+        let mut store = Self {
+            path: path.to_owned(),
+            codec,
+            current: Mutex::new(None),
+        };
         let current = store.read()?.map(|(head, _)| head);
         store.current = Mutex::new(current);
         Ok(store)
@@ -92,13 +99,19 @@ impl SnapshotStore {
 
     /// What the current snapshot is of.
     pub fn head(&self) -> Option<Head> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Replaces the snapshot, unless the one that is there is newer. Blocks for the disk.
     pub fn save(&self, head: &Head, state: Vec<u8>) -> io::Result<()> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|current| current.last_log_id > head.last_log_id) {
+        if current
+            .as_ref()
+            .is_some_and(|current| current.last_log_id > head.last_log_id)
+        {
             return Ok(());
         }
         let plain = rmp_serde::to_vec_named(head).map_err(io::Error::other)?;
@@ -123,7 +136,10 @@ impl SnapshotStore {
         let damaged = || {
             let text = "the snapshot is damaged or belongs to another key; restore it from a \
                         backup, or let this node leave the swarm and join again";
-            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {text}", self.path.display()))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{}: {text}", self.path.display()),
+            )
         };
         self.parse(&file).map(Some).ok_or_else(damaged)
     }

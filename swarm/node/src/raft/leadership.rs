@@ -1,0 +1,130 @@
+//! Watches openraft and says who leads. Never decides anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::{Instant as _, WatchReceiver};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Metrics;
+use super::config::Config;
+use super::machine::Published;
+use super::server::Server;
+use super::types::{Leadership, Member, MemberStatus};
+
+/// What the view is made from.
+pub(super) struct Watcher {
+    pub config: Config,
+    pub metrics: openraft::type_config::alias::WatchReceiverOf<super::config::Types, Metrics>,
+    pub published: watch::Receiver<Published>,
+    pub server: Arc<Server>,
+    pub view: watch::Sender<Leadership>,
+}
+
+impl Watcher {
+    /// Follows until raft or every reader is gone.
+    pub async fn run(mut self) {
+        let mut tick = tokio::time::interval(self.config.silence() / 8);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // When this manager was first seen leading in a term.
+        let mut since: Option<(u64, Instant)> = None;
+        loop {
+            let alive = {
+                let metrics = self.metrics.borrow_watched().clone();
+                if metrics.state != ServerState::Leader {
+                    since = None;
+                } else if since.is_none_or(|(term, _)| term != metrics.current_term) {
+                    since = Some((metrics.current_term, Instant::now()));
+                }
+                let leading_for = since.map(|(_, since)| since.elapsed());
+                let view = self.look(&metrics, leading_for);
+                self.view.send_if_modified(|old| {
+                    let changed = *old != view;
+                    *old = view;
+                    changed
+                });
+                if let Err(error) = &metrics.running_state {
+                    tracing::error!(%error, "raft has stopped");
+                }
+                metrics.running_state.is_ok()
+            };
+            if !alive {
+                return;
+            }
+            tokio::select! {
+                changed = self.metrics.changed() => if changed.is_err() { break },
+                changed = self.published.changed() => if changed.is_err() { break },
+                _ = tick.tick() => {}
+                () = self.view.closed() => return,
+            }
+        }
+        self.view.send_modify(|view| {
+            view.leader = None;
+            view.i_lead = false;
+        });
+    }
+
+    fn look(&mut self, metrics: &Metrics, leading_for: Option<Duration>) -> Leadership {
+        let applied = self.published.borrow_and_update().applied;
+        let running = metrics.running_state.is_ok();
+        let silence = self.config.silence();
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let alone = voters == [self.config.raft_id];
+        // A leader that has lost its quorum goes on calling itself one; others may have another.
+        let quorum = alone
+            || match (&metrics.last_quorum_acked, leading_for) {
+                (Some(acked), _) => acked.elapsed() < silence,
+                (None, Some(leading_for)) => leading_for < silence,
+                (None, None) => false,
+            };
+        let leading = running && leading_for.is_some();
+        let heard = self
+            .server
+            .heard()
+            .is_some_and(|heard| heard.elapsed() < silence);
+        let leader = metrics
+            .current_leader
+            .filter(|_| running && if leading { quorum } else { heard })
+            .and_then(|id| Some(membership.get_node(&id)?.member(id)));
+        // The first entry of a term is the leader's own, so applying it means that everything
+        // before is applied.
+        let current =
+            applied.is_some_and(|id| id.committed_leader_id().term == metrics.current_term);
+        let reachable = |id: u64| {
+            let answered = metrics.heartbeat.as_ref()?.get(&id).copied().flatten();
+            Some(match (answered, leading_for?) {
+                _ if id == self.config.raft_id => true,
+                (Some(answered), _) => answered.elapsed() < silence,
+                (None, leading_for) => leading_for < silence,
+            })
+        };
+        let status = |(id, peer): (&u64, &super::config::Peer)| MemberStatus {
+            member: peer.member(*id),
+            voter: voters.contains(id),
+            reachable: if leading { reachable(*id) } else { None },
+        };
+        let mut members: Vec<MemberStatus> = membership.nodes().map(status).collect();
+        members.sort_by_key(|status| status.member.raft_id);
+        Leadership {
+            leader,
+            term: metrics.current_term,
+            i_lead: leading && quorum && current,
+            members,
+        }
+    }
+}
+
+impl super::config::Peer {
+    /// The member of this raft id.
+    pub(super) fn member(&self, raft_id: u64) -> Member {
+        let node_id = self.node_id.as_str().into();
+        Member {
+            raft_id,
+            node_id,
+            addr: self.addr.clone(),
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Tests of raft: the log store against openraft's own suite, and clusters of three in one process
+//! with real files and links that can be cut.
+
+mod cluster;
+mod failover;
+mod members;
+mod restart;
+mod store;
