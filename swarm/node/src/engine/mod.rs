@@ -1,5 +1,9 @@
 //! What the agent needs of a container engine. The trait only; `docker.rs` speaks to a real one.
 
+mod docker;
+
+pub use docker::DockerEngine;
+
 use futures_util::future::BoxFuture;
 use skep_api::node::NodeDescription;
 use skep_core::Id;
@@ -16,6 +20,10 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// In words, when the engine does not answer.
     fn describe(&self) -> BoxFuture<'static, Result<NodeDescription, String>>;
+
+    /// Subnets of the engine's own networks; empty when it does not answer. They are never chosen
+    /// as this host's address.
+    fn subnets(&self) -> BoxFuture<'static, Vec<(std::net::IpAddr, u8)>>;
 
     /// Watches the engine for as long as the receiver lives, through restarts of the engine.
     fn watch(&self) -> mpsc::Receiver<EngineEvent>;

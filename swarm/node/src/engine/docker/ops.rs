@@ -1,0 +1,268 @@
+//! The worker's operations, one call of the engine each. Never retries and never interprets a
+//! refusal: the worker knows what it means.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum as Status,
+    ContainerSummary, ContainerSummaryStateEnum as Summary, HealthStatusEnum, Network, SystemInfo,
+};
+use bollard::query_parameters::{
+    CreateContainerOptions, InspectContainerOptions, ListContainersOptions, ListNetworksOptions,
+    RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
+};
+use bollard::{BollardRequest, body_full};
+use bytes::Bytes;
+use serde_json::Value;
+use skep_core::worker::{Container, ContainerState, EngineOp, Health, OpError, OpOutput, OpResult};
+
+use super::connect::Link;
+use super::image;
+
+/// Questions. An engine under load answers late, but it does.
+const ASK: Duration = Duration::from_secs(30);
+/// Creating, starting and removing wait for disks, volume drivers and runtimes.
+const ACT: Duration = Duration::from_secs(120);
+/// What a stop may take beyond the time its container is given.
+const STOP_MARGIN: Duration = Duration::from_secs(60);
+
+const NODE_LABEL: &str = "com.docker.swarm.node.id";
+/// The label that names a task.
+pub(super) const TASK_LABEL: &str = "com.docker.swarm.task.id";
+
+/// Carries out one operation.
+pub(super) async fn run(link: &Link, op: EngineOp) -> OpResult {
+    match op {
+        EngineOp::List { node } => list(link, &node).await,
+        EngineOp::Inspect { container } => inspect(link, &container).await,
+        EngineOp::Pull { image, auth } => image::pull(link, &image, auth).await,
+        EngineOp::Create { name, body, .. } => create(link, name, &body).await,
+        EngineOp::Start { container } => start(link, &container).await,
+        EngineOp::Stop { container, grace } => stop(link, &container, grace).await,
+        EngineOp::Remove { container } => remove(link, &container).await,
+    }
+}
+
+/// `GET /info`.
+pub(super) async fn info(link: &Link) -> Result<SystemInfo, OpError> {
+    link.call(Some(ASK), |docker| async move { docker.info().await })
+        .await
+}
+
+/// `GET /networks`.
+pub(super) async fn networks(link: &Link) -> Result<Vec<Network>, OpError> {
+    link.call(Some(ASK), |docker| async move {
+        docker.list_networks(None::<ListNetworksOptions>).await
+    })
+    .await
+}
+
+async fn list(link: &Link, node: &str) -> OpResult {
+    let label = format!("{NODE_LABEL}={node}");
+    let options = ListContainersOptions {
+        all: true,
+        filters: Some(HashMap::from([("label".to_owned(), vec![label])])),
+        ..ListContainersOptions::default()
+    };
+    let found = link
+        .call(Some(ASK), |docker| async move {
+            docker.list_containers(Some(options)).await
+        })
+        .await?;
+    Ok(OpOutput::Containers(
+        found.into_iter().map(listed).collect(),
+    ))
+}
+
+async fn inspect(link: &Link, container: &str) -> OpResult {
+    let found = link
+        .call(Some(ASK), |docker| async move {
+            let options = None::<InspectContainerOptions>;
+            docker.inspect_container(container, options).await
+        })
+        .await?;
+    Ok(OpOutput::Container(inspected(found)))
+}
+
+/// bollard's own type of the body would lose fields (`MacAddress`, whatever a newer engine knows)
+/// and refuse others (a `null`, an unknown mode), so ours takes its place in the request.
+async fn create(link: &Link, name: String, body: &Value) -> OpResult {
+    let body = Bytes::from(body.to_string());
+    let options = CreateContainerOptions {
+        name: Some(name),
+        ..CreateContainerOptions::default()
+    };
+    let raw = move |request: BollardRequest| request.map(|_| body_full(body.clone()));
+    let created = link
+        .call(Some(ACT), |docker| async move {
+            let docker = docker.with_request_modifier(raw);
+            let placeholder = ContainerCreateBody::default();
+            docker.create_container(Some(options), placeholder).await
+        })
+        .await?;
+    for warning in created.warnings {
+        tracing::debug!("the engine warns of container {}: {warning}", created.id);
+    }
+    Ok(OpOutput::Created(created.id))
+}
+
+async fn start(link: &Link, container: &str) -> OpResult {
+    let options = None::<StartContainerOptions>;
+    link.call(Some(ACT), |docker| async move {
+        docker.start_container(container, options).await
+    })
+    .await?;
+    Ok(OpOutput::Done)
+}
+
+async fn stop(link: &Link, container: &str, grace: Option<i64>) -> OpResult {
+    // Without a time of ours the container's own counts, and a negative one is for ever.
+    let seconds = grace.and_then(|seconds| u64::try_from(seconds).ok());
+    let limit = seconds.map(|seconds| Duration::from_secs(seconds).saturating_add(STOP_MARGIN));
+    let options = grace.map(|seconds| StopContainerOptions {
+        t: Some(i32::try_from(seconds).unwrap_or(if seconds < 0 { -1 } else { i32::MAX })),
+        ..StopContainerOptions::default()
+    });
+    link.call(limit, |docker| async move {
+        docker.stop_container(container, options).await
+    })
+    .await?;
+    Ok(OpOutput::Done)
+}
+
+async fn remove(link: &Link, container: &str) -> OpResult {
+    let options = RemoveContainerOptions {
+        force: true,
+        v: true,
+        ..RemoveContainerOptions::default()
+    };
+    link.call(Some(ACT), |docker| async move {
+        docker.remove_container(container, Some(options)).await
+    })
+    .await?;
+    Ok(OpOutput::Done)
+}
+
+fn listed(found: ContainerSummary) -> Container {
+    let names = found.names.unwrap_or_default();
+    Container {
+        id: found.id.unwrap_or_default(),
+        name: names.first().map(|name| bare(name)).unwrap_or_default(),
+        task: task_label(found.labels),
+        state: match found.state {
+            Some(Summary::RUNNING | Summary::PAUSED | Summary::RESTARTING | Summary::STOPPING) => {
+                ContainerState::Running
+            }
+            Some(Summary::EXITED | Summary::DEAD | Summary::REMOVING) => ContainerState::Exited,
+            Some(Summary::CREATED | Summary::EMPTY) | None => ContainerState::Created,
+        },
+        ..Container::default()
+    }
+}
+
+fn inspected(found: ContainerInspectResponse) -> Container {
+    let state = found.state.unwrap_or_default();
+    let health = state.health.and_then(|health| health.status);
+    let started_at = state.started_at.unwrap_or_default();
+    Container {
+        id: found.id.unwrap_or_default(),
+        name: bare(&found.name.unwrap_or_default()),
+        task: task_label(found.config.and_then(|config| config.labels)),
+        state: match state.status {
+            Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING | Status::STOPPING) => {
+                ContainerState::Running
+            }
+            Some(Status::EXITED | Status::DEAD | Status::REMOVING) => ContainerState::Exited,
+            Some(Status::CREATED | Status::EMPTY) | None => ContainerState::Created,
+        },
+        pid: state.pid.unwrap_or_default(),
+        exit_code: state.exit_code.unwrap_or_default(),
+        error: state.error.unwrap_or_default(),
+        // Go's zero time is the year 1.
+        started: !started_at.is_empty() && !started_at.starts_with("0001-01-01T"),
+        health: match health {
+            Some(HealthStatusEnum::STARTING) => Some(Health::Starting),
+            Some(HealthStatusEnum::HEALTHY) => Some(Health::Healthy),
+            Some(HealthStatusEnum::UNHEALTHY) => Some(Health::Unhealthy),
+            Some(HealthStatusEnum::EMPTY | HealthStatusEnum::NONE) | None => None,
+        },
+    }
+}
+
+fn task_label(labels: Option<HashMap<String, String>>) -> String {
+    labels
+        .and_then(|mut labels| labels.remove(TASK_LABEL))
+        .unwrap_or_default()
+}
+
+fn bare(name: &str) -> String {
+    name.strip_prefix('/').unwrap_or(name).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_container_in_a_list() {
+        let table = [
+            ("created", ContainerState::Created),
+            ("running", ContainerState::Running),
+            ("paused", ContainerState::Running),
+            ("restarting", ContainerState::Running),
+            ("removing", ContainerState::Exited),
+            ("exited", ContainerState::Exited),
+            ("dead", ContainerState::Exited),
+        ];
+        for (state, expected) in table {
+            let found = json!({
+                "Id": "c", "Names": ["/web.1.t"], "State": state, "Labels": {TASK_LABEL: "t"},
+            });
+            let container = listed(serde_json::from_value(found).unwrap());
+            assert_eq!(container.state, expected, "{state}");
+            assert_eq!(
+                (&*container.id, &*container.name, &*container.task),
+                ("c", "web.1.t", "t")
+            );
+        }
+        assert_eq!(listed(ContainerSummary::default()), Container::default());
+    }
+
+    #[test]
+    fn a_container_by_itself() {
+        let found = json!({
+            "Id": "c", "Name": "/web.1.t", "Config": {"Labels": {TASK_LABEL: "t"}},
+            "State": {
+                "Status": "exited", "Pid": 0, "ExitCode": 3, "Error": "broken",
+                "StartedAt": "2026-11-23T13:29:05.8515775Z", "Health": {"Status": "unhealthy"},
+            },
+        });
+        let container = inspected(serde_json::from_value(found).unwrap());
+        let expected = Container {
+            id: "c".into(),
+            name: "web.1.t".into(),
+            task: "t".into(),
+            state: ContainerState::Exited,
+            pid: 0,
+            exit_code: 3,
+            error: "broken".into(),
+            started: true,
+            health: Some(Health::Unhealthy),
+        };
+        assert_eq!(container, expected);
+    }
+
+    #[test]
+    fn one_that_never_started() {
+        let found = json!({
+            "Id": "c", "Name": "/n", "Config": {"Labels": null},
+            "State": {"Status": "created", "StartedAt": "0001-01-01T00:00:00Z", "Health": {"Status": "none"}},
+        });
+        let container = inspected(serde_json::from_value(found).unwrap());
+        assert!(!container.started);
+        assert_eq!(container.health, None);
+        assert_eq!(container.state, ContainerState::Created);
+    }
+}
