@@ -61,4 +61,8 @@ pub struct Assignments {
     pub tasks: Vec<Task>,
     /// Tasks that the node must forget, removing their containers.
     pub removed: Vec<Id>,
+    /// The store's revision that this tells of. A node never listens to an older one than it has
+    /// heard: it comes from a leader that has been overtaken without knowing it yet.
+    #[serde(default)]
+    pub revision: u64,
 }

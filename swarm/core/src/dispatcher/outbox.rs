@@ -139,6 +139,7 @@ fn everything(session: &mut Session, node: &Id, state: &State) -> Assignments {
         complete: true,
         tasks,
         removed: Vec::new(),
+        revision: state.revision(),
     }
 }
 
@@ -148,7 +149,10 @@ fn difference(
     changed: &BTreeSet<Id>,
     state: &State,
 ) -> Option<Assignments> {
-    let mut assignments = Assignments::default();
+    let mut assignments = Assignments {
+        revision: state.revision(),
+        ..Assignments::default()
+    };
     for id in changed {
         match state.tasks().get(id).filter(|task| visible(task, node)) {
             // Nothing else of an assigned task changes but its status, and that the node knows.

@@ -2,6 +2,12 @@
 //! Never touches the engine, the disk or a clock; never runs a task twice.
 
 mod io;
+mod lanes;
+mod list;
+mod outbox;
+mod stray;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use io::{
     Container, ContainerState, EngineOp, Health, Input, OpError, OpOutput, OpResult, Output,
@@ -9,23 +15,262 @@ pub use io::{
 };
 
 use crate::Timestamp;
+use crate::assignment::Assignments;
+use crate::controller::{self, Controller};
 use crate::id::Id;
+use crate::object::Node;
+use crate::reconcile::earliest;
+
+use lanes::{Lanes, Target};
+use list::Listing;
+use outbox::Outbox;
+use stray::Stray;
 
 /// One node's tasks.
 pub struct Worker {
     node_id: Id,
+    /// The node as the dispatcher describes it; unknown until the first session.
+    node: Option<Box<Node>>,
+    tasks: BTreeMap<Id, Controller>,
+    strays: BTreeMap<String, Stray>,
+    /// Whose next step is due.
+    awake: BTreeSet<Target>,
+    timers: BTreeSet<(Timestamp, Target)>,
+    lanes: Lanes,
+    listing: Listing,
+    outbox: Outbox,
+    engine_up: bool,
+    /// A complete set of assignments has come: what is not in it is nobody's.
+    synced: bool,
+    /// The newest revision of the store that was heard of.
+    revision: u64,
 }
 
 impl Worker {
-    /// A worker for the node of this id, with what an earlier one persisted.
+    /// A worker for the node of this id, with what an earlier one persisted. It does nothing
+    /// before [`Input::EngineUp`].
     pub fn new(node_id: Id, records: Vec<Record>) -> Self {
-        drop(records);
-        Self { node_id }
+        let tasks = records.into_iter().map(|record| {
+            let id = record.task.id.clone();
+            (id, Controller::from_record(record))
+        });
+        let tasks: BTreeMap<Id, Controller> = tasks.collect();
+        Self {
+            awake: tasks.keys().cloned().map(Target::Task).collect(),
+            node_id,
+            node: None,
+            tasks,
+            strays: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            lanes: Lanes::default(),
+            listing: Listing::default(),
+            outbox: Outbox::default(),
+            engine_up: false,
+            synced: false,
+            revision: 0,
+        }
+    }
+
+    /// How many tasks the node has, ended ones included.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
     }
 
     /// Takes in what happened and says what to do.
     pub fn step(&mut self, input: Input, now: Timestamp) -> Output {
-        let _ = (&self.node_id, input, now);
-        Output::default()
+        let mut out = Output::default();
+        match input {
+            Input::Session(node) => {
+                if self.node.replace(node).is_none() {
+                    self.awake
+                        .extend(self.tasks.keys().cloned().map(Target::Task));
+                }
+                self.outbox.open();
+            }
+            Input::SessionLost => self.outbox.close(),
+            Input::Assignments(assignments) => self.assign(assignments, &mut out),
+            Input::Ack(sequence) => self.outbox.ack(sequence),
+            Input::EngineUp => {
+                self.engine_up = true;
+                self.listing.want();
+            }
+            Input::EngineDown => self.engine_up = false,
+            Input::Finished { op, result } => self.finished(op, result, now),
+            Input::Event { task, died } => {
+                if let Some(controller) = self.tasks.get_mut(&task) {
+                    controller.happened(died);
+                    self.awake.insert(Target::Task(task));
+                }
+            }
+            Input::Tick => {}
+        }
+        self.advance(now, &mut out);
+        out.ops = if self.engine_up {
+            self.lanes.start()
+        } else {
+            Vec::new()
+        };
+        out.reports = self.outbox.take();
+        out.wake_at = self.timers.first().map(|(at, _)| *at);
+        if self.engine_up {
+            out.wake_at = earliest(out.wake_at, self.listing.due());
+        }
+        out
+    }
+
+    fn assign(&mut self, assignments: Assignments, out: &mut Output) {
+        if assignments.revision < self.revision {
+            return;
+        }
+        self.revision = assignments.revision;
+        let mut gone = assignments.removed;
+        if assignments.complete {
+            let told: BTreeSet<&Id> = assignments.tasks.iter().map(|task| &task.id).collect();
+            gone.extend(self.tasks.keys().filter(|id| !told.contains(id)).cloned());
+            self.synced = true;
+            self.listing.want();
+        }
+        for task in assignments.tasks {
+            let id = task.id.clone();
+            match self.tasks.get_mut(&id) {
+                Some(controller) => controller.assign(task),
+                None => drop(self.tasks.insert(id.clone(), Controller::assigned(task))),
+            }
+            self.reconsider(id, out);
+        }
+        for id in gone {
+            if let Some(controller) = self.tasks.get_mut(&id) {
+                controller.remove();
+                self.reconsider(id, out);
+            }
+        }
+    }
+
+    /// A task is meant to be something else now: what waits for its turn may be pointless.
+    fn reconsider(&mut self, id: Id, out: &mut Output) {
+        let Some(controller) = self.tasks.get_mut(&id) else {
+            return;
+        };
+        let target = Target::Task(id);
+        if self.lanes.unqueue(&target) {
+            controller.not_started();
+        } else if controller.gives_up_pull() {
+            out.cancel.extend(self.lanes.cancel_pull(&target));
+        }
+        self.awake.insert(target);
+    }
+
+    fn finished(&mut self, op: u64, result: OpResult, now: Timestamp) {
+        let Some(target) = self.lanes.finished(op) else {
+            return;
+        };
+        match &target {
+            Target::Task(id) => {
+                if let Some(controller) = self.tasks.get_mut(id) {
+                    controller.finished(result, now);
+                }
+            }
+            Target::Stray(container) => {
+                if let Some(stray) = self.strays.get_mut(container) {
+                    stray.finished(result, now);
+                }
+            }
+            Target::List => self.listed(result, now),
+        }
+        self.awake.insert(target);
+    }
+
+    /// Steps everything that is due. While the engine is away nothing is: its containers cannot
+    /// be seen, and that says nothing about them.
+    fn advance(&mut self, now: Timestamp, out: &mut Output) {
+        while let Some((at, _)) = self.timers.first()
+            && *at <= now
+        {
+            self.awake
+                .extend(self.timers.pop_first().map(|(_, target)| target));
+        }
+        if !self.engine_up {
+            // Their time has come, but the engine has not; `EngineUp` steps them.
+            self.note_all(out);
+            return;
+        }
+        if self.listing.start(now) {
+            self.lanes.push(
+                Target::List,
+                EngineOp::List {
+                    node: self.node_id.clone(),
+                },
+            );
+        }
+        for target in std::mem::take(&mut self.awake) {
+            match target {
+                Target::Task(id) => self.advance_task(id, now, out),
+                Target::Stray(container) => self.advance_stray(container, now),
+                Target::List => {}
+            }
+        }
+    }
+
+    fn advance_task(&mut self, id: Id, now: Timestamp, out: &mut Output) {
+        let Some(controller) = self.tasks.get_mut(&id) else {
+            return;
+        };
+        match controller.step(self.node.as_deref(), now) {
+            controller::Step::Op(op) => self.lanes.push(Target::Task(id.clone()), op),
+            controller::Step::Wait(at) => {
+                self.timers
+                    .extend(at.map(|at| (at, Target::Task(id.clone()))));
+            }
+            controller::Step::Gone => {
+                self.tasks.remove(&id);
+                self.outbox.forget(&id);
+                out.persist.push((id, None));
+                return;
+            }
+        }
+        self.note(&id, out);
+    }
+
+    fn advance_stray(&mut self, container: String, now: Timestamp) {
+        let Some(stray) = self.strays.get_mut(&container) else {
+            return;
+        };
+        match stray.step(&container, now) {
+            stray::Step::Op(op) => self.lanes.push(Target::Stray(container), op),
+            stray::Step::Wait(at) => {
+                self.timers
+                    .extend(at.map(|at| (at, Target::Stray(container))));
+            }
+            stray::Step::Gone => drop(self.strays.remove(&container)),
+        }
+    }
+
+    /// Records and reports what changed about a task.
+    fn note(&mut self, id: &Id, out: &mut Output) {
+        let Some(controller) = self.tasks.get_mut(id) else {
+            return;
+        };
+        if let Some(status) = controller.take_status() {
+            self.outbox.put(id.clone(), status);
+        }
+        if let Some(record) = controller.take_record() {
+            out.persist.push((id.clone(), Some(record)));
+        }
+    }
+
+    /// Assignments must outlive a restart even if they came while the engine was away.
+    fn note_all(&mut self, out: &mut Output) {
+        let ids: Vec<Id> = self
+            .awake
+            .iter()
+            .filter_map(Target::task)
+            .cloned()
+            .collect();
+        for id in ids {
+            self.note(&id, out);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

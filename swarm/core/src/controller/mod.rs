@@ -1,0 +1,440 @@
+//! One task on its node, one step at a time: accept, prepare, start, watch, stop, remove. Never
+//! runs more than one operation of a task at once, and never starts a container twice.
+
+mod results;
+
+use serde_json::Value;
+use skep_api::task::{ContainerStatus, TaskState, TaskStatus};
+
+use crate::container::create_body;
+use crate::object::{Node, Task};
+use crate::worker::{Container, ContainerState, EngineOp, Health, Record};
+use crate::{Nanos, SECOND, Timestamp};
+
+/// The longest pause between two attempts at the same operation.
+const MAX_PAUSE: Nanos = 30 * SECOND;
+
+/// What is to happen next with a task.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Step {
+    /// Carry out an operation; the answer goes to [`Controller::finished`].
+    Op(EngineOp),
+    /// Nothing until something happens or the time comes.
+    Wait(Option<Timestamp>),
+    /// The task was to be removed, and nothing is left of it.
+    Gone,
+}
+
+/// What is known of the container.
+#[derive(Clone, Debug, PartialEq)]
+enum Seen {
+    /// Nothing: the engine must be asked.
+    Unknown,
+    /// There is none.
+    Gone,
+    /// There is one.
+    There(Container),
+}
+
+/// A task and what its node knows of it.
+#[derive(Debug)]
+pub(crate) struct Controller {
+    task: Task,
+    status: TaskStatus,
+    /// The status that the dispatcher has, or is about to get.
+    told: TaskStatus,
+    seen: Seen,
+    /// The container's id, once known; another container of the same name is not the task's.
+    container: Option<String>,
+    /// The operation under way.
+    busy: Option<Busy>,
+    /// Something happened: ask the engine before anything else.
+    look: bool,
+    /// The image was fetched, or it is known that it cannot be.
+    pulled: bool,
+    /// The exit code that an event told, for the case that the container is gone by now.
+    died: Option<i64>,
+    /// The container is being stopped because it is not healthy.
+    unhealthy: bool,
+    /// The task is no longer the node's: stop and remove the container.
+    removing: bool,
+    /// The engine said this often that the name was taken.
+    conflicts: u32,
+    failures: u32,
+    not_before: Option<Timestamp>,
+    /// The record on disk is older than this.
+    changed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Busy {
+    Inspect,
+    Pull,
+    Create,
+    Start,
+    Stop,
+    Remove,
+}
+
+impl Controller {
+    /// A task that was just assigned. Its status is the store's.
+    pub(crate) fn assigned(task: Task) -> Self {
+        let status = task.status.clone();
+        Self::from_record(Record {
+            task,
+            status,
+            container: None,
+        })
+    }
+
+    /// A task that an earlier worker wrote down.
+    pub(crate) fn from_record(record: Record) -> Self {
+        Self {
+            told: record.task.status.clone(),
+            task: record.task,
+            status: record.status,
+            seen: Seen::Unknown,
+            container: record.container,
+            busy: None,
+            look: false,
+            pulled: false,
+            died: None,
+            unhealthy: false,
+            removing: false,
+            conflicts: 0,
+            failures: 0,
+            not_before: None,
+            changed: true,
+        }
+    }
+
+    /// The status, if the dispatcher does not have it yet.
+    pub(crate) fn take_status(&mut self) -> Option<TaskStatus> {
+        if self.told == self.status {
+            return None;
+        }
+        self.told = self.status.clone();
+        Some(self.told.clone())
+    }
+
+    /// The record to write if it changed since the last call.
+    pub(crate) fn take_record(&mut self) -> Option<Record> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let mut task = self.task.clone();
+        if self.status.state >= TaskState::Ready {
+            task.registry_auth = None;
+        }
+        Some(Record {
+            task,
+            status: self.status.clone(),
+            container: self.container.clone(),
+        })
+    }
+
+    /// The assignment was told again. Only the desired state can differ, and it never goes back.
+    pub(crate) fn assign(&mut self, task: Task) {
+        self.told = task.status;
+        if task.desired_state > self.task.desired_state {
+            self.task.desired_state = task.desired_state;
+            self.changed = true;
+            self.hurry();
+        }
+    }
+
+    /// The task is no longer this node's.
+    pub(crate) fn remove(&mut self) {
+        self.removing = true;
+        self.hurry();
+    }
+
+    /// Something happened to the container.
+    pub(crate) fn happened(&mut self, died: Option<i64>) {
+        self.died = died.or(self.died);
+        // Before there can be a container, events are about somebody else's.
+        self.look |= self.status.state >= TaskState::Preparing;
+    }
+
+    /// Compares with what a list of containers shows; asks for a closer look if it differs.
+    pub(crate) fn listed(&mut self, container: Option<&Container>) {
+        let known = match (&self.seen, container) {
+            // A list does not tell about health: a verdict may have been missed.
+            (Seen::There(seen), Some(listed)) => {
+                seen.id == listed.id && seen.state == listed.state && seen.health.is_none()
+            }
+            (Seen::There(_), None) | (_, Some(_)) => false,
+            (Seen::Unknown | Seen::Gone, None) => true,
+        };
+        self.look |= !known;
+    }
+
+    /// Whether this container is, or may be, the task's.
+    pub(crate) fn owns(&self, container: &Container) -> bool {
+        match &self.container {
+            Some(id) => *id == container.id,
+            None => container.name == self.task.name(),
+        }
+    }
+
+    /// Whether the pull under way need not be waited for; then it counts as ended.
+    pub(crate) fn gives_up_pull(&mut self) -> bool {
+        let stop = self.removing || self.task.desired_state >= TaskState::Shutdown;
+        let gives_up = stop && self.busy == Some(Busy::Pull);
+        if gives_up {
+            self.busy = None;
+        }
+        gives_up
+    }
+
+    /// The operation that `step` asked for was not started, and will not be.
+    pub(crate) fn not_started(&mut self) {
+        self.look |= self.busy.take() == Some(Busy::Inspect);
+    }
+
+    /// Goes as far as it can without waiting.
+    pub(crate) fn step(&mut self, node: Option<&Node>, now: Timestamp) -> Step {
+        if self.busy.is_some() {
+            return Step::Wait(None);
+        }
+        if let Some(at) = self.not_before.filter(|at| *at > now) {
+            return Step::Wait(Some(at));
+        }
+        if self.look {
+            return self.inspect();
+        }
+        if self.removing {
+            return self.step_remove();
+        }
+        if self.status.state.is_terminal() {
+            return self.step_ended();
+        }
+        if self.task.desired_state >= TaskState::Shutdown {
+            return self.step_shutdown(now);
+        }
+        self.step_forward(node, now)
+    }
+
+    fn step_forward(&mut self, node: Option<&Node>, now: Timestamp) -> Step {
+        match self.status.state {
+            TaskState::New | TaskState::Pending | TaskState::Assigned => {
+                // Without knowing itself the node cannot tell whether it can run the task.
+                let Some(node) = node else {
+                    return Step::Wait(None);
+                };
+                match create_body(&self.task, node) {
+                    Ok(_) => self.transition(TaskState::Accepted, "accepted", now),
+                    Err(error) => return self.unresolved(error, now),
+                }
+                self.step_forward(Some(node), now)
+            }
+            TaskState::Accepted | TaskState::Ready
+                if self.status.state >= self.task.desired_state =>
+            {
+                Step::Wait(None)
+            }
+            TaskState::Accepted => {
+                self.transition(TaskState::Preparing, "preparing", now);
+                self.step_forward(node, now)
+            }
+            TaskState::Preparing => self.step_prepare(node, now),
+            TaskState::Ready => {
+                self.transition(TaskState::Starting, "starting", now);
+                self.step_forward(node, now)
+            }
+            TaskState::Starting => self.step_start(now),
+            _ => self.step_watch(now),
+        }
+    }
+
+    fn step_prepare(&mut self, node: Option<&Node>, now: Timestamp) -> Step {
+        if let Seen::There(_) = self.seen {
+            self.transition(TaskState::Ready, "prepared", now);
+            return self.step_forward(node, now);
+        }
+        let Some(node) = node else {
+            return Step::Wait(None);
+        };
+        let image = self
+            .task
+            .spec
+            .container_spec
+            .as_ref()
+            .map(|spec| spec.image.clone());
+        if !self.pulled {
+            let (image, auth) = (image.unwrap_or_default(), self.task.registry_auth.clone());
+            return self.op(Busy::Pull, EngineOp::Pull { image, auth });
+        }
+        match create_body(&self.task, node) {
+            Ok(body) => self.create(body),
+            Err(error) => self.unresolved(error, now),
+        }
+    }
+
+    fn create(&mut self, body: Value) -> Step {
+        let (name, task) = (self.task.name(), self.task.id.clone());
+        self.op(
+            Busy::Create,
+            EngineOp::Create {
+                name,
+                task,
+                body: Box::new(body),
+            },
+        )
+    }
+
+    fn step_start(&mut self, now: Timestamp) -> Step {
+        let container = match &self.seen {
+            Seen::Unknown => return self.inspect(),
+            Seen::Gone => return self.vanished(now),
+            Seen::There(container) => container,
+        };
+        match (container.state, container.health) {
+            (ContainerState::Created, _) => {
+                let container = container.id.clone();
+                self.op(Busy::Start, EngineOp::Start { container })
+            }
+            (ContainerState::Running, None | Some(Health::Healthy))
+            | (ContainerState::Exited, None) => {
+                self.transition(TaskState::Running, "started", now);
+                self.step_watch(now)
+            }
+            (ContainerState::Running, Some(Health::Starting)) => Step::Wait(None),
+            // From here on it is as with a running one: stop it, or see how it ended.
+            (ContainerState::Running, Some(Health::Unhealthy)) | (ContainerState::Exited, _) => {
+                self.step_watch(now)
+            }
+        }
+    }
+
+    fn step_watch(&mut self, now: Timestamp) -> Step {
+        let container = match &self.seen {
+            Seen::Unknown => return self.inspect(),
+            Seen::Gone => return self.vanished(now),
+            Seen::There(container) => container,
+        };
+        match container.state {
+            ContainerState::Created => self.vanished(now),
+            ContainerState::Exited => self.ended(now),
+            ContainerState::Running if container.health == Some(Health::Unhealthy) => {
+                self.unhealthy = true;
+                self.stop()
+            }
+            ContainerState::Running => {
+                self.died = None;
+                Step::Wait(None)
+            }
+        }
+    }
+
+    fn step_shutdown(&mut self, now: Timestamp) -> Step {
+        if self.status.state >= TaskState::Preparing {
+            match &self.seen {
+                Seen::Unknown => return self.inspect(),
+                Seen::There(container) if container.state == ContainerState::Running => {
+                    return self.stop();
+                }
+                Seen::Gone | Seen::There(_) => {}
+            }
+        }
+        self.transition(TaskState::Shutdown, "shutdown", now);
+        Step::Wait(None)
+    }
+
+    /// A task that has ended must not run, whatever made its container run again.
+    fn step_ended(&mut self) -> Step {
+        match &self.seen {
+            Seen::There(container) if container.state == ContainerState::Running => self.stop(),
+            _ => Step::Wait(None),
+        }
+    }
+
+    fn step_remove(&mut self) -> Step {
+        match &self.seen {
+            Seen::Unknown if self.status.state < TaskState::Preparing => Step::Gone,
+            Seen::Unknown => self.inspect(),
+            Seen::Gone => Step::Gone,
+            Seen::There(container) if container.state == ContainerState::Running => self.stop(),
+            Seen::There(container) => {
+                let container = container.id.clone();
+                self.op(Busy::Remove, EngineOp::Remove { container })
+            }
+        }
+    }
+
+    fn inspect(&mut self) -> Step {
+        self.look = false;
+        let container = self.container.clone().unwrap_or_else(|| self.task.name());
+        self.op(Busy::Inspect, EngineOp::Inspect { container })
+    }
+
+    fn stop(&mut self) -> Step {
+        let Seen::There(container) = &self.seen else {
+            return self.inspect();
+        };
+        let container = container.id.clone();
+        let spec = self.task.spec.container_spec.as_ref();
+        let grace = spec
+            .and_then(|spec| spec.stop_grace_period)
+            .map(|period| period / SECOND);
+        self.op(Busy::Stop, EngineOp::Stop { container, grace })
+    }
+
+    fn op(&mut self, busy: Busy, op: EngineOp) -> Step {
+        self.busy = Some(busy);
+        Step::Op(op)
+    }
+
+    fn transition(&mut self, state: TaskState, message: &str, now: Timestamp) {
+        self.status.state = state;
+        self.status.timestamp = now;
+        message.clone_into(&mut self.status.message);
+        self.status.err.clear();
+        self.show_container();
+        self.changed = true;
+        self.hurry();
+    }
+
+    /// Ends a task that went wrong. The message stays that of the last step it reached.
+    fn fail(&mut self, error: String, now: Timestamp) {
+        self.status.state = match self.status.state {
+            state if state < TaskState::Starting => TaskState::Rejected,
+            _ => TaskState::Failed,
+        };
+        self.status.timestamp = now;
+        self.status.err = error;
+        self.show_container();
+        self.changed = true;
+        self.hurry();
+    }
+
+    fn unresolved(&mut self, error: String, now: Timestamp) -> Step {
+        "resolving controller failed".clone_into(&mut self.status.message);
+        self.fail(error, now);
+        Step::Wait(None)
+    }
+
+    /// Copies what is known of the container into the status, from starting on.
+    fn show_container(&mut self) {
+        let Seen::There(container) = &self.seen else {
+            return;
+        };
+        if self.status.state < TaskState::Starting || self.status.state == TaskState::Rejected {
+            return;
+        }
+        let shown = ContainerStatus {
+            container_id: container.id.clone(),
+            pid: container.pid,
+            exit_code: container.exit_code,
+        };
+        self.status.container_status = Some(shown);
+    }
+
+    fn hurry(&mut self) {
+        self.failures = 0;
+        self.not_before = None;
+    }
+}
+
+#[cfg(test)]
+mod tests;
