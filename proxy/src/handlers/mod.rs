@@ -3,6 +3,7 @@
 
 mod cluster;
 mod info;
+mod node;
 mod nodes;
 mod params;
 mod secrets;

@@ -10,10 +10,10 @@ use skep_api::container::{
 };
 use skep_api::network::{EndpointSpec, Protocol, PublishMode, ResolutionMode};
 use skep_api::service::{ServiceMode, ServiceSpec, UpdateConfig};
-use skep_api::task::{RestartPolicy, TaskSpec};
+use skep_api::task::RestartPolicy;
 use skep_api::{Code, Error};
 
-use super::{is_reference, refused};
+use super::{is_reference, refused, template};
 use crate::orchestrator::constraint::Constraint;
 use crate::{MILLISECOND, Nanos};
 
@@ -29,7 +29,7 @@ const MIN_MEMORY: i64 = 4 << 20;
 /// Refuses a service's spec that the daemon layer has let pass and that no state could make good.
 pub fn check_service(spec: &ServiceSpec) -> Checked {
     name(&spec.name)?;
-    task(&spec.task_template)?;
+    task(spec)?;
     mode(&spec.mode)?;
     if spec.mode.replicated_job.is_some() || spec.mode.global_job.is_some() {
         if spec.update_config.is_some() {
@@ -57,7 +57,8 @@ fn name(name: &str) -> Checked {
     Ok(())
 }
 
-fn task(task: &TaskSpec) -> Checked {
+fn task(spec: &ServiceSpec) -> Checked {
+    let task = &spec.task_template;
     if let Some(resources) = &task.resources {
         if let Some(limits) = &resources.limits {
             amounts(limits.nano_cpus, limits.memory_bytes)?;
@@ -78,6 +79,7 @@ fn task(task: &TaskSpec) -> Checked {
     if let Some(container) = &task.container_spec {
         secrets(&container.secrets)?;
         configs(container)?;
+        template::check(spec, container)?;
         return self::container(container);
     }
     if task.plugin_spec.is_some() {

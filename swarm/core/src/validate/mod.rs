@@ -14,6 +14,7 @@ mod container;
 mod daemon;
 mod image;
 mod manager;
+mod template;
 mod unsupported;
 
 pub use cluster::{check_cluster, cluster_update};

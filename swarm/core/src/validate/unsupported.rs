@@ -2,7 +2,7 @@
 //! silently: it is refused with 501 and by name. Pure. Shrinks with every storey of the house.
 
 use skep_api::Error;
-use skep_api::container::{ContainerSpec, Mount, MountType};
+use skep_api::container::{ContainerSpec, MountType};
 use skep_api::service::{FailureAction, ServiceSpec, UpdateConfig, UpdateOrder};
 use skep_api::task::TaskSpec;
 
@@ -84,32 +84,7 @@ fn container(spec: &ContainerSpec) -> Vec<(bool, &'static str)> {
         (credentials, "a credential spec"),
         (of_kind(MountType::Cluster), "a cluster volume"),
         (of_kind(MountType::Npipe), "a named pipe mount"),
-        (
-            has_template(spec),
-            "a template ({{...}}) in a hostname, environment or mount",
-        ),
     ]
-}
-
-/// Whether anything that the original would expand holds a template. Left alone it would reach the
-/// container as literal text, which is worse than a refusal.
-fn has_template(spec: &ContainerSpec) -> bool {
-    let is_template = |text: &String| text.contains("{{");
-    let in_mount = |mount: &Mount| {
-        let volume = mount.volume_options.iter();
-        let driver = volume.clone().flat_map(|options| &options.driver_config);
-        is_template(&mount.source)
-            || is_template(&mount.target)
-            || volume
-                .flat_map(|options| options.labels.values())
-                .any(is_template)
-            || driver
-                .flat_map(|driver| driver.options.values())
-                .any(is_template)
-    };
-    is_template(&spec.hostname)
-        || spec.env.iter().any(is_template)
-        || spec.mounts.iter().any(in_mount)
 }
 
 #[cfg(test)]
@@ -143,10 +118,6 @@ mod tests {
             (
                 r#"{"TaskTemplate":{"ContainerSpec":{}},"EndpointSpec":{"Ports":[{"TargetPort":80}]}}"#,
                 "a published port",
-            ),
-            (
-                r#"{"TaskTemplate":{"ContainerSpec":{"Env":["A={{.Node.ID}}"]}}}"#,
-                "a template ({{...}}) in a hostname, environment or mount",
             ),
             (
                 r#"{"TaskTemplate":{"ContainerSpec":{}},"UpdateConfig":{"Order":"start-first"}}"#,
