@@ -21,8 +21,13 @@ use crate::swarm::Swarm;
 /// How long requests and hijacked streams may go on after a signal.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Serves until SIGTERM or SIGINT. A second signal ends the process at once.
-pub async fn run(config: &Config, swarm: Arc<dyn Swarm>) -> Result<()> {
+/// Serves until SIGTERM or SIGINT. A second signal ends the process at once. `farewell` runs
+/// beside the requests that are still under way after the first one.
+pub async fn run(
+    config: &Config,
+    swarm: Arc<dyn Swarm>,
+    farewell: impl Future<Output = ()>,
+) -> Result<()> {
     let mut signals = Signals::new()?;
     raise_file_limit();
     let _pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
@@ -45,7 +50,7 @@ pub async fn run(config: &Config, swarm: Arc<dyn Swarm>) -> Result<()> {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     draining.cancel();
     tokio::select! {
-        finished = &mut server => {
+        (finished, ()) = async { tokio::join!(&mut server, farewell) } => {
             if !finished {
                 tracing::warn!("some connections did not end within {GRACE:?} and were closed");
             }

@@ -1,12 +1,16 @@
-//! The `skepd` process: reads flags, runs the daemon, sets the exit code. Everything else is in the
-//! library.
+//! The `skepd` process: reads flags, starts the node and the daemon, sets the exit code. Everything
+//! else is in the library.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::Parser;
-use skepd::config::Flags;
-use skepd::swarm::Inactive;
+use skep_node::engine::DockerEngine;
+use skep_node::{Node, Options, Timing};
+use skepd::config::{Config, Flags};
+use skepd::daemon;
+use skepd::handlers::Handlers;
 
 fn main() -> ExitCode {
     match start(Flags::parse()) {
@@ -28,7 +32,28 @@ fn start(flags: Flags) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(skepd::daemon::run(&config, Arc::new(Inactive)))
+    runtime.block_on(run(&config))
+}
+
+async fn run(config: &Config) -> anyhow::Result<()> {
+    let node = Node::start(options(config))
+        .await
+        .context("cannot start the node")?;
+    let swarm = Arc::new(Handlers::new(node.clone()));
+    // Leadership goes to another manager as soon as this one is to stop; requests that are still
+    // under way find the new leader.
+    let outcome = daemon::run(config, swarm, node.hand_over()).await;
+    node.stop().await;
+    outcome
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        data_dir: config.data_dir.clone(),
+        engine: Arc::new(DockerEngine::new(&config.engine, &config.generic_resources)),
+        default_advertise_addr: config.default_advertise_addr.clone(),
+        timing: Timing::from_ticks(config.raft_heartbeat_tick, config.raft_election_tick),
+    }
 }
 
 /// Whoever started the process reads this, log level or not.

@@ -1,8 +1,24 @@
 //! The shell of a node: sockets, disk, raft, engine. Never decides what the cluster should do.
 
+pub mod addr;
 pub mod agent;
+mod ca;
+mod control;
 pub mod disk;
 pub mod engine;
+mod leading;
+mod lifecycle;
+mod manager;
+mod membership;
+mod node;
 pub mod pki;
 pub mod quic;
 pub mod raft;
+mod services;
+mod sessions;
+mod system;
+mod texts;
+
+pub use control::MemberState;
+pub use manager::View;
+pub use node::{Node, Options, Status, Timing};

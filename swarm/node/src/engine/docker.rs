@@ -6,6 +6,8 @@ mod describe;
 mod error;
 mod image;
 mod ops;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::fmt;

@@ -64,6 +64,8 @@ impl DiskLog {
     pub fn open(path: &Path, codec: Arc<dyn Codec>) -> io::Result<Self> {
         let database = redb::Builder::new()
             .set_cache_size(CACHE)
+            // Without it a damaged file may make redb panic.
+            .set_check_integrity_on_open(true)
             .create(path)
             .map_err(|error| named(path, &error))?;
         let log = Self {

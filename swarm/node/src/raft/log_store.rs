@@ -132,8 +132,8 @@ impl LogStore {
             entries = tokio::task::spawn_blocking(read)
                 .await
                 .map_err(io::Error::other)??;
-            // The limit may have ended the first part; then the rest must wait.
-            if entries.last().map(|entry| entry.log_id().index + 1) != Some(on_disk.end) {
+            // If the limit ended the first part, then the rest must wait.
+            if entries.last().is_some_and(|entry| entry.log_id().index + 1 != on_disk.end) {
                 newer.clear();
             }
         }
@@ -304,7 +304,7 @@ impl RaftLogStorage<Types> for LogStore {
         {
             let mut memory = self.memory();
             memory.forget(from..);
-            memory.last = last_log_id;
+            memory.last = memory.last.min(last_log_id);
         }
         // Later appends are queued behind it, so it need not be waited for.
         self.writer()

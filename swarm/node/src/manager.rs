@@ -1,0 +1,277 @@
+//! A manager: raft, the leader's loop, and the services that other nodes call. Any manager takes
+//! any request; what only the leader may do goes to the leader, and nothing ever runs twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_api::{Code, Error};
+use skep_core::command::{Command, Reply};
+use skep_core::{Id, State};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::control::{self, ControlRequest, ControlResponse, MemberState};
+use crate::leading::{self, Outcome, Request};
+use crate::quic::Endpoint;
+use crate::raft::{Leadership, Member, Raft, ReadError};
+use crate::sessions::Sessions;
+
+/// How long a request may take in all, as in the original.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+/// Pause before a request that was not carried out is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+/// How long the leader may take to say which members answer.
+const MEMBERS_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A manager's part in the cluster. Clones share it.
+#[derive(Clone)]
+pub struct Manager {
+    pub(crate) raft: Raft,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) me: Member,
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) sessions: Arc<Sessions>,
+    /// Held by whoever changes raft's membership here: one change at a time.
+    pub(crate) membership: Arc<tokio::sync::Mutex<()>>,
+    tasks: TaskTracker,
+}
+
+/// A consistent picture of the cluster, no older than the request for it.
+#[derive(Clone)]
+pub struct View {
+    /// Everything the cluster knows.
+    pub state: State,
+    /// Managers as the leader sees them; on a follower that could not ask, as it knows them.
+    pub members: Vec<MemberState>,
+}
+
+impl Manager {
+    /// Starts the leader's loop on a running raft.
+    pub fn start(raft: Raft, endpoint: Endpoint, me: Member) -> Self {
+        let (requests, queue) = mpsc::channel(leading::QUEUE);
+        let sessions = Arc::new(Sessions::default());
+        let tasks = TaskTracker::new();
+        tasks.spawn(leading::run(raft.clone(), queue, sessions.clone()));
+        let membership = Arc::default();
+        Self { raft, endpoint, me, requests, sessions, membership, tasks }
+    }
+
+    /// Carries out a command on the leader, wherever it is. Waits for a leader if there is none.
+    ///
+    /// # Errors
+    /// The command's own refusal; that there is no leader; or that the outcome is unknown, in which
+    /// case it is not tried again.
+    pub async fn execute(&self, command: Command) -> Result<Reply, Error> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut leadership = self.raft.leadership();
+        loop {
+            let leader = leadership.borrow_and_update().leader.clone();
+            let tried = match leader {
+                None => None,
+                Some(leader) if leader == self.me => self.execute_here(command.clone()).await,
+                Some(leader) => self.execute_at(&leader, command.clone(), deadline).await,
+            };
+            if let Some(outcome) = tried {
+                return outcome;
+            }
+            wait_for_change(&mut leadership, deadline).await?;
+        }
+    }
+
+    /// Carries out a command if this manager leads; `None` if it does not.
+    async fn execute_here(&self, command: Command) -> Option<Result<Reply, Error>> {
+        let (answer, outcome) = oneshot::channel();
+        let request = Request::Command { command: Box::new(command), answer };
+        if self.requests.send(request).await.is_err() {
+            return Some(Err(stopping()));
+        }
+        match outcome.await {
+            Ok(Outcome::Decided(decided)) => Some(decided),
+            Ok(Outcome::NotLeader) => None,
+            Ok(Outcome::Unknown) | Err(_) => Some(Err(unknown("the leader changed meanwhile"))),
+        }
+    }
+
+    /// Sends a command to the leader; `None` if it certainly was not carried out.
+    async fn execute_at(
+        &self,
+        leader: &Member,
+        command: Command,
+        deadline: Instant,
+    ) -> Option<Result<Reply, Error>> {
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let request = ControlRequest::Execute(Box::new(command));
+        match control::call(&self.endpoint, &leader.addr, timeout, &request).await {
+            Ok(ControlResponse::Executed(decided)) => Some(decided),
+            Ok(ControlResponse::Failed(why)) => Some(Err(unknown(&why))),
+            Ok(_) => None,
+            Err(error) if error.not_executed() => {
+                warn!(%error, "the leader did not take a request");
+                None
+            }
+            Err(error) => Some(Err(unknown(&error.to_string()))),
+        }
+    }
+
+    /// Answers another manager.
+    pub(crate) async fn control(&self, from: &str, request: ControlRequest) -> ControlResponse {
+        if !self.raft.leadership().borrow().i_lead {
+            return ControlResponse::NotLeader(self.leader_addr());
+        }
+        match request {
+            ControlRequest::Execute(command) => match self.execute_here(*command).await {
+                Some(decided) => ControlResponse::Executed(decided),
+                None => ControlResponse::NotLeader(self.leader_addr()),
+            },
+            ControlRequest::Members => ControlResponse::Members(self.members()),
+            ControlRequest::JoinRaft { raft_id, addr } => {
+                let member = Member { raft_id, node_id: from.into(), addr };
+                done(self.admit_member(member).await)
+            }
+            ControlRequest::LeaveRaft => done(self.dismiss(&from.into()).await),
+        }
+    }
+
+    /// The state, no older than this call, with the managers as the leader sees them.
+    ///
+    /// # Errors
+    /// The original's text when there is no leader for the whole deadline.
+    pub async fn view(&self) -> Result<View, Error> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut leadership = self.raft.leadership();
+        loop {
+            leadership.borrow_and_update();
+            match self.raft.read_barrier().await {
+                Ok(()) => break,
+                Err(ReadError::Down(_)) => return Err(stopping()),
+                Err(_) => wait_for_change(&mut leadership, deadline).await?,
+            }
+        }
+        Ok(View { state: self.raft.state(), members: self.members_as_leader_sees().await })
+    }
+
+    pub(crate) async fn members_as_leader_sees(&self) -> Vec<MemberState> {
+        let known = self.raft.leadership().borrow().clone();
+        let Some(leader) = known.leader.filter(|leader| *leader != self.me) else {
+            return self.members();
+        };
+        let request = ControlRequest::Members;
+        match control::call(&self.endpoint, &leader.addr, MEMBERS_TIMEOUT, &request).await {
+            Ok(ControlResponse::Members(members)) => members,
+            _ => self.members(),
+        }
+    }
+
+    /// Managers as this one knows them.
+    pub(crate) fn members(&self) -> Vec<MemberState> {
+        members_of(&self.raft.leadership().borrow())
+    }
+
+    /// `host:port` of the leader, if one is known.
+    pub(crate) fn leader_addr(&self) -> Option<String> {
+        self.raft.leadership().borrow().leader.as_ref().map(|leader| leader.addr.clone())
+    }
+
+    /// Hands leadership over if this manager leads, and stops. The log stays on disk.
+    pub async fn stop(&self) {
+        if let Err(error) = self.raft.step_down().await {
+            warn!(%error, "could not hand leadership over");
+        }
+        self.raft.shutdown().await;
+        self.tasks.close();
+        // The loop ends when raft's channels close; a stuck one must not hold the daemon.
+        if tokio::time::timeout(RETRY * 20, self.tasks.wait()).await.is_err() {
+            warn!("the leader's loop did not end in time");
+        }
+    }
+}
+
+fn members_of(leadership: &Leadership) -> Vec<MemberState> {
+    let leads = |member: &Member| leadership.leader.as_ref() == Some(member);
+    let members = leadership.members.iter().map(|status| MemberState {
+        node: status.member.node_id.clone(),
+        addr: status.member.addr.clone(),
+        leader: leads(&status.member),
+        reachable: status.reachable.unwrap_or(true),
+    });
+    members.collect()
+}
+
+/// Waits for a change of leadership, a little while at most, but never beyond the deadline.
+async fn wait_for_change(
+    leadership: &mut watch::Receiver<Leadership>,
+    deadline: Instant,
+) -> Result<(), Error> {
+    if Instant::now() + RETRY >= deadline {
+        return Err(no_leader());
+    }
+    match tokio::time::timeout(RETRY, leadership.changed()).await {
+        Ok(Err(_)) => Err(stopping()),
+        _ => Ok(()),
+    }
+}
+
+fn done(outcome: Result<(), String>) -> ControlResponse {
+    match outcome {
+        Ok(()) => ControlResponse::Done,
+        Err(why) => ControlResponse::Failed(why),
+    }
+}
+
+/// swarmkit's text for a cluster without a leader (`manager/state/raft/raft.go`).
+fn no_leader() -> Error {
+    Error::rpc(
+        Code::Unknown,
+        "The swarm does not have a leader. It's possible that too few managers are online. Make \
+         sure more than half of the managers are online.",
+    )
+}
+
+fn unknown(why: &str) -> Error {
+    Error::rpc(
+        Code::Unknown,
+        format!(
+            "the request may or may not have been carried out, because the connection to the \
+             leader broke ({why}); look at the state before you try again"
+        ),
+    )
+}
+
+fn stopping() -> Error {
+    Error::unavailable("this daemon is stopping")
+}
+
+impl Manager {
+    /// Makes a manager a voter: first a learner that catches up, then a vote, then the record of it
+    /// in the store. Each step is harmless when it was done before.
+    async fn admit_member(&self, member: Member) -> Result<(), String> {
+        let _one_at_a_time = self.membership.lock().await;
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        self.raft.add_learner(member.clone()).await.map_err(|error| text(&error))?;
+        self.raft.promote_voter(member.raft_id).await.map_err(|error| text(&error))?;
+        let record = skep_core::object::ManagerMember { raft_id: member.raft_id, addr: member.addr };
+        let node = member.node_id;
+        self.record(Command::SetMember { node, member: Some(record) }).await
+    }
+
+    /// Takes a manager out of raft and records that.
+    pub(crate) async fn dismiss(&self, node: &Id) -> Result<(), String> {
+        let _one_at_a_time = self.membership.lock().await;
+        let leadership = self.raft.leadership().borrow().clone();
+        for status in leadership.members.iter().filter(|status| status.member.node_id == *node) {
+            let removed = self.raft.remove_member(status.member.raft_id).await;
+            removed.map_err(|error| error.to_string())?;
+        }
+        self.record(Command::SetMember { node: node.clone(), member: None }).await
+    }
+
+    async fn record(&self, command: Command) -> Result<(), String> {
+        match self.execute_here(command).await {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(error.message),
+            None => Err("the leader changed meanwhile; try again".to_owned()),
+        }
+    }
+}
