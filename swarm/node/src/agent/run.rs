@@ -79,12 +79,13 @@ impl Runner {
                 None
             }
             session::Event::Lost(reason) => {
-                let had = self.outgoing.take().is_some();
+                self.outgoing = None;
                 self.view.send_modify(|view| {
                     view.connected = false;
                     view.error = Some(reason);
                 });
-                had.then_some(Input::SessionLost)
+                // Also if the loop gave the session up itself: what it had not sent must go again.
+                Some(Input::SessionLost)
             }
             session::Event::Message(message) => match message {
                 ToAgent::Session { node, managers, .. } => {
