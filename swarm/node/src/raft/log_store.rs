@@ -133,7 +133,10 @@ impl LogStore {
                 .await
                 .map_err(io::Error::other)??;
             // If the limit ended the first part, then the rest must wait.
-            if entries.last().is_some_and(|entry| entry.log_id().index + 1 != on_disk.end) {
+            if entries
+                .last()
+                .is_some_and(|entry| entry.log_id().index + 1 != on_disk.end)
+            {
                 newer.clear();
             }
         }

@@ -129,12 +129,13 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: Image) -> io::Result<()> {
+        let ours = self.snapshots.clone();
         let (head, state) = match image {
-            Image::Stored(store) => load(store).await?,
+            Image::Stored(store) => blocking(move || take(&store, &ours)).await?,
             Image::Received { bytes, state } => {
                 let head = Head::from(meta);
-                let (store, saved) = (self.snapshots.clone(), head.clone());
-                blocking(move || store.save(&saved, bytes.to_vec())).await?;
+                let saved = head.clone();
+                blocking(move || ours.save(&saved, bytes.to_vec())).await?;
                 (head, state)
             }
         };
@@ -177,13 +178,15 @@ impl RaftSnapshotBuilder<Types> for Builder {
     }
 }
 
-async fn load(store: Arc<SnapshotStore>) -> io::Result<(Head, State)> {
-    blocking(move || {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, "the snapshot is gone");
-        let (head, bytes) = store.read()?.ok_or_else(missing)?;
-        Ok((head, decode_state(&bytes)?))
-    })
-    .await
+/// Reads a snapshot from a file and, if that is not ours, keeps it.
+fn take(store: &Arc<SnapshotStore>, ours: &Arc<SnapshotStore>) -> io::Result<(Head, State)> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "the snapshot is gone");
+    let (head, bytes) = store.read()?.ok_or_else(missing)?;
+    let state = decode_state(&bytes)?;
+    if !Arc::ptr_eq(store, ours) {
+        ours.save(&head, bytes)?;
+    }
+    Ok((head, state))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -4,5 +4,6 @@
 mod cluster;
 mod failover;
 mod members;
+mod quic;
 mod restart;
 mod store;
