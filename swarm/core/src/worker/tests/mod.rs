@@ -2,6 +2,8 @@
 //! Whatever happens: one container a task, started once; statuses never go back; in the end the
 //! engine holds exactly what the dispatcher wants.
 
+mod engine;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -11,6 +13,7 @@ use super::*;
 use crate::SECOND;
 use crate::object::Task;
 use crate::testing::{node, task};
+use engine::FakeEngine;
 
 /// Deterministic choices.
 struct Dice(u64);
@@ -22,84 +25,6 @@ impl Dice {
             .wrapping_mul(6364136223846793005)
             .wrapping_add(1442695040888963407);
         ((self.0 >> 33) as usize) % sides.max(1)
-    }
-}
-
-#[derive(Default)]
-struct FakeEngine {
-    containers: BTreeMap<String, Container>,
-    starts: BTreeMap<String, u32>,
-    made: BTreeMap<String, u32>,
-    count: u64,
-    up: bool,
-}
-
-impl FakeEngine {
-    fn run(&mut self, op: &EngineOp) -> OpResult {
-        if !self.up {
-            return Err(OpError::Unavailable("connection refused".into()));
-        }
-        match op {
-            EngineOp::List { .. } => Ok(OpOutput::Containers(
-                self.containers.values().cloned().collect(),
-            )),
-            EngineOp::Pull { .. } => Ok(OpOutput::Done),
-            EngineOp::Create { name, task, .. } => {
-                if self
-                    .containers
-                    .values()
-                    .any(|container| container.name == *name)
-                {
-                    return Err(OpError::Conflict("name is in use".into()));
-                }
-                self.count += 1;
-                let id = format!("c{}", self.count);
-                *self.made.entry(task.to_string()).or_default() += 1;
-                let (name, task) = (name.clone(), task.to_string());
-                let made = Container {
-                    id: id.clone(),
-                    name,
-                    task,
-                    ..Container::default()
-                };
-                self.containers.insert(id.clone(), made);
-                Ok(OpOutput::Created(id))
-            }
-            EngineOp::Inspect { container } => {
-                self.find(container).map(|c| OpOutput::Container(c.clone()))
-            }
-            EngineOp::Start { container } => {
-                let container = self.find(container)?;
-                if container.state != ContainerState::Running {
-                    container.state = ContainerState::Running;
-                    container.started = true;
-                    let id = container.id.clone();
-                    *self.starts.entry(id).or_default() += 1;
-                }
-                Ok(OpOutput::Done)
-            }
-            EngineOp::Stop { container, .. } => {
-                let container = self.find(container)?;
-                if container.state == ContainerState::Running {
-                    container.state = ContainerState::Exited;
-                    container.exit_code = 143;
-                }
-                Ok(OpOutput::Done)
-            }
-            EngineOp::Remove { container } => {
-                let id = self.find(container)?.id.clone();
-                self.containers.remove(&id);
-                Ok(OpOutput::Done)
-            }
-        }
-    }
-
-    fn find(&mut self, key: &str) -> Result<&mut Container, OpError> {
-        let found = self
-            .containers
-            .values_mut()
-            .find(|c| c.id == key || c.name == key);
-        found.ok_or_else(|| OpError::NotFound(format!("No such container: {key}")))
     }
 }
 
