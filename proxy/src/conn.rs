@@ -216,6 +216,7 @@ impl Connection<'_> {
                 self.engine = captured.reusable.then_some(engine);
                 self.answer_info(captured, version).await
             }
+            Err(Failure::NoAnswer(_)) if self.client.is_gone() => Next::Drop,
             Err(Failure::NoAnswer(why)) => {
                 let text = self.shared.engine.unreachable(why).to_string();
                 let reply = Reply::error(StatusCode::BAD_GATEWAY, &text);

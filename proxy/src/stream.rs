@@ -1,9 +1,10 @@
 //! The byte streams that a request can come from and go to, behind one trait. Knows no HTTP.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll};
 
-use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, Ready};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -21,13 +22,13 @@ pub type BoxStream = Box<dyn Duplex>;
 
 impl Duplex for UnixStream {
     fn hung_up(&self) -> bool {
-        closed_both_ways(self.ready(Interest::WRITABLE).now_or_never())
+        closed_both_ways(self.as_fd())
     }
 }
 
 impl Duplex for TcpStream {
     fn hung_up(&self) -> bool {
-        closed_both_ways(self.ready(Interest::WRITABLE).now_or_never())
+        closed_both_ways(self.as_fd())
     }
 }
 
@@ -37,10 +38,16 @@ impl Duplex for TlsStream<TcpStream> {
     }
 }
 
-/// The kernel reports a peer that closed the whole stream as "hung up", which tokio calls
-/// write-closed; one that shut down only its sending side is merely read-closed.
-fn closed_both_ways(ready: Option<std::io::Result<Ready>>) -> bool {
-    ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_write_closed()))
+/// The kernel reports a peer that closed the whole stream as "hung up", and one that shut down its
+/// sending side as merely readable. Asked of the kernel itself: what the runtime remembers may be
+/// a moment old.
+fn closed_both_ways(fd: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::new(fd, PollFlags::empty())];
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    poll(&mut asked, PollTimeout::ZERO).is_ok()
+        && asked
+            .iter()
+            .any(|fd| fd.revents().is_some_and(|events| events.intersects(gone)))
 }
 
 /// One end of an exchange: its stream and what was read from it ahead of time.

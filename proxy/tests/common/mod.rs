@@ -1,7 +1,13 @@
 //! A skepd in this process between a client and an engine that the test plays itself, byte by
 //! byte. No real engine is involved.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -207,6 +213,11 @@ impl Peer {
 }
 
 impl<S: Read + Write> Peer<S> {
+    /// Writes until the other end refuses.
+    pub fn fill_until_closed(&mut self) {
+        while self.0.write_all(&[b'x'; 1 << 16]).is_ok() {}
+    }
+
     pub fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).unwrap();
         self.0.flush().unwrap();
