@@ -1,7 +1,12 @@
 //! The engine's client against a real engine in a host of its own. Needs root; leaves nothing
 //! behind.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! The way to the engine: learns which API version it speaks, keeps a client for it, and bounds
 //! the time of every call. Never knows what is called.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +24,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A socket, and the client for the engine that last answered on it.
 pub(super) struct Link {
     socket: String,
-    client: Mutex<Option<Docker>>,
+    client: Mutex<Option<Client>>,
 }
 
 impl Link {
@@ -45,7 +46,7 @@ impl Link {
     pub(super) async fn call<T, C>(
         &self,
         limit: Option<Duration>,
-        call: impl FnOnce(Docker) -> C,
+        call: impl FnOnce(Client) -> C,
     ) -> Result<T, OpError>
     where
         C: Future<Output = Result<T, Error>>,
@@ -60,17 +61,18 @@ impl Link {
     }
 
     /// Asks the engine afresh what it speaks.
-    pub(super) async fn connect(&self) -> Result<Docker, OpError> {
-        let probe = self
-            .open(API_DEFAULT_VERSION)?
-            .with_request_modifier(unversioned);
+    pub(super) async fn connect(&self) -> Result<Client, OpError> {
+        // Without a version: an older engine refuses every path that names one it does not know,
+        // even the one that asks for its version.
+        let probe = Client::new(self.open(API_DEFAULT_VERSION)?, String::new());
         let answer = self.bounded(PROBE, probe.version()).await?;
-        let client = self.open(&common_version(&answer))?;
+        let version = common_version(&answer);
+        let client = Client::new(self.open(&version)?, format!("/v{version}"));
         *self.kept() = Some(client.clone());
         Ok(client)
     }
 
-    async fn client(&self) -> Result<Docker, OpError> {
+    async fn client(&self) -> Result<Client, OpError> {
         let kept = self.kept().clone();
         match kept {
             Some(client) => Ok(client),
@@ -98,26 +100,56 @@ impl Link {
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Option<Docker>> {
+    fn kept(&self) -> MutexGuard<'_, Option<Client>> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Takes the version off a request's path: an older engine refuses every path that names a version
-/// it does not know, the one that asks for its version included.
-fn unversioned(mut request: BollardRequest) -> BollardRequest {
+/// bollard's client, speaking one version of the API.
+#[derive(Clone)]
+pub(super) struct Client {
+    docker: Docker,
+    /// `/v1.41`, or nothing.
+    prefix: String,
+}
+
+impl Client {
+    fn new(docker: Docker, prefix: String) -> Self {
+        let client = Self { docker, prefix };
+        let docker = client.with(|request| request);
+        Self { docker, ..client }
+    }
+
+    /// A client whose requests are changed by `modify` before they are sent.
+    pub(super) fn with(
+        &self,
+        modify: impl Fn(BollardRequest) -> BollardRequest + Send + Sync + 'static,
+    ) -> Docker {
+        let prefix = self.prefix.clone();
+        let modifier = move |request| modify(versioned(request, &prefix));
+        self.docker.clone().with_request_modifier(modifier)
+    }
+}
+
+impl Deref for Client {
+    type Target = Docker;
+    fn deref(&self) -> &Docker {
+        &self.docker
+    }
+}
+
+/// Puts `prefix` in the place of the version that a request's path names. bollard 0.21 is given a
+/// version, but then loses it on the way to the path; should it stop losing it, this still holds.
+fn versioned(mut request: BollardRequest, prefix: &str) -> BollardRequest {
     let mut parts = request.uri().clone().into_parts();
     let path = parts.path_and_query.as_ref().map_or("/", |p| p.as_str());
-    let rest = match path
-        .strip_prefix("/v")
-        .and_then(|rest| rest.split_once('/'))
-    {
-        Some((version, rest)) if version.starts_with(|c: char| c.is_ascii_digit()) => {
-            format!("/{rest}")
+    let rest = match path.strip_prefix("/v").and_then(|rest| rest.find('/')) {
+        Some(slash) if path.as_bytes().get(2).is_some_and(u8::is_ascii_digit) => {
+            path.get(slash + 2..).unwrap_or(path)
         }
-        _ => path.to_owned(),
+        _ => path,
     };
-    parts.path_and_query = rest.parse().ok();
+    parts.path_and_query = format!("{prefix}{rest}").parse().ok();
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
     }
@@ -170,17 +202,18 @@ mod tests {
     }
 
     #[test]
-    fn the_first_question_names_no_version() {
+    fn paths_name_the_version_that_was_agreed_on() {
         let table = [
-            ("unix://2f65/v1.53/version", "/version"),
-            ("unix://2f65/version", "/version"),
-            ("unix://2f65/v1.53/x?a=/v1.2/", "/x?a=/v1.2/"),
-            ("unix://2f65/volumes/a", "/volumes/a"),
+            ("/v1.53/version", "", "/version"),
+            ("/version", "", "/version"),
+            ("/version", "/v1.41", "/v1.41/version"),
+            ("/v1.53/x?a=/v1.2/", "/v1.41", "/v1.41/x?a=/v1.2/"),
+            ("/volumes/a", "/v1.41", "/v1.41/volumes/a"),
         ];
-        for (uri, expected) in table {
-            let request = hyper::Request::builder().uri(uri);
+        for (path, prefix, expected) in table {
+            let request = hyper::Request::builder().uri(format!("unix://2f65{path}"));
             let request = request.body(bollard::body_full("".into())).unwrap();
-            let uri = unversioned(request).uri().clone();
+            let uri = versioned(request, prefix).uri().clone();
             assert_eq!(uri.path_and_query().unwrap(), expected);
             assert_eq!(uri.authority().unwrap(), "2f65");
         }

@@ -9,7 +9,7 @@ use hyper::header::HeaderValue;
 use skep_api::Secret;
 use skep_core::worker::{OpError, OpOutput, OpResult};
 
-use super::connect::Link;
+use super::connect::{Client, Link};
 
 /// Fetches an image, however long that takes. One that is named by its own id cannot be fetched,
 /// and one that is pinned to a digest and there already need not be: it cannot have changed.
@@ -29,7 +29,7 @@ pub(super) async fn pull(link: &Link, image: &str, auth: Option<Secret>) -> OpRe
         if pinned && docker.inspect_image(image).await.is_ok() {
             return Ok(());
         }
-        fetch(authorized(docker, auth), options).await
+        fetch(authorized(&docker, auth), options).await
     })
     .await?;
     Ok(OpOutput::Done)
@@ -42,9 +42,11 @@ async fn fetch(docker: Docker, options: CreateImageOptions) -> Result<(), Error>
     Ok(())
 }
 
-fn authorized(docker: Docker, auth: Option<HeaderValue>) -> Docker {
-    let Some(auth) = auth else { return docker };
-    docker.with_request_modifier(move |mut request: BollardRequest| {
+fn authorized(client: &Client, auth: Option<HeaderValue>) -> Docker {
+    let Some(auth) = auth else {
+        return Docker::clone(client);
+    };
+    client.with(move |mut request: BollardRequest| {
         request
             .headers_mut()
             .insert("X-Registry-Auth", auth.clone());

@@ -96,7 +96,7 @@ async fn create(link: &Link, name: String, body: &Value) -> OpResult {
     let raw = move |request: BollardRequest| request.map(|_| body_full(body.clone()));
     let created = link
         .call(Some(ACT), |docker| async move {
-            let docker = docker.with_request_modifier(raw);
+            let docker = docker.with(raw);
             let placeholder = ContainerCreateBody::default();
             docker.create_container(Some(options), placeholder).await
         })
