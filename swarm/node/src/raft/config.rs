@@ -75,9 +75,9 @@ impl Config {
         Self {
             dir: dir.into(),
             raft_id,
-            heartbeat: Duration::from_millis(60),
-            election_min: Duration::from_millis(150),
-            election_max: Duration::from_millis(300),
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(140),
+            election_max: Duration::from_millis(280),
             snapshot_interval: 10_000,
             keep_entries: 500,
             propose_timeout: Duration::from_secs(10),

@@ -113,7 +113,7 @@ impl DiskLog {
                         for _ in 0..count {
                             let first = log.first().map_err(|error| fail(&error))?;
                             let first = first.map(|(index, _)| index.value());
-                            if !first.is_some_and(|first| first <= upto) {
+                            if first.is_none_or(|first| first > upto) {
                                 break;
                             }
                             log.pop_first().map_err(|error| fail(&error))?;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use futures_util::future::BoxFuture;
 use skep_core::{Author, Batch, Change, Timestamp, Tx};
 use tempfile::TempDir;
 
+use crate::raft::codec::{Codec, Sealer};
 use crate::raft::{Config, Leadership, Member, Raft, Request, Response, Transport, TransportError};
 
 /// The wires between the members of one cluster.
@@ -20,12 +22,37 @@ pub struct Net(Arc<Mutex<Wires>>);
 struct Wires {
     members: BTreeMap<u64, Raft>,
     cut: BTreeSet<u64>,
+    stall: Arc<AtomicBool>,
+}
+
+/// Writes take a second while `stall` is set: every commit seals something.
+struct SlowDisk {
+    sealer: Sealer,
+    stall: Arc<AtomicBool>,
+}
+
+impl Codec for SlowDisk {
+    fn seal(&self, label: &[u8], plain: Vec<u8>) -> std::io::Result<Vec<u8>> {
+        if self.stall.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        self.sealer.seal(label, plain)
+    }
+
+    fn open(&self, label: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        self.sealer.open(label, sealed)
+    }
 }
 
 impl Net {
     /// Takes a member off the net.
     pub fn cut(&self, id: u64) {
         self.0.lock().unwrap().cut.insert(id);
+    }
+
+    /// Makes every disk slow, or fast again.
+    pub fn stall_disks(&self, stall: bool) {
+        self.0.lock().unwrap().stall.store(stall, Ordering::SeqCst);
     }
 
     pub fn heal(&self, id: u64) {
@@ -135,7 +162,9 @@ impl Cluster {
             net: self.net.clone(),
             from: id,
         });
-        let raft = Raft::start(config, wire).await.unwrap();
+        let stall = self.net.0.lock().unwrap().stall.clone();
+        let wrap = |sealer| -> Arc<dyn Codec> { Arc::new(SlowDisk { sealer, stall }) };
+        let raft = Raft::start_sealed(config, wire, wrap).await.unwrap();
         self.net.attach(id, raft.clone());
         raft
     }

@@ -68,6 +68,26 @@ async fn a_follower_that_returns_disturbs_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn disks_that_stall_cause_no_election() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await;
+    write(&leader).await.unwrap();
+    let term = leader.leadership().borrow().term;
+    cluster.net.stall_disks(true);
+    let start = Instant::now();
+    assert_eq!(write(&leader).await, Ok(2));
+    assert!(
+        start.elapsed() > Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
+    cluster.net.stall_disks(false);
+    assert_eq!(write(&leader).await, Ok(3));
+    let now = leader.leadership().borrow().clone();
+    assert!(now.i_lead && now.term == term, "{now:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reads_on_followers_see_what_was_acknowledged() {
     let cluster = Cluster::new(3).await;
     let leader = cluster.leader().await;
