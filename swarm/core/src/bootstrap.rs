@@ -5,13 +5,11 @@ use std::net::IpAddr;
 
 use skep_api::Error;
 use skep_api::cluster::{InitRequest, Spec};
-use skep_api::node::{Availability, NodeSpec, NodeState, Role as WireRole};
 use skep_api::go::{HOUR, SECOND};
+use skep_api::node::{Availability, NodeSpec, NodeState, Role as WireRole};
 
 use crate::id::Id;
-use crate::object::{
-    Cluster, JoinTokens, ManagerMember, Meta, Node, NodeStatus, Role, RootCa,
-};
+use crate::object::{Cluster, JoinTokens, ManagerMember, Meta, Node, NodeStatus, Role, RootCa};
 
 /// UDP port of the overlay's data path unless one is named.
 pub const DATA_PATH_PORT: u32 = 4789;
@@ -49,7 +47,9 @@ pub fn check(request: &InitRequest) -> Result<(), Error> {
     let size = match request.subnet_size {
         0 => SUBNET_SIZE,
         size if size > MAX_SUBNET_SIZE => {
-            return Err(Error::system(format!("subnet size is out of range: {size}")));
+            return Err(Error::system(format!(
+                "subnet size is out of range: {size}"
+            )));
         }
         size => size,
     };
@@ -71,7 +71,9 @@ pub fn check(request: &InitRequest) -> Result<(), Error> {
 /// dockerd's text, kind 500 as in the original's init and join.
 pub fn check_availability(availability: &Availability) -> Result<(), Error> {
     if availability.is_unknown() {
-        return Err(Error::system(format!("invalid Availability: \"{availability}\"")));
+        return Err(Error::system(format!(
+            "invalid Availability: \"{availability}\""
+        )));
     }
     Ok(())
 }
@@ -113,7 +115,10 @@ pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
         meta: Meta::default(),
         spec: node_spec(WireRole::Manager, &request.availability),
         description: None,
-        status: NodeStatus { state: NodeState::Unknown, ..NodeStatus::default() },
+        status: NodeStatus {
+            state: NodeState::Unknown,
+            ..NodeStatus::default()
+        },
         role: Role::Manager,
         manager: Some(made.member),
     };
@@ -126,7 +131,11 @@ pub fn node_spec(role: WireRole, availability: &Availability) -> NodeSpec {
         Availability::Unset => Availability::Active,
         given => given.clone(),
     };
-    NodeSpec { role, availability, ..NodeSpec::default() }
+    NodeSpec {
+        role,
+        availability,
+        ..NodeSpec::default()
+    }
 }
 
 /// Fills in what an init request leaves out. An update does not do this: there a zero is a zero.
@@ -134,7 +143,9 @@ pub fn node_spec(role: WireRole, availability: &Availability) -> NodeSpec {
 pub fn with_defaults(asked: &Spec) -> Spec {
     let mut spec = asked.clone();
     spec.name = "default".to_owned();
-    spec.orchestration.task_history_retention_limit.get_or_insert(5);
+    spec.orchestration
+        .task_history_retention_limit
+        .get_or_insert(5);
     let raft = &mut spec.raft;
     raft.keep_old_snapshots.get_or_insert(0);
     default_to(&mut raft.snapshot_interval, 10_000);
@@ -159,23 +170,35 @@ mod tests {
     fn refusal(change: impl Fn(&mut InitRequest)) -> String {
         let mut request = InitRequest::default();
         change(&mut request);
-        check(&request).err().map(|error| error.message).unwrap_or_default()
+        check(&request)
+            .err()
+            .map(|error| error.message)
+            .unwrap_or_default()
     }
 
     #[test]
     fn refusals_are_dockerds() {
         assert_eq!(refusal(|_| ()), "");
-        assert_eq!(refusal(|r| r.spec.name = "x".into()), "swarm spec must be named \"default\"");
+        assert_eq!(
+            refusal(|r| r.spec.name = "x".into()),
+            "swarm spec must be named \"default\""
+        );
         assert_eq!(
             refusal(|r| r.availability = Availability::from("x")),
             "invalid Availability: \"x\""
         );
-        assert_eq!(refusal(|r| r.subnet_size = 30), "subnet size is out of range: 30");
+        assert_eq!(
+            refusal(|r| r.subnet_size = 30),
+            "subnet size is out of range: 30"
+        );
         assert_eq!(
             refusal(|r| r.default_addr_pool = vec!["10.0.0.0/26".into()]),
             "invalid CIDR: \"10.0.0.0/26\". Subnet size is too small for pool: 24"
         );
-        assert_eq!(refusal(|r| r.default_addr_pool = vec!["10.0.0.0/16".into()]), "");
+        assert_eq!(
+            refusal(|r| r.default_addr_pool = vec!["10.0.0.0/16".into()]),
+            ""
+        );
         assert_eq!(
             refusal(|r| r.data_path_port = 80),
             "Datapath port number is not in valid range (1024-49151) : 80"

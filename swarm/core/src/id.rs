@@ -118,10 +118,18 @@ mod tests {
 
     #[test]
     fn ids_have_25_lower_case_base36_characters() {
-        for bytes in [[0u8; RANDOM_BYTES], [0xff; RANDOM_BYTES], [0x5a; RANDOM_BYTES]] {
+        for bytes in [
+            [0u8; RANDOM_BYTES],
+            [0xff; RANDOM_BYTES],
+            [0x5a; RANDOM_BYTES],
+        ] {
             let id = Id::from_random_bytes(bytes);
             assert_eq!(id.len(), LEN, "{id}");
-            assert!(id.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()), "{id}");
+            assert!(
+                id.bytes()
+                    .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()),
+                "{id}"
+            );
         }
     }
 

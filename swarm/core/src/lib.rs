@@ -1,6 +1,7 @@
 //! Everything skep decides. Never reads a clock, a random source or the outside world: time and
 //! ids are inputs, timers are data, and equal inputs give equal outputs on every replica.
 
+pub mod allocator;
 pub mod assignment;
 pub mod bootstrap;
 pub mod command;
@@ -15,6 +16,7 @@ pub mod names;
 pub mod object;
 pub mod orchestrator;
 pub mod reconcile;
+pub mod scheduler;
 pub mod store;
 pub mod task;
 pub mod template;

@@ -166,6 +166,9 @@ pub struct Task {
     pub node_id: Option<Id>,
     /// What is known of it.
     pub status: TaskStatus,
+    /// When it was first reported running. An update watches new tasks from then on.
+    #[serde(default)]
+    pub running_since: Option<Timestamp>,
     /// What it is meant to be; only ever moves forward.
     pub desired_state: TaskState,
     /// For pulling its image.
@@ -190,6 +193,13 @@ impl Task {
     /// The name of the task's container: `<service>.<slot>.<task id>`.
     pub fn name(&self) -> String {
         format!("{}.{}.{}", self.service_name, self.slot, self.id)
+    }
+
+    /// What the task reserves on its node: billionths of CPUs and bytes.
+    pub fn reserved(&self) -> (i64, i64) {
+        let resources = self.spec.resources.as_ref();
+        let reservations = resources.and_then(|resources| resources.reservations.as_ref());
+        reservations.map_or((0, 0), |reserved| (reserved.nano_cpus, reserved.memory_bytes))
     }
 
     /// How long ago the status was reported, in nanoseconds.

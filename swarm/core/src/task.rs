@@ -39,7 +39,9 @@ pub(crate) fn check_transition(
     }
     if after.status.state < before.status.state {
         let (from, to) = (before.status.state, after.status.state);
-        return refuse(format!("observed state may not go back from {from} to {to}"));
+        return refuse(format!(
+            "observed state may not go back from {from} to {to}"
+        ));
     }
     if !owns(author, before, after) {
         let (from, to) = (before.status.state, after.status.state);
@@ -55,9 +57,7 @@ fn owns(author: &Author, before: &Task, after: &Task) -> bool {
     let wanted = before.desired_state == after.desired_state;
     match author {
         Author::Orchestrator => placed && (from == to || to == TaskState::Rejected),
-        Author::Allocator => {
-            placed && wanted && from == TaskState::New && to <= TaskState::Pending
-        }
+        Author::Allocator => placed && wanted && from == TaskState::New && to <= TaskState::Pending,
         Author::Scheduler => {
             wanted
                 && from == TaskState::Pending
@@ -80,6 +80,9 @@ fn owns(author: &Author, before: &Task, after: &Task) -> bool {
 pub(crate) fn check_removal(author: &Author, task: &Task) -> Result<(), Reject> {
     match author {
         Author::Reaper => Ok(()),
-        other => Err(Reject::Transition(task.id.clone(), format!("{other:?} may not remove it"))),
+        other => Err(Reject::Transition(
+            task.id.clone(),
+            format!("{other:?} may not remove it"),
+        )),
     }
 }

@@ -52,5 +52,6 @@ pub fn task(id: &str, service: &str, slot: u64) -> Task {
         desired_state: TaskState::Running,
         registry_auth: None,
         start_gate: None,
+        running_since: None,
     }
 }

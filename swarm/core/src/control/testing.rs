@@ -125,6 +125,7 @@ pub(crate) fn task(id: &str, service: &Service, slot: u64, node: &str) -> Task {
         desired_state: TaskState::Running,
         registry_auth: None,
         start_gate: None,
+        running_since: None,
     }
 }
 

@@ -199,6 +199,9 @@ impl Dispatcher {
             let status = bounded(status);
             if task.status != status {
                 let mut task = Task::clone(task);
+                if status.state == TaskState::Running {
+                    task.running_since.get_or_insert(now);
+                }
                 task.status = status;
                 changes.push(Change::Update(Object::from(task)));
             }

@@ -2,6 +2,106 @@
 //! updates, and clears away what is left. Never chooses nodes and never talks to one.
 
 pub mod constraint;
+mod enforcer;
+mod reaper;
+mod replicated;
+mod restart;
+mod slots;
+mod update;
+
+pub use enforcer::Enforcer;
+pub use reaper::Reaper;
+pub use replicated::Replicated;
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+use std::sync::Arc;
+
+use skep_api::node::{Availability, NodeState};
+use skep_api::task::{Runtime, TaskSpec, TaskState, TaskStatus};
+
+use crate::Timestamp;
+use crate::id::IdSource;
+use crate::object::{Meta, Service, StartGate, Task};
+use crate::store::{Change, State};
+
+/// What swarmkit writes on a new task.
+const CREATED: &str = "created";
+
+/// How many tasks of a replicated service are wanted.
+fn replicas(service: &Service) -> u64 {
+    let replicated = service.spec.mode.replicated.as_ref();
+    replicated.and_then(|replicated| replicated.replicas).unwrap_or(1)
+}
+
+/// The spec that a task of this service gets: the template, which in a task never names a runtime.
+fn template(service: &Service) -> TaskSpec {
+    TaskSpec { runtime: Runtime::Unset, ..service.spec.task_template.clone() }
+}
+
+/// A new task in a slot. With a gate it is made ready at first and runs once the gate opens.
+fn create(
+    service: &Service,
+    slot: u64,
+    gate: Option<StartGate>,
+    now: Timestamp,
+    ids: &mut dyn IdSource,
+) -> Change {
+    let desired_state = if gate.is_some() { TaskState::Ready } else { TaskState::Running };
+    let status = TaskStatus {
+        timestamp: now,
+        state: TaskState::New,
+        message: CREATED.to_owned(),
+        ..TaskStatus::default()
+    };
+    let task = Task {
+        id: ids.next_id(),
+        meta: Meta::default(),
+        spec: template(service),
+        spec_version: service.spec_version,
+        service_id: service.id.clone(),
+        service_name: service.spec.name.as_str().into(),
+        service_labels: service.spec.labels.clone(),
+        slot,
+        node_id: None,
+        status,
+        running_since: None,
+        desired_state,
+        registry_auth: service.registry_auth.clone(),
+        start_gate: gate,
+    };
+    Change::Create(task.into())
+}
+
+/// A task moved to a later desired state; `None` if it is there already or beyond.
+fn want(task: &Arc<Task>, desired: TaskState) -> Option<Change> {
+    if task.desired_state >= desired {
+        return None;
+    }
+    let mut task = task.as_ref().clone();
+    task.desired_state = desired;
+    task.start_gate = None;
+    Some(Change::Update(task.into()))
+}
+
+/// Whether nothing of the task runs or ever will: it ended, or never got to a node.
+fn is_over(task: &Task) -> bool {
+    task.status.state.is_terminal()
+        || (task.status.state < TaskState::Assigned && task.desired_state > TaskState::Running)
+}
+
+/// Whether the node that a task has been given will not run it: gone, down or drained. A paused
+/// node keeps what it has.
+fn lost_its_node(view: &State, task: &Task) -> bool {
+    let Some(id) = &task.node_id else { return false };
+    view.nodes().get(id).is_none_or(|node| {
+        node.status.state == NodeState::Down || node.spec.availability == Availability::Drain
+    })
+}
+
+/// Whether the node of a task cannot say how the task ends, so that waiting for it is of no use.
+fn node_is_silent(view: &State, task: &Task) -> bool {
+    let Some(id) = &task.node_id else { return false };
+    view.nodes().get(id).is_none_or(|node| node.status.state == NodeState::Down)
+}

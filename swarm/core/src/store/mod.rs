@@ -80,7 +80,9 @@ impl State {
     }
 
     fn indexed<'a>(&'a self, ids: Option<&'a OrdSet<Id>>) -> impl Iterator<Item = &'a Arc<Task>> {
-        ids.into_iter().flatten().filter_map(|id| self.tasks().get(id))
+        ids.into_iter()
+            .flatten()
+            .filter_map(|id| self.tasks().get(id))
     }
 
     /// Applies a batch: all of its transactions or, if the store is not at the revision that the
@@ -146,7 +148,10 @@ impl State {
                     Kind::Service => drop(self.tables.services.remove(id)),
                     Kind::Task => drop(self.tables.tasks.remove(id)),
                 }
-                Ok(Event { before: Some(before), after: None })
+                Ok(Event {
+                    before: Some(before),
+                    after: None,
+                })
             }
         }
     }
@@ -170,19 +175,32 @@ impl State {
             Object::Service(service) => drop(self.tables.services.insert(service.clone())),
             Object::Task(task) => drop(self.tables.tasks.insert(task.clone())),
         }
-        Ok(Event { before, after: Some(object) })
+        Ok(Event {
+            before,
+            after: Some(object),
+        })
     }
 
     /// The object, if it exists in the version that the writer read.
     fn expect(&self, kind: Kind, id: &Id, version: u64) -> Result<Object, Reject> {
-        let object = self.object(kind, id).ok_or_else(|| Reject::NotFound(kind, id.clone()))?;
-        if object.meta().version == version { Ok(object) } else { Err(Reject::OutOfSequence) }
+        let object = self
+            .object(kind, id)
+            .ok_or_else(|| Reject::NotFound(kind, id.clone()))?;
+        if object.meta().version == version {
+            Ok(object)
+        } else {
+            Err(Reject::OutOfSequence)
+        }
     }
 
     /// The object of this kind and id.
     pub fn object(&self, kind: Kind, id: &str) -> Option<Object> {
         match kind {
-            Kind::Cluster => self.cluster().filter(|c| &*c.id == id).cloned().map(Object::Cluster),
+            Kind::Cluster => self
+                .cluster()
+                .filter(|c| &*c.id == id)
+                .cloned()
+                .map(Object::Cluster),
             Kind::Node => self.nodes().get(id).cloned().map(Object::Node),
             Kind::Service => self.services().get(id).cloned().map(Object::Service),
             Kind::Task => self.tasks().get(id).cloned().map(Object::Task),
@@ -202,7 +220,10 @@ impl State {
                 let of_service = self.tasks_of_service.entry(task.service_id.clone());
                 of_service.or_default().insert(task.id.clone());
                 if let Some(node) = &task.node_id {
-                    self.tasks_of_node.entry(node.clone()).or_default().insert(task.id.clone());
+                    self.tasks_of_node
+                        .entry(node.clone())
+                        .or_default()
+                        .insert(task.id.clone());
                 }
             }
             Object::Cluster(_) | Object::Node(_) => {}
@@ -227,7 +248,9 @@ impl State {
 }
 
 fn forget(index: &mut OrdMap<Id, OrdSet<Id>>, key: &Id, task: &Id) {
-    let Some(ids) = index.get_mut(key) else { return };
+    let Some(ids) = index.get_mut(key) else {
+        return;
+    };
     ids.remove(task);
     if ids.is_empty() {
         index.remove(key);
@@ -246,9 +269,14 @@ impl From<State> for Tables {
 
 impl From<Tables> for State {
     fn from(tables: Tables) -> Self {
-        let mut state = State { tables: tables.clone(), ..State::default() };
+        let mut state = State {
+            tables: tables.clone(),
+            ..State::default()
+        };
         for service in tables.services.iter() {
-            state.service_by_name.insert(folded(&service.spec.name), service.id.clone());
+            state
+                .service_by_name
+                .insert(folded(&service.spec.name), service.id.clone());
         }
         for task in tables.tasks.iter() {
             // Indexing a task never fails: only names of services can clash.

@@ -4,15 +4,18 @@ use skep_api::service::ServiceSpec;
 use skep_api::task::{TaskSpec, TaskState, TaskStatus};
 
 use super::*;
+use crate::Timestamp;
 use crate::id::{CountingIds, IdSource};
 use crate::object::Meta;
-use crate::Timestamp;
 
 fn service(id: &str, name: &str) -> Service {
     Service {
         id: id.into(),
         meta: Meta::default(),
-        spec: ServiceSpec { name: name.into(), ..ServiceSpec::default() },
+        spec: ServiceSpec {
+            name: name.into(),
+            ..ServiceSpec::default()
+        },
         spec_version: 0,
         previous_spec: None,
         previous_spec_version: None,
@@ -33,15 +36,23 @@ fn a_task(id: &str) -> Task {
         service_labels: Default::default(),
         slot: 1,
         node_id: None,
-        status: TaskStatus { state: TaskState::New, ..TaskStatus::default() },
+        status: TaskStatus {
+            state: TaskState::New,
+            ..TaskStatus::default()
+        },
         desired_state: TaskState::Running,
         registry_auth: None,
         start_gate: None,
+        running_since: None,
     }
 }
 
 fn tx(author: Author, changes: Vec<Change>) -> Tx {
-    Tx { author, at: Timestamp::from_nanos(7), changes }
+    Tx {
+        author,
+        at: Timestamp::from_nanos(7),
+        changes,
+    }
 }
 
 fn create(object: impl Into<Object>) -> Change {
@@ -55,10 +66,14 @@ fn update(object: impl Into<Object>) -> Change {
 #[test]
 fn versions_are_revisions_and_stale_writes_are_refused() {
     let mut state = State::default();
-    state.apply(&tx(Author::Control, vec![create(service("a", "web"))])).unwrap();
+    state
+        .apply(&tx(Author::Control, vec![create(service("a", "web"))]))
+        .unwrap();
     let first = state.services().get("a").unwrap().as_ref().clone();
     assert_eq!((first.meta.version, first.meta.created_at.nanos()), (1, 7));
-    state.apply(&tx(Author::Control, vec![update(first.clone())])).unwrap();
+    state
+        .apply(&tx(Author::Control, vec![update(first.clone())]))
+        .unwrap();
     assert_eq!(state.services().get("a").unwrap().meta.version, 2);
     let stale = state.apply(&tx(Author::Control, vec![update(first)]));
     assert_eq!(stale.unwrap_err().to_string(), "update out of sequence");
@@ -68,7 +83,9 @@ fn versions_are_revisions_and_stale_writes_are_refused() {
 #[test]
 fn a_refused_transaction_leaves_nothing_behind() {
     let mut state = State::default();
-    state.apply(&tx(Author::Control, vec![create(service("a", "web"))])).unwrap();
+    state
+        .apply(&tx(Author::Control, vec![create(service("a", "web"))]))
+        .unwrap();
     let before = state.clone();
     let clash = vec![create(service("b", "db")), create(service("c", "WEB"))];
     let refused = state.apply(&tx(Author::Control, clash)).unwrap_err();
@@ -89,16 +106,23 @@ fn a_batch_applies_once_and_only_on_its_base() {
     };
     assert_eq!(state.apply_batch(&batch).unwrap().len(), 2);
     assert_eq!(state.revision(), 2);
-    assert_eq!(state.apply_batch(&batch).unwrap_err(), Reject::OutOfSequence);
+    assert_eq!(
+        state.apply_batch(&batch).unwrap_err(),
+        Reject::OutOfSequence
+    );
 }
 
 #[test]
 fn names_are_free_again_once_their_service_is_gone() {
     let mut state = State::default();
-    state.apply(&tx(Author::Control, vec![create(service("a", "web"))])).unwrap();
+    state
+        .apply(&tx(Author::Control, vec![create(service("a", "web"))]))
+        .unwrap();
     let gone = Change::Remove(Kind::Service, "a".into(), 1);
     state.apply(&tx(Author::Control, vec![gone])).unwrap();
-    state.apply(&tx(Author::Control, vec![create(service("b", "web"))])).unwrap();
+    state
+        .apply(&tx(Author::Control, vec![create(service("b", "web"))]))
+        .unwrap();
     assert_eq!(&*state.service_named("Web").unwrap().id, "b");
 }
 
@@ -107,7 +131,9 @@ fn authors_may_only_make_their_own_transitions() {
     let mut state = State::default();
     let refused = state.apply(&tx(Author::Control, vec![create(a_task("t"))]));
     assert!(matches!(refused, Err(Reject::Transition(..))));
-    state.apply(&tx(Author::Orchestrator, vec![create(a_task("t"))])).unwrap();
+    state
+        .apply(&tx(Author::Orchestrator, vec![create(a_task("t"))]))
+        .unwrap();
 
     let step = |state: &mut State, author, change: &dyn Fn(&mut Task)| {
         let mut task = state.tasks().get("t").unwrap().as_ref().clone();
@@ -119,24 +145,47 @@ fn authors_may_only_make_their_own_transitions() {
     assert!(step(&mut state, node(), &to(TaskState::Running)).is_err());
     assert!(step(&mut state, Author::Scheduler, &to(TaskState::Assigned)).is_err());
     step(&mut state, Author::Allocator, &to(TaskState::Pending)).unwrap();
-    assert!(step(&mut state, Author::Scheduler, &to(TaskState::Assigned)).is_err(), "no node");
+    assert!(
+        step(&mut state, Author::Scheduler, &to(TaskState::Assigned)).is_err(),
+        "no node"
+    );
     let assign = |task: &mut Task| {
         task.status.state = TaskState::Assigned;
         task.node_id = Some("n".into());
     };
     step(&mut state, Author::Scheduler, &assign).unwrap();
     assert_eq!(state.tasks_of_node("n").count(), 1);
-    assert!(step(&mut state, Author::Agent("m".into()), &to(TaskState::Running)).is_err());
+    assert!(
+        step(
+            &mut state,
+            Author::Agent("m".into()),
+            &to(TaskState::Running)
+        )
+        .is_err()
+    );
     step(&mut state, node(), &to(TaskState::Running)).unwrap();
-    assert!(step(&mut state, node(), &to(TaskState::Starting)).is_err(), "never back");
+    assert!(
+        step(&mut state, node(), &to(TaskState::Starting)).is_err(),
+        "never back"
+    );
     let stop = |task: &mut Task| task.desired_state = TaskState::Shutdown;
     assert!(step(&mut state, node(), &stop).is_err());
     step(&mut state, Author::Orchestrator, &stop).unwrap();
     let version = state.tasks().get("t").unwrap().meta.version;
     let remove = vec![Change::Remove(Kind::Task, "t".into(), version)];
-    assert!(state.apply(&tx(Author::Orchestrator, remove.clone())).is_err());
+    assert!(
+        state
+            .apply(&tx(Author::Orchestrator, remove.clone()))
+            .is_err()
+    );
     state.apply(&tx(Author::Reaper, remove)).unwrap();
-    assert_eq!((state.tasks_of_node("n").count(), state.tasks_of_service("s").count()), (0, 0));
+    assert_eq!(
+        (
+            state.tasks_of_node("n").count(),
+            state.tasks_of_service("s").count()
+        ),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -146,7 +195,9 @@ fn a_snapshot_restores_tables_and_indexes() {
     let mut changes = vec![create(service("s", "web"))];
     changes.push(create(service(&ids.next_id(), "db")));
     state.apply(&tx(Author::Control, changes)).unwrap();
-    state.apply(&tx(Author::Orchestrator, vec![create(a_task("t"))])).unwrap();
+    state
+        .apply(&tx(Author::Orchestrator, vec![create(a_task("t"))]))
+        .unwrap();
     let bytes = rmp_serde::to_vec_named(&state).unwrap();
     let restored: State = rmp_serde::from_slice(&bytes).unwrap();
     assert!(restored == state);

@@ -5,9 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Timestamp;
 use crate::id::Id;
 use crate::object::{Kind, Object};
-use crate::Timestamp;
 
 /// Who writes. Each author owns certain task transitions, see `task.rs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -75,6 +75,7 @@ fn task(spec: &ServiceSpec) -> Task {
         desired_state: TaskState::Running,
         registry_auth: None,
         start_gate: None,
+        running_since: None,
     }
 }
 

@@ -1,0 +1,98 @@
+//! Rejects tasks on nodes that no longer suit them: a label was taken away, a constraint was added,
+//! the node lost resources. The orchestrator then replaces them. Leaves drained and paused nodes
+//! to others.
+//!
+//! Source of the behaviour: swarmkit `manager/orchestrator/constraintenforcer`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use skep_api::node::Availability;
+use skep_api::task::TaskState;
+
+use super::constraint::Constraint;
+use crate::Timestamp;
+use crate::id::{Id, IdSource};
+use crate::object::{Node, Object, Task};
+use crate::reconcile::{Plan, Reconciler};
+use crate::store::{Change, Event, State};
+use crate::task::is_live;
+
+/// swarmkit's words for a task that its node no longer suits.
+const REJECTED: &str = "task rejected by constraint enforcer";
+const UNSUITABLE: &str = "assigned node no longer meets constraints";
+
+/// Rejects tasks whose node no longer suits them.
+#[derive(Debug, Default)]
+pub struct Enforcer {
+    dirty: BTreeSet<Id>,
+}
+
+impl Reconciler for Enforcer {
+    fn mark_all(&mut self, view: &State) {
+        self.dirty = view.nodes().iter().map(|node| node.id.clone()).collect();
+    }
+
+    fn observe(&mut self, event: &Event, view: &State) {
+        match &event.after {
+            Some(Object::Node(node)) => {
+                self.dirty.insert(node.id.clone());
+            }
+            Some(Object::Service(service)) => {
+                let tasks = view.tasks_of_service(&service.id);
+                self.dirty.extend(tasks.filter_map(|task| task.node_id.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    fn plan(&mut self, view: &State, now: Timestamp, _ids: &mut dyn IdSource) -> Plan {
+        let mut plan = Plan::default();
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(node) = view.nodes().get(&id) else { continue };
+            if node.spec.availability != Availability::Active {
+                continue;
+            }
+            let unsuitable = unsuitable(view, node);
+            plan.changes.extend(unsuitable.iter().map(|task| reject(task, now)));
+        }
+        plan
+    }
+}
+
+/// Tasks that do not meet their service's constraints on this node, or do not fit it.
+fn unsuitable(view: &State, node: &Arc<Node>) -> Vec<Arc<Task>> {
+    let resources = node.description.as_ref().map(|description| &description.resources);
+    let (mut cpus, mut memory) =
+        resources.map_or((0, 0), |resources| (resources.nano_cpus, resources.memory_bytes));
+    let mut found = Vec::new();
+    for task in view.tasks_of_node(&node.id).filter(|task| is_live(task)) {
+        let (own_cpus, own_memory) = task.reserved();
+        let fits = (own_cpus == 0 || own_cpus <= cpus) && (own_memory == 0 || own_memory <= memory);
+        if fits && meets_constraints(view, node, task) {
+            cpus -= own_cpus;
+            memory -= own_memory;
+        } else {
+            found.push(task.clone());
+        }
+    }
+    found
+}
+
+/// The constraints are those that the service has now; a task of a service that is gone has its
+/// own.
+fn meets_constraints(view: &State, node: &Node, task: &Task) -> bool {
+    let service = view.services().get(&task.service_id);
+    let template = service.map_or(&task.spec, |service| &service.spec.task_template);
+    let constraints = template.placement.as_ref().map_or(&[][..], |p| &p.constraints);
+    Constraint::parse_all(constraints).iter().all(|constraint| constraint.matches(node))
+}
+
+fn reject(task: &Arc<Task>, now: Timestamp) -> Change {
+    let mut task = task.as_ref().clone();
+    task.status.state = TaskState::Rejected;
+    task.status.message = REJECTED.to_owned();
+    task.status.err = UNSUITABLE.to_owned();
+    task.status.timestamp = now;
+    Change::Update(task.into())
+}

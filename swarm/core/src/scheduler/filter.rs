@@ -1,0 +1,155 @@
+//! Which nodes a task may run on, and the fixed explanations where none is left. The texts and
+//! their order are swarmkit's (`manager/scheduler/filter.go`); clients show them.
+
+use skep_api::node::{Availability, NodeState};
+use skep_api::task::Platform;
+
+use super::nodes::{Load, Nodes};
+use crate::object::Task;
+use crate::orchestrator::constraint::Constraint;
+
+/// A reason why a node does not do, in the order in which they are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reason {
+    NotReady,
+    Resources,
+    Plugin,
+    Constraints,
+    Platform,
+    MaxReplicas,
+}
+
+impl Reason {
+    const ALL: [Reason; 6] = [
+        Reason::NotReady,
+        Reason::Resources,
+        Reason::Plugin,
+        Reason::Constraints,
+        Reason::Platform,
+        Reason::MaxReplicas,
+    ];
+
+    fn explain(self, nodes: usize) -> String {
+        let on = |text: &str| match nodes {
+            1 => format!("{text} on 1 node"),
+            count => format!("{text} on {count} nodes"),
+        };
+        match self {
+            Reason::NotReady if nodes == 1 => "1 node not available for new tasks".to_owned(),
+            Reason::NotReady => format!("{nodes} nodes not available for new tasks"),
+            Reason::Resources => on("insufficient resources"),
+            Reason::Plugin => on("missing plugin"),
+            Reason::Constraints => on("scheduling constraints not satisfied"),
+            Reason::Platform => on("unsupported platform"),
+            Reason::MaxReplicas => "max replicas per node limit exceed".to_owned(),
+        }
+    }
+}
+
+/// What a group of tasks asks of its nodes.
+pub(super) struct Filters<'a> {
+    task: &'a Task,
+    reserved: (i64, i64),
+    constraints: Vec<Constraint>,
+    platforms: &'a [Platform],
+    max_replicas: u64,
+    /// Kind and name of the plugins that a node must have.
+    plugins: Vec<(&'static str, &'a str)>,
+}
+
+impl<'a> Filters<'a> {
+    /// What this task, and so every one like it, asks.
+    pub fn of(task: &'a Task) -> Self {
+        let placement = task.spec.placement.as_ref();
+        Self {
+            task,
+            reserved: task.reserved(),
+            constraints: Constraint::parse_all(placement.map_or(&[], |p| &p.constraints)),
+            platforms: placement.map_or(&[], |p| &p.platforms),
+            max_replicas: placement.map_or(0, |p| p.max_replicas),
+            plugins: plugins(task),
+        }
+    }
+
+    /// The first reason why the node does not do; `None` if it does.
+    pub fn refuse(&self, load: &Load) -> Option<Reason> {
+        Reason::ALL.into_iter().find(|reason| !self.passes(*reason, load))
+    }
+
+    fn passes(&self, reason: Reason, load: &Load) -> bool {
+        let node = &load.node;
+        match reason {
+            Reason::NotReady => {
+                node.status.state == NodeState::Ready
+                    && node.spec.availability == Availability::Active
+            }
+            Reason::Resources => {
+                let (cpus, memory) = self.reserved;
+                (cpus == 0 || cpus <= load.nano_cpus) && (memory == 0 || memory <= load.memory)
+            }
+            Reason::Plugin => self.plugins.iter().all(|(kind, name)| {
+                let engine = node.description.as_ref().map(|description| &description.engine);
+                let of_kind = engine.map_or(&[][..], |engine| &engine.plugins);
+                let mut of_kind = of_kind.iter().filter(|plugin| plugin.kind == *kind).peekable();
+                // An engine that reports none of a kind does not report that kind at all.
+                of_kind.peek().is_none() || of_kind.any(|plugin| plugin.name == *name)
+            }),
+            Reason::Constraints => self.constraints.iter().all(|wish| wish.matches(node)),
+            Reason::Platform => self.platforms.is_empty() || {
+                let own = node.description.as_ref().map(|description| &description.platform);
+                own.is_some_and(|own| self.platforms.iter().any(|wanted| suits(wanted, own)))
+            },
+            Reason::MaxReplicas => {
+                let here = load.of_service(&self.task.service_id) as u64;
+                self.max_replicas == 0 || here < self.max_replicas
+            }
+        }
+    }
+
+    /// Why no node does, in swarmkit's words: most frequent reason first.
+    pub fn explain(&self, nodes: &Nodes) -> String {
+        let refused: Vec<Reason> =
+            nodes.0.values().filter_map(|load| self.refuse(load)).collect();
+        let count = |reason| refused.iter().filter(|found| **found == reason).count();
+        let mut counts: Vec<(usize, Reason)> =
+            Reason::ALL.into_iter().map(|reason| (count(reason), reason)).collect();
+        counts.retain(|(count, _)| *count > 0);
+        // A stable sort keeps the order of the filters among equals.
+        counts.sort_by(|(a, _), (b, _)| b.cmp(a));
+        let texts: Vec<String> =
+            counts.into_iter().map(|(count, reason)| reason.explain(count)).collect();
+        match texts.as_slice() {
+            [] => "no suitable node".to_owned(),
+            texts => format!("no suitable node ({})", texts.join("; ")),
+        }
+    }
+}
+
+/// Plugins that a task's volumes and its log need; the built-in local volume driver is everywhere.
+fn plugins(task: &Task) -> Vec<(&'static str, &str)> {
+    let container = task.spec.container_spec.as_ref();
+    let mounts = container.map_or(&[][..], |container| &container.mounts);
+    let volumes = mounts.iter().filter_map(|mount| {
+        let driver = mount.volume_options.as_ref()?.driver_config.as_ref()?;
+        Some(driver.name.as_str()).filter(|name| !name.is_empty() && *name != "local")
+    });
+    let log = task.spec.log_driver.as_ref().map(|driver| driver.name.as_str());
+    let log = log.filter(|name| !name.is_empty() && *name != "none");
+    volumes.map(|name| ("Volume", name)).chain(log.map(|name| ("Log", name))).collect()
+}
+
+/// Whether a node's platform is one that is wanted; what is not named matches everything.
+fn suits(wanted: &Platform, own: &Platform) -> bool {
+    let same = |wanted: &str, own: &str| wanted.is_empty() || wanted == own;
+    same(architecture(&wanted.architecture), architecture(&own.architecture))
+        && same(&wanted.os.to_lowercase(), &own.os.to_lowercase())
+}
+
+/// One name for architectures that have several.
+fn architecture(name: &str) -> &str {
+    match name {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
