@@ -110,8 +110,10 @@ impl Raft {
         let (publisher, published) = watch::channel(Published::default());
         let (steps, _) = broadcast::channel(STEPS);
         let machine = Machine::new(publisher, steps.clone(), files.snapshots);
+        let (view, leadership) = watch::channel(Leadership::default());
         let factory = Factory {
             transport: transport.clone(),
+            view: leadership.clone(),
         };
         let log = files.log;
         let started = Core::new(
@@ -124,7 +126,6 @@ impl Raft {
         .await;
         let core = started.map_err(|error| StartError::Disk(error.to_string()))?;
         let server = Arc::new(Server::new(core.clone(), config.raft_id));
-        let (view, leadership) = watch::channel(Leadership::default());
         let watcher = Watcher {
             config: config.clone(),
             metrics: core.metrics(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::{Instant as _, WatchReceiver};
+use openraft::errors::Fatal;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -45,8 +46,9 @@ impl Watcher {
                     *old = view;
                     changed
                 });
-                if let Err(error) = &metrics.running_state {
-                    tracing::error!(%error, "raft has stopped");
+                match &metrics.running_state {
+                    Ok(()) | Err(Fatal::Stopped) => {}
+                    Err(error) => tracing::error!(%error, "raft has stopped"),
                 }
                 metrics.running_state.is_ok()
             };

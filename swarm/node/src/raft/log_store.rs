@@ -262,7 +262,9 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         self.memory().committed = committed;
-        self.writer().send(Job::Committed(encode(&committed)?));
+        if let Some(committed) = committed {
+            self.writer().send(Job::Committed(encode(&committed)?));
+        }
         Ok(())
     }
 

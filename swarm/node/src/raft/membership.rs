@@ -36,7 +36,8 @@ impl From<&Member> for Peer {
 
 impl Raft {
     /// Adds a member without a vote and waits until it has caught up
-    /// (`Config::catch_up_timeout`). Harmless if it is a member already. Only on the leader.
+    /// (`Config::catch_up_timeout`). For one that is a member already, only its address is set, if
+    /// that is another. Only on the leader.
     ///
     /// # Errors
     /// [`MemberError::Timeout`]: it is a member now, but has not caught up.
@@ -47,9 +48,21 @@ impl Raft {
             .borrow()
             .member(member.raft_id)
             .cloned();
-        if known.is_none_or(|known| known.member != member) {
-            let nodes = BTreeMap::from([(member.raft_id, Peer::from(&member))]);
-            self.change(Change::AddNodes(nodes), true).await?;
+        let nodes = BTreeMap::from([(member.raft_id, Peer::from(&member))]);
+        match known.map(|known| known.member) {
+            Some(known) if known == member => {}
+            // Safe although it may vote: its certificate must prove the same node at the address.
+            Some(known) if known.node_id == member.node_id => {
+                self.change(Change::SetNodes(nodes), true).await?;
+            }
+            Some(known) => {
+                let text = format!(
+                    "raft id {} belongs to node {}",
+                    known.raft_id, known.node_id
+                );
+                return Err(MemberError::Invalid(text));
+            }
+            None => self.change(Change::AddNodes(nodes), true).await?,
         }
         let limit = self.inner.config.catch_up_timeout;
         match timeout(limit, self.caught_up(member.raft_id)).await {

@@ -15,12 +15,13 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::SnapshotOf;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::blob::Blob;
 use super::config::{Peer, Types};
 use super::log_store::Vote;
 use super::snapshot::{Head, Image};
-use super::types::Member;
+use super::types::{Leadership, Member};
 
 /// Carries raft's messages to other members.
 pub trait Transport: Send + Sync + 'static {
@@ -116,6 +117,8 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(3);
 /// Makes connections to members for openraft.
 pub(super) struct Factory {
     pub transport: Arc<dyn Transport>,
+    /// Has the members' present addresses.
+    pub view: watch::Receiver<Leadership>,
 }
 
 impl RaftNetworkFactory<Types> for Factory {
@@ -125,6 +128,7 @@ impl RaftNetworkFactory<Types> for Factory {
         Connection {
             to: node.member(target),
             transport: self.transport.clone(),
+            view: self.view.clone(),
         }
     }
 }
@@ -133,15 +137,23 @@ impl RaftNetworkFactory<Types> for Factory {
 pub(super) struct Connection {
     to: Member,
     transport: Arc<dyn Transport>,
+    view: watch::Receiver<Leadership>,
 }
 
 impl Connection {
     async fn call(&self, message: Message, timeout: Duration) -> Result<Answer, TransportError> {
+        // openraft keeps a connection when a member moves to another address.
+        let known = self
+            .view
+            .borrow()
+            .member(self.to.raft_id)
+            .map(|known| known.member.clone());
+        let to = known.unwrap_or_else(|| self.to.clone());
         let request = Request {
-            to: self.to.raft_id,
+            to: to.raft_id,
             message,
         };
-        let call = self.transport.call(&self.to, request, timeout);
+        let call = self.transport.call(&to, request, timeout);
         match tokio::time::timeout(timeout, call).await {
             Ok(answer) => Ok(answer?.0),
             Err(_) => Err(TransportError::Broken(format!(

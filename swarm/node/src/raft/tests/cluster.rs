@@ -23,6 +23,7 @@ struct Wires {
     members: BTreeMap<u64, Raft>,
     cut: BTreeSet<u64>,
     stall: Arc<AtomicBool>,
+    called: BTreeMap<u64, String>,
 }
 
 /// Writes take a second while `stall` is set: every commit seals something.
@@ -48,6 +49,11 @@ impl Net {
     /// Takes a member off the net.
     pub fn cut(&self, id: u64) {
         self.0.lock().unwrap().cut.insert(id);
+    }
+
+    /// The address at which a member was called last.
+    pub fn last_called(&self, id: u64) -> Option<String> {
+        self.0.lock().unwrap().called.get(&id).cloned()
     }
 
     /// Makes every disk slow, or fast again.
@@ -88,7 +94,13 @@ impl Transport for Wire {
         request: Request,
         _timeout: Duration,
     ) -> BoxFuture<'static, Result<Response, TransportError>> {
-        let (net, from, to) = (self.net.clone(), self.from, to.raft_id);
+        let (net, from) = (self.net.clone(), self.from);
+        net.0
+            .lock()
+            .unwrap()
+            .called
+            .insert(to.raft_id, to.addr.clone());
+        let to = to.raft_id;
         async move {
             let gone = || TransportError::Unreachable(format!("no wire to {to}"));
             let raft = net.connects(from, to).ok_or_else(gone)?;

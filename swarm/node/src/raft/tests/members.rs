@@ -1,6 +1,6 @@
 //! Changes of membership and of leadership.
 
-use super::cluster::{Cluster, member, view, write};
+use super::cluster::{Cluster, member, until, view, write};
 use crate::raft::{Leadership, MemberError};
 
 fn voters(view: &Leadership) -> Vec<u64> {
@@ -86,4 +86,33 @@ async fn the_only_voter_has_nobody_to_hand_over_to() {
     leader.step_down().await.unwrap();
     assert!(leader.leadership().borrow().i_lead);
     write(&leader).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_may_move_but_not_become_another() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await;
+    let id = cluster.follower_id().await;
+    let moved = crate::raft::Member {
+        addr: "10.9.9.9:2377".into(),
+        ..member(id)
+    };
+    leader.add_learner(moved.clone()).await.unwrap();
+    let arrived = |it: &Leadership| it.members.iter().any(|it| it.member == moved && it.voter);
+    for raft in cluster.members.values() {
+        view(raft, "new address", arrived).await;
+    }
+    // openraft keeps its connections when only an address changes; ours must follow.
+    let used = || (cluster.net.last_called(id).as_deref() == Some("10.9.9.9:2377")).then_some(());
+    until("call to the new address", used).await;
+    write(&leader).await.unwrap();
+    let other = crate::raft::Member {
+        node_id: "other".into(),
+        ..moved.clone()
+    };
+    let refused = leader.add_learner(other).await;
+    assert!(
+        matches!(refused, Err(MemberError::Invalid(_))),
+        "{refused:?}"
+    );
 }
