@@ -5,7 +5,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing
+    clippy::indexing_slicing,
+    clippy::print_stdout
 )]
 
 use std::time::Duration;
@@ -204,14 +205,13 @@ async fn images(engine: &DockerEngine, host: &Host) {
         let cli = host
             .docker_cmd()
             .unwrap()
-            .args(&["pull", image])
+            .args(["pull", image])
             .run()
             .unwrap();
         let error = refused(engine, pull(image)).await;
         let (OpError::NotFound(text) | OpError::Failed(text)) = error else {
             panic!("{image}: {error:?}");
         };
-        println!("{image}: {text}");
         if image != "UPPER:case" {
             assert_eq!(
                 cli.stderr.trim(),
@@ -355,7 +355,6 @@ async fn an_engine_that_comes_and_goes(engine: &DockerEngine, host: &Host) {
     noticed.await.unwrap();
     let error = refused(engine, EngineOp::List { node: NODE.into() }).await;
     assert!(matches!(error, OpError::Unavailable(_)), "{error:?}");
-    println!("{error:?}");
     assert!(engine.describe().await.is_err());
     assert_eq!(engine.subnets().await, []);
 
