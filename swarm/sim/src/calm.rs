@@ -1,0 +1,119 @@
+//! After the storm: everything comes up again and nothing goes wrong any more. The client takes
+//! back what would keep services from healing, and then the cluster has to come to rest.
+
+use skep_api::node::Availability;
+use skep_core::command::Command;
+use skep_core::{Nanos, SECOND, State};
+
+use crate::event::Event;
+use crate::invariants::{Verdict, history, named, planners, settled};
+use crate::specs;
+use crate::workload::{force, set_availability};
+use crate::world::World;
+
+/// How often the client looks.
+const LOOK: Nanos = SECOND;
+/// So many good looks in a row and the cluster is at rest.
+const ENOUGH: u32 = 15;
+
+/// What the client has done since the storm.
+#[derive(Default)]
+pub struct Calm {
+    looks: u32,
+    good: u32,
+    /// Services that were given a fresh start.
+    forced: std::collections::BTreeSet<String>,
+    /// The node that stays drained.
+    drained: Option<usize>,
+}
+
+impl World {
+    /// From now on nothing goes wrong.
+    pub fn begin_calm(&mut self) {
+        self.note(format_args!("calm"));
+        self.calm = true;
+        self.net.calm = true;
+        self.net.heal_all();
+        for host in 0..self.hosts.len() {
+            let (life, boot) = (self.hosts[host].life, self.hosts[host].engine.boot);
+            self.clock.after(LOOK, Event::Daemon { host, life });
+            self.clock.after(LOOK, Event::Engine { host, boot });
+        }
+        // Host 0 is the only one that suits every constraint.
+        let drained = self.dice.place(self.hosts.len());
+        self.rest.drained = (drained > 0 && self.dice.chance(50)).then_some(drained);
+        self.clock.after(10 * LOOK, Event::Settle);
+    }
+
+    /// The client looks, and sets right what does not heal by itself.
+    pub fn settle(&mut self) {
+        self.rest.looks += 1;
+        self.clock.after(LOOK, Event::Settle);
+        if self.waiting() {
+            return;
+        }
+        let verdict = match self.leader_view() {
+            None => Err("there is no leader".to_owned()),
+            Some((leader, view)) => match self.repair(&view) {
+                Some(command) => {
+                    self.ask(leader, command);
+                    Err("the client is not done".to_owned())
+                }
+                None => self.at_rest(leader, &view),
+            },
+        };
+        match verdict {
+            Ok(()) => self.rest.good += 1,
+            Err(_) => self.rest.good = 0,
+        }
+        if self.rest.good >= ENOUGH {
+            self.finish_run();
+        } else if i64::from(self.rest.looks) * LOOK > self.settings.patience {
+            self.hold(verdict.map_err(named("settled")));
+        }
+    }
+
+    fn repair(&mut self, view: &State) -> Option<Command> {
+        for (number, host) in self.hosts.iter().enumerate() {
+            let node = view.nodes().get(&host.node)?;
+            let wanted = match self.rest.drained {
+                Some(drained) if drained == number => Availability::Drain,
+                _ => Availability::Active,
+            };
+            if node.spec.availability != wanted {
+                return Some(set_availability(node, wanted));
+            }
+        }
+        let dead = |service: &&std::sync::Arc<skep_core::object::Service>| {
+            !specs::heals(&service.spec) && !self.rest.forced.contains(service.id.as_str())
+        };
+        let service = view.services().iter().find(dead)?;
+        self.rest.forced.insert(service.id.to_string());
+        Some(force(service))
+    }
+
+    fn at_rest(&self, leader: usize, view: &State) -> Verdict {
+        let engines = self.hosts.iter().map(|host| (&host.node, &host.engine));
+        settled::check(view, engines)?;
+        history::check(view)?;
+        let applied = self.managers[leader].replica.applied;
+        let behind = self
+            .managers
+            .iter()
+            .position(|m| m.replica.applied != applied);
+        match behind {
+            Some(manager) => Err(format!("manager {manager} lags behind")),
+            None => Ok(()),
+        }
+    }
+
+    fn finish_run(&mut self) {
+        for manager in 0..self.managers.len() {
+            self.same_state(manager, true);
+        }
+        let state = self.checks.log.newest().clone();
+        let verdict = planners::quiescent(&state, self.clock.now());
+        self.hold(verdict.map_err(named("planners")));
+        self.finished = true;
+    }
+}

@@ -1,0 +1,353 @@
+//! A host: its daemon with the worker, its disk, its engine. Carries out what the worker asks and
+//! tells it what happened. Never decides anything about a task.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_api::node::NodeDescription;
+use skep_api::task::TaskState;
+use skep_core::assignment::ToDispatcher;
+use skep_core::worker::{EngineOp, Input, OpError, OpOutput, Output, Record, Report, Worker};
+use skep_core::{Id, Timestamp};
+
+use crate::engine::{Effect, Engine};
+use crate::event::Event;
+use crate::invariants::{named, truth};
+use crate::settings::Mutation;
+use crate::world::World;
+
+/// One host.
+pub struct Host {
+    /// Its node.
+    pub node: Id,
+    /// What it says of itself.
+    pub description: NodeDescription,
+    /// What its worker has persisted.
+    pub records: BTreeMap<Id, Record>,
+    /// Its engine.
+    pub engine: Engine,
+    /// Counts its daemons.
+    pub life: u64,
+    /// Its daemon, while one runs.
+    pub daemon: Option<Daemon>,
+}
+
+/// What is lost when skepd stops.
+pub struct Daemon {
+    worker: Worker,
+    wake_at: Option<Timestamp>,
+    cancelled: BTreeSet<u64>,
+    /// The agent's connection.
+    pub conn: Option<u64>,
+    /// The manager to try next.
+    pub target: Option<usize>,
+}
+
+impl World {
+    /// The host's daemon, if it is this one.
+    pub fn daemon(&mut self, host: usize, life: u64) -> Option<&mut Daemon> {
+        let host = &mut self.hosts[host];
+        if host.life == life {
+            host.daemon.as_mut()
+        } else {
+            None
+        }
+    }
+
+    /// A daemon starts.
+    pub fn start_daemon(&mut self, number: usize, life: u64) {
+        let host = &mut self.hosts[number];
+        if host.daemon.is_some() || host.life != life {
+            return;
+        }
+        if self.settings.mutation == Some(Mutation::ForgetRecords) {
+            host.records.clear();
+            host.engine.sloppy = true;
+        }
+        let records = host.records.values().cloned().collect();
+        host.daemon = Some(Daemon {
+            worker: Worker::new(host.node.clone(), records),
+            wake_at: None,
+            cancelled: BTreeSet::new(),
+            conn: None,
+            target: None,
+        });
+        let engine_up = host.engine.up;
+        self.note(format_args!("host {number}: daemon starts"));
+        if number < self.managers.len() {
+            self.restart_manager(number);
+        }
+        if engine_up {
+            self.work(number, Input::EngineUp);
+        }
+        self.clock.after(0, Event::Connect { host: number, life });
+    }
+
+    /// A daemon is killed, and starts again when asked to.
+    pub fn kill_daemon(&mut self, host: usize) -> u64 {
+        self.note(format_args!("host {host}: daemon dies"));
+        self.hosts[host].daemon = None;
+        self.hosts[host].life += 1;
+        if let Some(manager) = self.managers.get_mut(host) {
+            (manager.reign, manager.leader) = (None, None);
+        }
+        self.drop_connections(host);
+        self.hosts[host].life
+    }
+
+    /// An engine starts.
+    pub fn start_engine(&mut self, host: usize, boot: u64) {
+        let engine = &mut self.hosts[host].engine;
+        if engine.up || engine.boot != boot {
+            return;
+        }
+        engine.up = true;
+        self.note(format_args!("host {host}: engine starts"));
+        self.work(host, Input::EngineUp);
+    }
+
+    /// An engine stops, with or without its containers.
+    pub fn kill_engine(&mut self, host: usize, containers: bool) -> u64 {
+        self.note(format_args!(
+            "host {host}: engine dies, containers too: {containers}"
+        ));
+        let engine = &mut self.hosts[host].engine;
+        engine.up = false;
+        engine.boot += 1;
+        if containers {
+            engine.end_all();
+        }
+        let boot = engine.boot;
+        self.work(host, Input::EngineDown);
+        boot
+    }
+
+    /// Tells the worker something and carries out what it says.
+    pub fn work(&mut self, number: usize, input: Input) {
+        let now = self.clock.now();
+        let host = &mut self.hosts[number];
+        let (life, boot) = (host.life, host.engine.boot);
+        let Some(daemon) = &mut host.daemon else {
+            return;
+        };
+        self.trace.note(
+            self.clock.elapsed(),
+            format_args!("host {number} hears {input:?}"),
+        );
+        let output = daemon.worker.step(input, now);
+        let Output {
+            ops,
+            cancel,
+            reports,
+            persist,
+            wake_at,
+        } = output;
+        for (id, record) in persist {
+            match record {
+                Some(record) => drop(host.records.insert(id, record)),
+                None => drop(host.records.remove(&id)),
+            }
+        }
+        daemon.cancelled.extend(cancel);
+        if let Some(at) = wake_at.filter(|at| daemon.wake_at != Some(*at)) {
+            self.clock.at(
+                at,
+                Event::Tick {
+                    host: number,
+                    life,
+                    at,
+                },
+            );
+        }
+        daemon.wake_at = wake_at;
+        let mut reports = reports;
+        for (op_number, op) in ops {
+            if self.settings.mutation == Some(Mutation::StoppedTooSoon) {
+                reports.extend(host.too_soon(&op));
+            }
+            self.trace.note(
+                self.clock.elapsed(),
+                format_args!("host {number} asks {op:?}"),
+            );
+            let span = host.engine.span(&op, &mut self.dice, self.calm);
+            let op = Box::new(op);
+            let event = Event::Op {
+                host: number,
+                life,
+                boot,
+                number: op_number,
+                op,
+            };
+            self.clock.after(span, event);
+        }
+        for report in reports {
+            self.report(number, report);
+        }
+    }
+
+    fn report(&mut self, number: usize, report: Report) {
+        let engine = &self.hosts[number].engine;
+        let mut verdicts = report
+            .statuses
+            .iter()
+            .map(|(task, status)| truth::check(task, status, engine, &self.checks.once));
+        let verdict = verdicts.find(Result::is_err).unwrap_or(Ok(()));
+        self.hold(verdict.map_err(named("truth")));
+        self.trace.note(
+            self.clock.elapsed(),
+            format_args!("host {number} reports {report:?}"),
+        );
+        let conn = self.hosts[number]
+            .daemon
+            .as_ref()
+            .and_then(|daemon| daemon.conn);
+        if let Some(conn) = conn {
+            let Report { sequence, statuses } = report;
+            self.send_up(conn, ToDispatcher::Statuses { sequence, statuses });
+        }
+    }
+
+    /// A worker's timer.
+    pub fn tick(&mut self, host: usize, life: u64, at: Timestamp) {
+        if self
+            .daemon(host, life)
+            .is_some_and(|daemon| daemon.wake_at == Some(at))
+        {
+            self.work(host, Input::Tick);
+        }
+    }
+
+    /// An engine has finished an operation.
+    pub fn finish(&mut self, number: usize, life: u64, boot: u64, op_number: u64, op: &EngineOp) {
+        let cancelled = self
+            .daemon(number, life)
+            .map(|daemon| daemon.cancelled.remove(&op_number));
+        let host = &mut self.hosts[number];
+        // What nobody waits for any more may or may not have been done.
+        let dropped = cancelled != Some(false) && self.dice.chance(50);
+        let (mut result, mut effect) = (Err(OpError::Unavailable("reset".into())), Effect::None);
+        if host.engine.boot == boot && !dropped {
+            (result, effect) = host.engine.carry_out(op, &mut self.dice, self.calm);
+        }
+        if host.engine.sloppy && matches!(op, EngineOp::List { .. }) {
+            result = Ok(OpOutput::Containers(Vec::new()));
+        }
+        if !self.calm && self.dice.chance(2) {
+            result = Err(OpError::Unavailable("timed out".into()));
+        }
+        self.happen(number, effect);
+        if cancelled == Some(false) {
+            self.work(
+                number,
+                Input::Finished {
+                    op: op_number,
+                    result,
+                },
+            );
+        }
+    }
+
+    /// Something happened to a container: it is checked, and the daemon hears of it.
+    pub fn happen(&mut self, host: usize, effect: Effect) {
+        let (task, died) = match effect {
+            Effect::None => return,
+            Effect::Started(container) => (self.started(host, &container), None),
+            Effect::Died(task, code) => (task, Some(code)),
+            Effect::Removed(task) => (task, None),
+        };
+        self.note(format_args!(
+            "host {host}: container of {task}, died {died:?}"
+        ));
+        let (life, delay) = (self.hosts[host].life, self.dice.millis(0..=30));
+        if self.hosts[host].engine.up {
+            self.clock.after(
+                delay,
+                Event::Seen {
+                    host,
+                    life,
+                    task,
+                    died,
+                },
+            );
+        }
+    }
+
+    /// A container runs: returns its task.
+    fn started(&mut self, number: usize, container: &str) -> String {
+        let now = self.clock.now();
+        let fake = self.hosts[number].engine.containers.get(container);
+        let (task, image) = match fake {
+            Some(fake) => (fake.shown.task.clone(), fake.image.clone()),
+            None => return String::new(),
+        };
+        let verdict = self
+            .checks
+            .once
+            .started(&task, container)
+            .map_err(named("once"));
+        self.hold(verdict);
+        let fakes = self
+            .hosts
+            .iter()
+            .flat_map(|host| host.engine.containers.values());
+        let running = fakes.filter(|fake| crate::engine::runs(&fake.shown));
+        let running = running.map(|fake| fake.shown.task.as_str());
+        let verdict = self
+            .checks
+            .slots
+            .started(&task, running, now)
+            .map_err(named("slots"));
+        self.hold(verdict);
+        let fragile = if image.contains("crash") { 80 } else { 10 };
+        if !self.calm && self.dice.chance(fragile) {
+            let (host, container) = (number, container.to_owned());
+            let code = self.dice.pick(&[0, 1, 1, 137]).copied().unwrap_or(1);
+            let delay = self.dice.millis(50..=15_000);
+            self.clock.after(
+                delay,
+                Event::Die {
+                    host,
+                    container,
+                    code,
+                },
+            );
+        }
+        task
+    }
+
+    /// A container ends by itself.
+    pub fn die(&mut self, host: usize, container: &str, code: i64) {
+        if !self.calm && self.hosts[host].engine.up {
+            let effect = self.hosts[host].engine.end(container, code);
+            self.happen(host, effect);
+        }
+    }
+
+    /// The daemon hears of something that happened to a container.
+    pub fn seen(&mut self, host: usize, life: u64, task: &str, died: Option<i64>) {
+        if self.hosts[host].life == life && self.hosts[host].engine.up {
+            self.work(
+                host,
+                Input::Event {
+                    task: Id::from(task),
+                    died,
+                },
+            );
+        }
+    }
+}
+
+impl Host {
+    /// The deliberate mistake: what is told to stop is called stopped.
+    fn too_soon(&self, op: &EngineOp) -> Option<Report> {
+        let EngineOp::Stop { container, .. } = op else {
+            return None;
+        };
+        let task = Id::from(self.engine.containers.get(container)?.shown.task.as_str());
+        let mut status = self.records.get(&task)?.status.clone();
+        status.state = TaskState::Shutdown;
+        Some(Report {
+            sequence: 0,
+            statuses: vec![(task, status)],
+        })
+    }
+}

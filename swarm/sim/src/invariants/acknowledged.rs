@@ -1,0 +1,107 @@
+//! What was acknowledged stays: the committed log only grows, every manager has the same, and what
+//! a client was told is in it. Never asks which manager told.
+
+use std::sync::Arc;
+
+use skep_core::State;
+use skep_core::command::{Command, Reply};
+
+use super::Verdict;
+use crate::log::Entry;
+
+/// The log as the first manager saw each entry committed.
+pub struct Committed {
+    entries: Vec<Arc<Entry>>,
+    /// The state after so many entries.
+    states: Vec<State>,
+}
+
+impl Committed {
+    /// A log that begins with this state.
+    pub fn new(state: State) -> Self {
+        Self {
+            entries: Vec::new(),
+            states: vec![state],
+        }
+    }
+
+    /// Takes in that a manager saw the entry committed; true if nobody had before.
+    pub fn committed(&mut self, place: usize, entry: &Arc<Entry>) -> Result<bool, String> {
+        match self.entries.get(place) {
+            Some(known) if Arc::ptr_eq(known, entry) => Ok(false),
+            Some(known) => Err(format!(
+                "entry {place} was committed in term {} and is another one in term {} now",
+                known.term, entry.term
+            )),
+            None if place == self.entries.len() => {
+                self.entries.push(entry.clone());
+                Ok(true)
+            }
+            None => Err(format!(
+                "entry {place} is committed before those that precede it"
+            )),
+        }
+    }
+
+    /// Records the state after the newest entry; `None` if the entry changed nothing.
+    pub fn push_state(&mut self, state: Option<State>) {
+        let state = state.unwrap_or_else(|| self.newest().clone());
+        self.states.push(state);
+    }
+
+    /// The state after all entries.
+    pub fn newest(&self) -> &State {
+        let last = self.states.len().saturating_sub(1);
+        &self.states[last]
+    }
+
+    /// The state after so many entries.
+    pub fn state_after(&self, entries: usize) -> Option<&State> {
+        self.states.get(entries)
+    }
+
+    /// How many entries there are.
+    pub fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// A client was told that its command was carried out, by the entry at this place at the
+    /// latest: the state after that entry must show it.
+    pub fn told(&self, place: Option<usize>, command: &Command, reply: &Reply) -> Verdict {
+        let state = match place {
+            Some(place) => self.state_after(place + 1),
+            None => Some(self.newest()),
+        };
+        let state = state.ok_or("acknowledged without being committed")?;
+        let holds = match (command, reply) {
+            (Command::CreateService { spec, .. }, Reply::Created(id)) => state
+                .services()
+                .get(id)
+                .is_some_and(|service| service.spec == **spec),
+            (
+                Command::UpdateService {
+                    id,
+                    spec,
+                    rollback: false,
+                    ..
+                },
+                _,
+            ) => state
+                .services()
+                .get(id)
+                .is_some_and(|service| service.spec == **spec),
+            (Command::UpdateService { id, .. }, _) => state.services().get(id).is_some(),
+            (Command::RemoveService { id }, _) => state.services().get(id).is_none(),
+            (Command::UpdateNode { id, spec, .. }, _) => state
+                .nodes()
+                .get(id)
+                .is_some_and(|node| node.spec == **spec),
+            _ => true,
+        };
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("acknowledged, but not in the state: {command:?}"))
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What must be true of a cluster, one property a file. Only looks: nothing here changes a cluster.
+//!
+//! Most properties are held against the committed log, transaction by transaction, in the order in
+//! which it was written; some against what the engines do, some against a cluster that is at rest.
+
+pub mod acknowledged;
+pub mod history;
+pub mod once;
+pub mod placement;
+pub mod planners;
+pub mod same_state;
+pub mod settled;
+pub mod slots;
+pub mod transitions;
+pub mod truth;
+
+use std::sync::Arc;
+
+use skep_core::{Event, State, Timestamp, Tx};
+
+use crate::log::{Entry, apply};
+use crate::settings::Mutation;
+
+/// What a check says: fine, or what is wrong.
+pub type Verdict = Result<(), String>;
+
+/// A broken property.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The name of the property's file.
+    pub invariant: &'static str,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// One committed transaction.
+pub struct Write<'a> {
+    /// The transaction.
+    pub tx: &'a Tx,
+    /// What it changed.
+    pub events: &'a [Event],
+    /// The state before it.
+    pub before: &'a State,
+    /// The state after it.
+    pub after: &'a State,
+    /// When it was committed.
+    pub now: Timestamp,
+}
+
+/// The checks that remember something.
+pub struct Checks {
+    /// The committed log.
+    pub log: acknowledged::Committed,
+    /// What was seen of each task.
+    pub transitions: transitions::Transitions,
+    /// Who holds which slot.
+    pub slots: slots::Slots,
+    /// Which containers ran.
+    pub once: once::Once,
+}
+
+impl Checks {
+    /// Checks of a log that begins with this state.
+    pub fn new(state: State) -> Self {
+        Self {
+            log: acknowledged::Committed::new(state),
+            transitions: transitions::Transitions::default(),
+            slots: slots::Slots::default(),
+            once: once::Once::default(),
+        }
+    }
+
+    /// A manager takes this entry for committed at this place of the log.
+    pub fn committed(
+        &mut self,
+        place: usize,
+        entry: &Arc<Entry>,
+        mutation: Option<Mutation>,
+        now: Timestamp,
+    ) -> Result<(), Violation> {
+        let news = self
+            .log
+            .committed(place, entry)
+            .map_err(named("acknowledged"))?;
+        let Some(batch) = entry.batch.as_ref().filter(|_| news) else {
+            if news {
+                self.log.push_state(None);
+            }
+            return Ok(());
+        };
+        let mut after = self.log.newest().clone();
+        if apply(&mut after, batch, mutation).is_err() {
+            self.log.push_state(None);
+            return Ok(());
+        }
+        let mut before = self.log.newest().clone();
+        for tx in &batch.txs {
+            let mut next = before.clone();
+            let Ok(events) = next.apply(tx) else { continue };
+            let write = Write {
+                tx,
+                events: &events,
+                before: &before,
+                after: &next,
+                now,
+            };
+            self.transitions
+                .check(&write)
+                .map_err(named("transitions"))?;
+            placement::check(&write).map_err(named("placement"))?;
+            self.slots.note(&write);
+            before = next;
+        }
+        self.slots.check(&after).map_err(named("slots"))?;
+        self.log.push_state(Some(after));
+        Ok(())
+    }
+}
+
+/// Puts the property's name to a verdict.
+pub fn named(invariant: &'static str) -> impl Fn(String) -> Violation {
+    move |what| Violation { invariant, what }
+}

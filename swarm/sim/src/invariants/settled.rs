@@ -1,0 +1,132 @@
+//! A cluster that is left alone comes to rest as declared: every service has exactly its replicas
+//! running on nodes that suit them, every container belongs to a task, and nothing is left over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_api::node::{Availability, NodeState};
+use skep_api::service::UpdateState;
+use skep_api::task::TaskState;
+use skep_core::object::{Service, Task};
+use skep_core::{Id, State};
+
+use super::{Verdict, placement};
+use crate::engine::{Engine, runs};
+
+/// Holds the store against what was declared, and the engines against the store.
+pub fn check<'a>(state: &State, engines: impl Iterator<Item = (&'a Id, &'a Engine)>) -> Verdict {
+    for node in state
+        .nodes()
+        .iter()
+        .filter(|node| node.status.state != NodeState::Ready)
+    {
+        return Err(format!(
+            "node {} is {}",
+            node.id,
+            node.status.state.as_str()
+        ));
+    }
+    for service in state.services().iter() {
+        declared(state, service).map_err(|why| format!("{}: {why}", service.spec.name))?;
+    }
+    let mut running: BTreeMap<&str, usize> = BTreeMap::new();
+    for (node, engine) in engines {
+        for fake in engine.containers.values() {
+            let task = fake.shown.task.as_str();
+            let known = state
+                .tasks()
+                .get(task)
+                .filter(|task| task.node_id.as_ref() == Some(node));
+            let known = known.ok_or_else(|| format!("a container of {task} is left on {node}"))?;
+            if runs(&fake.shown) {
+                belongs(known)?;
+                *running.entry(task).or_default() += 1;
+            }
+        }
+    }
+    let wanted = state
+        .tasks()
+        .iter()
+        .filter(|task| task.status.state == TaskState::Running);
+    for task in wanted {
+        if running.get(task.id.as_str()) != Some(&1) {
+            return Err(format!(
+                "task {} is called running, its container does not",
+                task.id
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A running container's task is called running and meant to.
+fn belongs(task: &Task) -> Verdict {
+    let (state, desired) = (task.status.state, task.desired_state);
+    if (state, desired) == (TaskState::Running, TaskState::Running) {
+        return Ok(());
+    }
+    Err(format!(
+        "task {} runs but is {state}, wanted {desired}",
+        task.id
+    ))
+}
+
+fn declared(state: &State, service: &Service) -> Verdict {
+    let replicated = service.spec.mode.replicated.as_ref();
+    let replicas = replicated.and_then(|mode| mode.replicas).unwrap_or(1);
+    let mut slots = BTreeSet::new();
+    for task in state.tasks_of_service(&service.id) {
+        if task.desired_state == TaskState::Running && task.status.state == TaskState::Running {
+            slots.insert(task.slot);
+            stays(state, task)?;
+        } else if !task.status.state.is_terminal() {
+            let (now, wanted) = (task.status.state, task.desired_state);
+            return Err(format!("task {} is {now}, wanted {wanted}", task.id));
+        }
+    }
+    if slots.len() as u64 != replicas {
+        return Err(format!("{} of {replicas} replicas run", slots.len()));
+    }
+    updated(state, service)
+}
+
+/// A running task is where it may be; a paused node keeps what it has.
+fn stays(state: &State, task: &Task) -> Verdict {
+    let node = task
+        .node_id
+        .as_ref()
+        .and_then(|node| state.nodes().get(node));
+    let node = node.ok_or_else(|| format!("task {} runs nowhere", task.id))?;
+    if node.spec.availability == Availability::Drain {
+        return Err(format!(
+            "task {} runs on the drained node {}",
+            task.id, node.id
+        ));
+    }
+    placement::satisfies(task, node)
+}
+
+/// Unless the update was stopped, every running task is of the current spec.
+fn updated(state: &State, service: &Service) -> Verdict {
+    let progress = service.update_status.as_ref().map(|status| &status.state);
+    match progress {
+        Some(UpdateState::Paused | UpdateState::RollbackPaused) => return Ok(()),
+        Some(UpdateState::Updating | UpdateState::RollbackStarted) => {
+            return Err("the update is still under way".into());
+        }
+        _ => {}
+    }
+    let current = &service.spec.task_template;
+    let live = state
+        .tasks_of_service(&service.id)
+        .filter(|task| skep_core::task::is_live(task));
+    // A node that still satisfies changed constraints keeps its task.
+    let old = |task: &Task| {
+        let mut spec = task.spec.clone();
+        spec.placement.clone_from(&current.placement);
+        spec != *current
+    };
+    match live.into_iter().find(|task| old(task)) {
+        Some(task) => Err(format!("task {} runs an old spec", task.id)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,143 @@
+//! Each slot of a service belongs to one task at a time: one live task in the store, and one
+//! running container, whatever is updated, restarted or moved. A service never has more live tasks
+//! than replicas.
+//!
+//! Two containers of a slot may run at once only where nobody can know better: the old one is on a
+//! node that is not ready (or was not since it was told to stop), or it did not stop in a minute.
+
+use std::collections::BTreeMap;
+
+use skep_api::node::NodeState;
+use skep_api::task::TaskState;
+use skep_core::object::{Object, Task};
+use skep_core::task::is_live;
+use skep_core::{Event, Id, Nanos, SECOND, State, Timestamp};
+
+use super::{Verdict, Write};
+
+/// After this long a replacement need not wait any more.
+const WAIT: Nanos = 60 * SECOND;
+
+/// What was seen of slots, nodes and tasks.
+#[derive(Default)]
+pub struct Slots {
+    tasks: BTreeMap<Id, Seen>,
+    /// When each node was last seen not to be ready; the end of time while it is not.
+    away: BTreeMap<Id, Timestamp>,
+}
+
+struct Seen {
+    service: Id,
+    slot: u64,
+    node: Option<Id>,
+    /// When it was first not meant to run any more.
+    let_go: Option<Timestamp>,
+}
+
+impl Slots {
+    /// Takes in a committed transaction.
+    pub fn note(&mut self, write: &Write<'_>) {
+        for Event { before, after } in write.events {
+            match (before, after) {
+                (_, Some(Object::Task(task))) => self.task(task, write.now),
+                (Some(Object::Task(task)), None) => {
+                    if let Some(seen) = self.tasks.get_mut(&task.id) {
+                        seen.let_go.get_or_insert(write.now);
+                    }
+                }
+                (_, Some(Object::Node(node))) => {
+                    if node.status.state != NodeState::Ready {
+                        self.away
+                            .insert(node.id.clone(), Timestamp::from_nanos(i64::MAX));
+                    } else if let Some(away) = self.away.get_mut(&node.id) {
+                        *away = write.now.min(*away);
+                    }
+                }
+                (Some(Object::Node(node)), None) => {
+                    self.away
+                        .insert(node.id.clone(), Timestamp::from_nanos(i64::MAX));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn task(&mut self, task: &Task, now: Timestamp) {
+        let seen = self.tasks.entry(task.id.clone()).or_insert_with(|| Seen {
+            service: task.service_id.clone(),
+            slot: task.slot,
+            node: None,
+            let_go: None,
+        });
+        seen.node.clone_from(&task.node_id);
+        if task.desired_state > TaskState::Running {
+            seen.let_go.get_or_insert(now);
+        }
+    }
+
+    /// Looks at the state after a batch.
+    pub fn check(&self, state: &State) -> Verdict {
+        for service in state.services().iter() {
+            let mut slots: BTreeMap<u64, &Id> = BTreeMap::new();
+            let mut live = 0u64;
+            for task in state
+                .tasks_of_service(&service.id)
+                .filter(|task| is_live(task))
+            {
+                live += 1;
+                if let Some(other) = slots.insert(task.slot, &task.id) {
+                    let slot = task.slot;
+                    return Err(format!(
+                        "{other} and {} are both live in slot {slot}",
+                        task.id
+                    ));
+                }
+            }
+            let replicated = service.spec.mode.replicated.as_ref();
+            let replicas = replicated.and_then(|mode| mode.replicas).unwrap_or(1);
+            if live > replicas {
+                let name = &service.spec.name;
+                return Err(format!(
+                    "{name} has {live} live tasks for {replicas} replicas"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// An engine started the container of a task while those of other tasks run.
+    pub fn started<'a>(
+        &self,
+        task: &str,
+        running: impl Iterator<Item = &'a str>,
+        now: Timestamp,
+    ) -> Verdict {
+        let Some(mine) = self.tasks.get(task) else {
+            return Err(format!(
+                "the container of task {task} runs, but there is no such task"
+            ));
+        };
+        for other in running.filter(|other| *other != task) {
+            let Some(seen) = self.tasks.get(other) else {
+                continue;
+            };
+            if (&seen.service, seen.slot) == (&mine.service, mine.slot) && !self.excused(seen, now)
+            {
+                return Err(format!(
+                    "{task} was started while {other} runs in the same slot {}, let go {:?}",
+                    mine.slot, seen.let_go
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nobody can be blamed for starting another task beside this one.
+    fn excused(&self, seen: &Seen, now: Timestamp) -> bool {
+        let Some(let_go) = seen.let_go else {
+            return false;
+        };
+        let away = seen.node.as_ref().and_then(|node| self.away.get(node));
+        now.since(let_go) >= WAIT || away.is_some_and(|away| *away >= let_go)
+    }
+}

@@ -1,0 +1,367 @@
+//! The managers' log in action: elections, replication, commitment. What raft does, with votes
+//! taken in one moment. Never looks into a batch.
+
+use std::sync::Arc;
+
+use skep_core::{Batch, MILLISECOND, Nanos, State, Timestamp};
+
+use crate::event::Event;
+use crate::invariants::{named, same_state};
+use crate::log::{Append, Applied, Entry, Replica};
+use crate::office::Office;
+use crate::settings::Mutation;
+use crate::world::World;
+
+/// How often a leader is heard of.
+const BEAT: Nanos = 300 * MILLISECOND;
+/// How often managers look whether there is a leader.
+const LOOK: Nanos = 250 * MILLISECOND;
+/// Without a word from the leader for so long, a manager takes part in an election; without one
+/// from a majority, a leader stops being one.
+const SILENCE: Nanos = 1000 * MILLISECOND;
+/// Entries between two snapshots.
+const SNAPSHOT: usize = 40;
+/// Entries of one message to a follower.
+const CHUNK: usize = 64;
+
+/// A manager, on the host of the same number; it runs while that host's daemon does.
+pub struct Manager {
+    /// Its log and state.
+    pub replica: Replica,
+    /// When it last heard a leader.
+    pub heard: Timestamp,
+    /// The manager that it takes for the leader.
+    pub leader: Option<usize>,
+    /// Its leadership.
+    pub reign: Option<Reign>,
+    /// The number of the last session of an agent.
+    pub sessions: u64,
+}
+
+/// A leadership.
+pub struct Reign {
+    /// How much of the log each manager is known to have.
+    matched: Vec<usize>,
+    /// When each was last heard.
+    acked: Vec<Timestamp>,
+    /// Where the first entry of the term is.
+    opening: usize,
+    /// The leader's loop, once the state is current.
+    pub office: Option<Office>,
+}
+
+impl Manager {
+    /// A manager whose log begins with this state.
+    pub fn new(state: State, now: Timestamp) -> Self {
+        let replica = Replica::new(state);
+        Self {
+            replica,
+            heard: now,
+            leader: None,
+            reign: None,
+            sessions: 0,
+        }
+    }
+}
+
+impl World {
+    /// Whether the manager's daemon runs.
+    pub fn manager_up(&self, manager: usize) -> bool {
+        self.hosts[manager].daemon.is_some()
+    }
+
+    fn majority(&self) -> usize {
+        self.managers.len() / 2 + 1
+    }
+
+    /// Gives every manager without a leader the chance to become one.
+    pub fn elect(&mut self) {
+        let jitter = self.dice.millis(0..=100);
+        self.clock.after(LOOK + jitter, Event::Elect);
+        let first = self.dice.place(self.managers.len());
+        for offset in 0..self.managers.len() {
+            let candidate = (first + offset) % self.managers.len();
+            if let Some(voters) = self.votes(candidate) {
+                self.crown(candidate, &voters);
+                return;
+            }
+        }
+    }
+
+    /// Those who would vote for the candidate, if they are a majority.
+    fn votes(&self, candidate: usize) -> Option<Vec<usize>> {
+        let now = self.clock.now();
+        let age = self.managers[candidate].replica.age();
+        let willing = |voter: &usize| {
+            let manager = &self.managers[*voter];
+            self.manager_up(*voter)
+                && self.net.reach(candidate, *voter)
+                && manager.reign.is_none()
+                && now.since(manager.heard) >= SILENCE
+                && manager.replica.age() <= age
+        };
+        let voters: Vec<usize> = (0..self.managers.len()).filter(willing).collect();
+        (voters.contains(&candidate) && voters.len() >= self.majority()).then_some(voters)
+    }
+
+    fn crown(&mut self, leader: usize, voters: &[usize]) {
+        let now = self.clock.now();
+        let terms = voters
+            .iter()
+            .map(|voter| self.managers[*voter].replica.term);
+        let term = terms.max().unwrap_or(0) + 1;
+        for voter in voters {
+            let manager = &mut self.managers[*voter];
+            (manager.replica.term, manager.heard, manager.leader) = (term, now, None);
+        }
+        self.note(format_args!("manager {leader} leads in term {term}"));
+        let eager = !self.calm && self.dice.chance(15);
+        let count = self.managers.len();
+        let manager = &mut self.managers[leader];
+        manager.leader = Some(leader);
+        manager.reign = Some(Reign {
+            matched: vec![0; count],
+            acked: vec![now; count],
+            opening: manager.replica.log.len(),
+            office: None,
+        });
+        self.propose(leader, None);
+        // A shell that does not wait for its state to be current must do no harm.
+        if eager || self.settings.mutation == Some(Mutation::IgnoreBase) {
+            self.open_office(leader, true);
+        }
+        self.clock.after(
+            0,
+            Event::Beat {
+                manager: leader,
+                term,
+            },
+        );
+    }
+
+    /// Adds an entry to a leader's log; returns its place.
+    pub fn propose(&mut self, leader: usize, batch: Option<Batch>) -> usize {
+        let replica = &mut self.managers[leader].replica;
+        replica.log.push(Arc::new(Entry {
+            term: replica.term,
+            batch,
+        }));
+        let place = replica.log.len() - 1;
+        for follower in 0..self.managers.len() {
+            self.send_append(leader, follower);
+        }
+        let (term, length) = (self.managers[leader].replica.term, place + 1);
+        self.stored(leader, term, leader, Some(length));
+        place
+    }
+
+    /// A leader's regular sign of life; without a majority it ends its leadership.
+    pub fn beat(&mut self, leader: usize, term: u64) {
+        if !self.leads(leader, term) {
+            return;
+        }
+        let now = self.clock.now();
+        let Some(reign) = &mut self.managers[leader].reign else {
+            return;
+        };
+        reign.acked[leader] = now;
+        let heard = reign
+            .acked
+            .iter()
+            .filter(|at| now.since(**at) < SILENCE)
+            .count();
+        if heard < self.majority() {
+            self.depose(leader, "it hears no majority");
+            return;
+        }
+        self.managers[leader].heard = now;
+        for follower in 0..self.managers.len() {
+            self.send_append(leader, follower);
+        }
+        self.clock.after(
+            BEAT,
+            Event::Beat {
+                manager: leader,
+                term,
+            },
+        );
+    }
+
+    fn leads(&self, manager: usize, term: u64) -> bool {
+        let manager = &self.managers[manager];
+        manager.reign.is_some() && manager.replica.term == term
+    }
+
+    fn send_append(&mut self, from: usize, to: usize) {
+        if from == to || !self.net.reach(from, to) {
+            return;
+        }
+        let delay = self.net.delay(from, to, &mut self.dice) + self.dice.millis(0..=5);
+        let manager = &self.managers[from];
+        let Some(reign) = &manager.reign else { return };
+        let log = &manager.replica.log;
+        let before = reign.matched[to].min(log.len());
+        let append = Append {
+            from,
+            to,
+            term: manager.replica.term,
+            before,
+            previous: before
+                .checked_sub(1)
+                .and_then(|last| log.get(last))
+                .cloned(),
+            entries: log.iter().skip(before).take(CHUNK).cloned().collect(),
+            commit: manager.replica.commit,
+        };
+        self.clock.after(delay, Event::Append(Box::new(append)));
+    }
+
+    /// Entries reach a follower.
+    pub fn append(&mut self, append: &Append) {
+        let (from, to, term) = (append.from, append.to, append.term);
+        let stale = term < self.managers[to].replica.term;
+        if !self.manager_up(to) || !self.net.reach(from, to) || stale {
+            return;
+        }
+        if self.managers[to].reign.is_some() && self.managers[to].replica.term < term {
+            self.depose(to, "another one leads");
+        }
+        let now = self.clock.now();
+        let manager = &mut self.managers[to];
+        (manager.heard, manager.leader, manager.replica.term) = (now, Some(from), term);
+        let matched = manager.replica.take(append);
+        self.advance(to);
+        let delay = self.net.delay(to, from, &mut self.dice);
+        self.clock.after(
+            delay,
+            Event::Stored {
+                manager: from,
+                term,
+                follower: to,
+                matched,
+            },
+        );
+    }
+
+    /// A leader hears what a follower has, and sees what is committed by that.
+    pub fn stored(&mut self, leader: usize, term: u64, follower: usize, matched: Option<usize>) {
+        let lost = !self.net.reach(leader, follower) || !self.manager_up(leader);
+        if lost || !self.leads(leader, term) {
+            return;
+        }
+        let now = self.clock.now();
+        let (majority, alone) = (
+            self.majority(),
+            self.settings.mutation == Some(Mutation::CommitAlone),
+        );
+        let manager = &mut self.managers[leader];
+        let Some(reign) = &mut manager.reign else {
+            return;
+        };
+        reign.acked[follower] = now;
+        let known = &mut reign.matched[follower];
+        let Some(matched) = matched else {
+            // It lacks what came before: begin with what it certainly has.
+            *known = 0;
+            return self.send_append(leader, follower);
+        };
+        let behind = matched > *known && matched < manager.replica.log.len();
+        *known = matched.max(*known);
+        let mut lengths = reign.matched.clone();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        let safe = if alone {
+            manager.replica.log.len()
+        } else {
+            lengths[majority - 1]
+        };
+        let own = safe
+            .checked_sub(1)
+            .and_then(|last| manager.replica.log.get(last));
+        // Only an entry of its own term tells a leader that those before it are committed.
+        if safe > manager.replica.commit && own.is_some_and(|entry| entry.term == term) {
+            manager.replica.commit = safe;
+            self.advance(leader);
+        }
+        if behind && follower != leader {
+            self.send_append(leader, follower);
+        }
+    }
+
+    /// Applies what a manager knows to be committed.
+    pub fn advance(&mut self, manager: usize) {
+        let mutation = self.settings.mutation;
+        if mutation == Some(Mutation::SkipEntry) && self.managers[manager].reign.is_none() {
+            self.skip_entry(manager);
+        }
+        let before = self.managers[manager].replica.applied;
+        let applied = self.managers[manager].replica.apply(mutation);
+        for (place, _) in &applied {
+            let Some(entry) = self.managers[manager].replica.log.get(*place).cloned() else {
+                break;
+            };
+            let verdict = self
+                .checks
+                .committed(*place, &entry, mutation, self.clock.now());
+            self.hold(verdict);
+        }
+        self.same_state(manager, false);
+        let now_at = self.managers[manager].replica.applied;
+        if now_at / SNAPSHOT != before / SNAPSHOT {
+            self.managers[manager].replica.take_snapshot();
+        }
+        self.led(manager, applied);
+    }
+
+    /// Holds a manager's state against the others'.
+    pub fn same_state(&mut self, manager: usize, whole: bool) {
+        let replica = &self.managers[manager].replica;
+        let expected = self.checks.log.state_after(replica.applied);
+        let verdict = same_state::check(replica.applied, expected, &replica.state, whole);
+        self.hold(verdict.map_err(named("same_state")));
+    }
+
+    /// The deliberate mistake: an entry counts as applied and is not.
+    fn skip_entry(&mut self, manager: usize) {
+        let replica = &mut self.managers[manager].replica;
+        let next = replica.log.get(replica.applied);
+        let skip = next.is_some_and(|entry| entry.batch.is_some());
+        if skip && replica.applied < replica.commit && self.dice.chance(5) {
+            replica.applied += 1;
+        }
+    }
+
+    /// What it means for a leadership that entries are applied.
+    fn led(&mut self, manager: usize, applied: Vec<Applied>) {
+        for (place, result) in applied {
+            let Some(reign) = &self.managers[manager].reign else {
+                return;
+            };
+            if place == reign.opening {
+                self.opened(manager);
+            } else {
+                self.landed(manager, place, result);
+            }
+        }
+    }
+
+    /// A leadership ends: what its loop knew is forgotten, and its agents have to look elsewhere.
+    pub fn depose(&mut self, manager: usize, why: &str) {
+        self.note(format_args!("manager {manager} leads no more: {why}"));
+        let now = self.clock.now();
+        let manager_state = &mut self.managers[manager];
+        manager_state.reign = None;
+        manager_state.leader = None;
+        manager_state.heard = now;
+        self.end_sessions(manager);
+    }
+
+    /// A manager's daemon starts again: it remembers what is on its disk.
+    pub fn restart_manager(&mut self, manager: usize) {
+        let now = self.clock.now();
+        let state = &mut self.managers[manager];
+        (state.heard, state.leader, state.reign, state.sessions) = (now, None, None, 0);
+        let verdict = state.replica.restart();
+        self.hold(verdict.map_err(named("same_state")));
+        self.same_state(manager, true);
+    }
+}

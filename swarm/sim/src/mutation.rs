@@ -1,0 +1,103 @@
+//! The deliberate mistakes that are made in a batch between planning and proposing. Never used in a
+//! run without one.
+
+use skep_api::node::{Availability, NodeState};
+use skep_api::task::TaskState;
+use skep_core::object::{Entity as _, Kind, Object, Task};
+use skep_core::{Author, Batch, Change, IdSource as _, State, Tx};
+
+use crate::dice::Dice;
+use crate::settings::Mutation;
+
+/// Spoils a batch as the mistake would.
+pub fn bend(mutation: Option<Mutation>, batch: &mut Batch, state: &State, dice: &mut Dice) {
+    match mutation {
+        Some(Mutation::AssignAnywhere) => assign_anywhere(batch, state),
+        Some(Mutation::StatusBackwards) => status_backwards(batch),
+        Some(Mutation::TwoInASlot) => two_in_a_slot(batch, dice),
+        Some(Mutation::KeepHistory) => forget(batch, |author| *author == Author::Reaper),
+        Some(Mutation::AckUnwritten) if batch.txs.len() == 1 && dice.chance(30) => {
+            forget(batch, |author| matches!(author, Author::Agent(_)));
+        }
+        _ => {}
+    }
+}
+
+/// Every task in the batch that this author updates.
+fn updated(batch: &mut Batch, author: impl Fn(&Author) -> bool, edit: impl Fn(&mut Task)) {
+    for tx in batch.txs.iter_mut().filter(|tx| author(&tx.author)) {
+        for change in &mut tx.changes {
+            if let Change::Update(Object::Task(task)) = change {
+                edit(std::sync::Arc::make_mut(task));
+            }
+        }
+    }
+}
+
+fn assign_anywhere(batch: &mut Batch, state: &State) {
+    let bad = state.nodes().iter().find(|node| {
+        node.spec.availability == Availability::Drain || node.status.state == NodeState::Down
+    });
+    let Some(bad) = bad else { return };
+    updated(
+        batch,
+        |author| *author == Author::Scheduler,
+        |task| {
+            if task.node_id.is_some() {
+                task.node_id = Some(bad.id.clone());
+            }
+        },
+    );
+}
+
+/// The store would refuse it as what it is, so the task is removed and made again.
+fn status_backwards(batch: &mut Batch) {
+    let [tx] = batch.txs.as_slice() else { return };
+    let [Change::Update(Object::Task(task))] = tx.changes.as_slice() else {
+        return;
+    };
+    if !matches!(tx.author, Author::Agent(_)) || task.status.state < TaskState::Starting {
+        return;
+    }
+    let mut again = Task::clone(task);
+    again.status.state = TaskState::Preparing;
+    let (id, version) = (task.id.clone(), task.meta().version);
+    let remove = Change::Remove(Kind::Task, id, version);
+    let create = Change::Create(Object::from(again));
+    batch.txs = vec![
+        Tx {
+            author: Author::Reaper,
+            at: tx.at,
+            changes: vec![remove],
+        },
+        Tx {
+            author: Author::Orchestrator,
+            at: tx.at,
+            changes: vec![create],
+        },
+    ];
+}
+
+fn two_in_a_slot(batch: &mut Batch, dice: &mut Dice) {
+    for tx in batch
+        .txs
+        .iter_mut()
+        .filter(|tx| tx.author == Author::Orchestrator)
+    {
+        let made = tx.changes.iter().find_map(|change| match change {
+            Change::Create(Object::Task(task)) => Some(Task::clone(task)),
+            _ => None,
+        });
+        if let Some(mut twin) = made {
+            twin.id = dice.next_id();
+            tx.changes.push(Change::Create(Object::from(twin)));
+        }
+    }
+}
+
+/// Transactions stay, so that versions stay right, but do nothing.
+fn forget(batch: &mut Batch, author: impl Fn(&Author) -> bool) {
+    for tx in batch.txs.iter_mut().filter(|tx| author(&tx.author)) {
+        tx.changes.clear();
+    }
+}

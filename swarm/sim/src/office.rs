@@ -1,0 +1,199 @@
+//! A leader's loop, as `skep-node`'s: gathers inputs, lets the pure leader plan, proposes one batch
+//! at a time, then answers and tells the agents. Never proposes before the last batch has landed.
+
+use skep_core::leader::{Answer, Input, Leader};
+use skep_core::{Event as Change, MILLISECOND, Reject, Timestamp};
+
+use crate::event::Event;
+use crate::invariants::{named, planners};
+use crate::mutation;
+use crate::world::World;
+
+/// Inputs that one step takes at most.
+const INPUTS: usize = 256;
+
+/// What a leading manager's loop holds.
+pub struct Office {
+    leader: Leader,
+    inbox: Vec<Input>,
+    flight: Option<Flight>,
+    planned: Option<Timestamp>,
+    /// It began before its state was known to be current; it says nothing until a batch landed.
+    pub unproven: bool,
+}
+
+/// A batch that is proposed.
+struct Flight {
+    place: usize,
+    answers: Vec<Answer>,
+    wake_at: Option<Timestamp>,
+}
+
+impl World {
+    /// The leader's loop begins on the state as it is.
+    pub fn open_office(&mut self, manager: usize, unproven: bool) {
+        let leader = Leader::new(&self.managers[manager].replica.state);
+        let office = Office {
+            leader,
+            inbox: Vec::new(),
+            flight: None,
+            planned: None,
+            unproven,
+        };
+        if let Some(reign) = &mut self.managers[manager].reign {
+            reign.office = Some(office);
+        }
+        self.plan(manager, self.clock.now());
+    }
+
+    /// The loop of a manager that leads and knows it.
+    pub fn office(&mut self, manager: usize) -> Option<&mut Office> {
+        self.managers[manager].reign.as_mut()?.office.as_mut()
+    }
+
+    /// Something for the leader; lost if the manager does not lead.
+    pub fn input(&mut self, manager: usize, input: Input) {
+        let Some(office) = self.office(manager) else {
+            return;
+        };
+        office.inbox.push(input);
+        // Whatever comes in the same moment goes into the same step.
+        self.plan(manager, self.clock.now().plus(MILLISECOND));
+    }
+
+    /// Lets the loop run at a moment, unless it does so earlier anyway.
+    fn plan(&mut self, manager: usize, at: Timestamp) {
+        let term = self.managers[manager].replica.term;
+        let at = at.max(self.clock.now());
+        let Some(office) = self.office(manager) else {
+            return;
+        };
+        if office.planned.is_some_and(|planned| planned <= at) {
+            return;
+        }
+        office.planned = Some(at);
+        self.clock.at(at, Event::Step { manager, term, at });
+    }
+
+    /// The loop runs.
+    pub fn step(&mut self, manager: usize, term: u64, at: Timestamp) {
+        let now = self.clock.now();
+        let replica = &self.managers[manager].replica;
+        if replica.term != term {
+            return;
+        }
+        let (state, place) = (replica.state.clone(), replica.log.len());
+        let dice = &mut self.dice;
+        let reign = self.managers[manager].reign.as_mut();
+        let Some(office) = reign.and_then(|reign| reign.office.as_mut()) else {
+            return;
+        };
+        if office.planned != Some(at) || office.flight.is_some() {
+            return;
+        }
+        office.planned = None;
+        let rest = office.inbox.split_off(office.inbox.len().min(INPUTS));
+        let inputs = std::mem::replace(&mut office.inbox, rest);
+        let count = inputs.len();
+        let step = office.leader.step(&state, inputs, now, dice);
+        let verdict = planners::accepted(&step).map_err(named("planners"));
+        let (mut batch, wake_at) = (step.batch, step.wake_at);
+        if let Some(batch) = &mut batch {
+            mutation::bend(self.settings.mutation, batch, &state, dice);
+            office.flight = Some(Flight {
+                place,
+                answers: step.answers,
+                wake_at,
+            });
+        } else if !office.unproven {
+            self.nothing_written(manager, step.answers, wake_at);
+        }
+        self.hold(verdict);
+        if let Some(batch) = batch {
+            let (txs, base) = (batch.txs.len(), batch.base);
+            self.note(format_args!(
+                "manager {manager} plans {txs} of {count} on {base}: {batch:?}"
+            ));
+            self.propose(manager, Some(batch));
+        }
+    }
+
+    /// A step that wrote nothing is over at once.
+    fn nothing_written(
+        &mut self,
+        manager: usize,
+        answers: Vec<Answer>,
+        wake_at: Option<Timestamp>,
+    ) {
+        let now = self.clock.now();
+        if wake_at.is_none_or(|at| at > now) && self.dice.chance(20) {
+            let state = &self.managers[manager].replica.state;
+            let verdict = planners::quiescent(state, now);
+            self.hold(verdict.map_err(named("planners")));
+        }
+        self.conclude(manager, None, answers, wake_at);
+    }
+
+    /// A batch of this leadership is applied here, or was refused.
+    pub fn landed(&mut self, manager: usize, place: usize, result: Result<Vec<Change>, Reject>) {
+        let Some(office) = self.office(manager) else {
+            return;
+        };
+        let Some(flight) = office.flight.take_if(|flight| flight.place == place) else {
+            return;
+        };
+        match result {
+            Ok(_) => {
+                office.unproven = false;
+                self.conclude(manager, Some(place), flight.answers, flight.wake_at);
+            }
+            Err(reject) => {
+                self.refusals += 1;
+                self.note(format_args!("entry {place} was refused: {reject}"));
+                self.depose(manager, "its batch was refused");
+            }
+        }
+    }
+
+    /// Answers and messages go out, and the next step is planned.
+    fn conclude(
+        &mut self,
+        manager: usize,
+        place: Option<usize>,
+        answers: Vec<Answer>,
+        wake_at: Option<Timestamp>,
+    ) {
+        for (ticket, answer) in answers {
+            self.answered(ticket, answer, place);
+        }
+        let state = self.managers[manager].replica.state.clone();
+        let Some(office) = self.office(manager) else {
+            return;
+        };
+        let messages = office.leader.messages(&state);
+        let more = !office.inbox.is_empty();
+        for (_, session, message) in messages {
+            self.tell(manager, session, message);
+        }
+        let next = if more {
+            Some(self.clock.now())
+        } else {
+            wake_at
+        };
+        if let Some(at) = next {
+            self.plan(manager, at);
+        }
+    }
+
+    /// The first entry of the term is applied: from now on the state is current.
+    pub fn opened(&mut self, manager: usize) {
+        let fresh = match self.office(manager) {
+            None => true,
+            // Whatever it knows is older than the state.
+            Some(office) => office.unproven && office.flight.is_none(),
+        };
+        if fresh {
+            self.open_office(manager, false);
+        }
+    }
+}

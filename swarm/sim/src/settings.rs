@@ -1,0 +1,91 @@
+//! What a simulated cluster is like: its size, how long the faults last, which deliberate mistake is
+//! built in. Never decides anything during the run.
+
+use skep_core::{Nanos, SECOND};
+
+use crate::dice::Dice;
+
+/// A mistake that is built in on purpose, so that a test can see which invariant notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// A leader takes an entry for committed as soon as it has it itself.
+    CommitAlone,
+    /// The store applies batches that were planned on another revision.
+    IgnoreBase,
+    /// A node's daemon forgets its tasks when it restarts, and does not see their containers.
+    ForgetRecords,
+    /// Tasks are put on nodes that are drained or down.
+    AssignAnywhere,
+    /// What an agent reports is written as something earlier.
+    StatusBackwards,
+    /// Every service gets a task too many in one of its slots.
+    TwoInASlot,
+    /// Nothing that is history is ever removed.
+    KeepHistory,
+    /// What agents report is acknowledged now and then without being written.
+    AckUnwritten,
+    /// A follower leaves out an entry.
+    SkipEntry,
+    /// A node says of a task that it has stopped as soon as it is told to stop it.
+    StoppedTooSoon,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::CommitAlone,
+        Self::IgnoreBase,
+        Self::ForgetRecords,
+        Self::AssignAnywhere,
+        Self::StatusBackwards,
+        Self::TwoInASlot,
+        Self::KeepHistory,
+        Self::AckUnwritten,
+        Self::SkipEntry,
+        Self::StoppedTooSoon,
+    ];
+}
+
+/// The shape of one run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Everything random comes from it.
+    pub seed: u64,
+    /// Hosts 0 to this are managers too.
+    pub managers: usize,
+    /// All hosts.
+    pub hosts: usize,
+    /// How long things go wrong.
+    pub storm: Nanos,
+    /// How long the cluster may take to converge afterwards.
+    pub patience: Nanos,
+    /// Most services at a time.
+    pub services: usize,
+    /// Most replicas of a service.
+    pub replicas: i64,
+    /// The mistake that is built in.
+    pub mutation: Option<Mutation>,
+    /// Whether to keep the trace as text.
+    pub keep_trace: bool,
+}
+
+impl Settings {
+    /// The settings that belong to a seed: sizes differ from seed to seed.
+    pub fn of(seed: u64) -> Self {
+        let mut dice = Dice::new(seed ^ 0x5eed);
+        let managers = [1, 1, 2, 3, 3, 3, 3, 5];
+        let managers = dice.pick(&managers).copied().unwrap_or(3);
+        let workers = dice.place(4);
+        Self {
+            seed,
+            managers,
+            hosts: (managers + workers).max(2),
+            storm: dice.within(30..=90) * SECOND,
+            patience: 600 * SECOND,
+            services: 1 + dice.place(3),
+            replicas: 1 + dice.within(1..=4),
+            mutation: None,
+            keep_trace: false,
+        }
+    }
+}

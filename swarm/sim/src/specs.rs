@@ -1,0 +1,144 @@
+//! Services out of thin air: specs such as people write them, within what skep supports. Never
+//! looks at the cluster.
+
+use skep_api::container::ContainerSpec;
+use skep_api::service::{FailureAction, ReplicatedService, ServiceMode, ServiceSpec, UpdateConfig};
+use skep_api::task::{
+    Placement, ResourceRequirements, Resources, RestartCondition, RestartPolicy, TaskSpec,
+};
+use skep_core::validate::service_spec;
+use skep_core::{MILLISECOND, SECOND};
+
+use crate::dice::Dice;
+
+/// The label that nodes have one of two values of.
+pub const ZONE: &str = "zone";
+const IMAGES: [&str; 6] = ["web:1", "web:2", "web:3", "crash:1", "crash:2", "bad:1"];
+
+/// A new service.
+pub fn service(name: &str, most: i64, dice: &mut Dice) -> ServiceSpec {
+    let spec = ServiceSpec {
+        name: name.to_owned(),
+        task_template: task(dice),
+        mode: replicas(dice.within(0..=most)),
+        update_config: dice.chance(70).then(|| update(dice)),
+        rollback_config: dice.chance(30).then(|| update(dice)),
+        ..ServiceSpec::default()
+    };
+    normal(spec)
+}
+
+/// The form in which a spec is stored.
+pub fn normal(spec: ServiceSpec) -> ServiceSpec {
+    service_spec(spec.clone()).unwrap_or(spec)
+}
+
+/// So many replicas.
+pub fn replicas(count: i64) -> ServiceMode {
+    let replicated = ReplicatedService {
+        replicas: u64::try_from(count).ok(),
+    };
+    ServiceMode {
+        replicated: Some(replicated),
+        ..ServiceMode::default()
+    }
+}
+
+/// Another image than before, most of the time.
+pub fn image(dice: &mut Dice) -> String {
+    dice.pick(&IMAGES).copied().unwrap_or("web:1").to_owned()
+}
+
+fn task(dice: &mut Dice) -> TaskSpec {
+    let container = ContainerSpec {
+        image: image(dice),
+        stop_grace_period: dice.chance(50).then(|| dice.within(1..=20) * SECOND),
+        ..ContainerSpec::default()
+    };
+    TaskSpec {
+        container_spec: Some(container),
+        restart_policy: dice.chance(80).then(|| restart(dice)),
+        placement: dice.chance(50).then(|| placement(dice)),
+        resources: dice.chance(30).then(|| reservation(dice)),
+        ..TaskSpec::default()
+    }
+}
+
+/// When tasks are restarted.
+pub fn restart(dice: &mut Dice) -> RestartPolicy {
+    let conditions = [
+        RestartCondition::Any,
+        RestartCondition::Any,
+        RestartCondition::Any,
+        RestartCondition::OnFailure,
+        RestartCondition::None,
+    ];
+    RestartPolicy {
+        condition: dice.pick(&conditions).cloned().unwrap_or_default(),
+        delay: dice.chance(70).then(|| dice.millis(0..=4000)),
+        max_attempts: dice.chance(20).then(|| dice.within(0..=4).unsigned_abs()),
+        window: dice.chance(20).then(|| dice.within(0..=30) * SECOND),
+    }
+}
+
+/// Where tasks may run: there is always a node that suits.
+pub fn placement(dice: &mut Dice) -> Placement {
+    let constraints = match dice.place(4) {
+        0 => vec![format!("node.labels.{ZONE}==a")],
+        1 => vec!["node.role==manager".to_owned()],
+        2 => vec!["node.hostname!=h1".to_owned()],
+        _ => Vec::new(),
+    };
+    let max_replicas = if dice.chance(30) {
+        dice.within(1..=3).unsigned_abs()
+    } else {
+        0
+    };
+    Placement {
+        constraints,
+        max_replicas,
+        ..Placement::default()
+    }
+}
+
+fn reservation(dice: &mut Dice) -> ResourceRequirements {
+    let reserved = Resources {
+        nano_cpus: dice.within(1..=100) * 1_000_000,
+        memory_bytes: dice.within(4..=64) << 20,
+        ..Resources::default()
+    };
+    ResourceRequirements {
+        reservations: Some(reserved),
+        ..ResourceRequirements::default()
+    }
+}
+
+/// How updates go.
+pub fn update(dice: &mut Dice) -> UpdateConfig {
+    let actions = [
+        FailureAction::Pause,
+        FailureAction::Continue,
+        FailureAction::Unset,
+    ];
+    UpdateConfig {
+        parallelism: dice.within(0..=3).unsigned_abs(),
+        delay: dice.millis(0..=3000),
+        failure_action: dice.pick(&actions).cloned().unwrap_or_default(),
+        monitor: dice.within(0..=20) * 250 * MILLISECOND,
+        max_failure_ratio: if dice.chance(30) { 0.5 } else { 0.0 },
+        ..UpdateConfig::default()
+    }
+}
+
+/// Whether the service's tasks are always restarted, so that it heals by itself.
+pub fn heals(spec: &ServiceSpec) -> bool {
+    spec.task_template
+        .restart_policy
+        .as_ref()
+        .is_none_or(|policy| {
+            matches!(
+                policy.condition,
+                RestartCondition::Any | RestartCondition::Unset
+            ) && policy.max_attempts.unwrap_or(0) == 0
+        })
+}

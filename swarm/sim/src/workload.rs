@@ -1,0 +1,206 @@
+//! The cluster's client: creates, scales, updates, rolls back and removes services, drains and
+//! pauses nodes. Reads what any leader shows, which may be old. Never sends a command twice.
+
+use std::collections::BTreeMap;
+
+use skep_api::Error;
+use skep_api::node::Availability;
+use skep_core::command::{AuthFrom, Command, Reply};
+use skep_core::leader::Input;
+use skep_core::object::{Node, Service};
+use skep_core::{SECOND, State, Timestamp};
+
+use crate::event::Event;
+use crate::invariants::named;
+use crate::specs;
+use crate::world::World;
+
+/// After this long without an answer nobody knows what became of a command.
+const UNKNOWN: i64 = 5 * SECOND;
+
+/// The client.
+#[derive(Default)]
+pub struct Client {
+    tickets: u64,
+    named: u64,
+    asked: BTreeMap<u64, (Timestamp, Command)>,
+    /// Commands that were acknowledged.
+    pub acknowledged: u64,
+    /// Commands that were refused.
+    pub refused: u64,
+}
+
+impl World {
+    /// The state of a manager that takes itself for the leader, and its number.
+    pub fn leader_view(&mut self) -> Option<(usize, State)> {
+        let count = self.managers.len();
+        let first = self.dice.place(count);
+        let leads = |manager: &usize| {
+            let reign = self.managers[*manager].reign.as_ref();
+            reign
+                .and_then(|reign| reign.office.as_ref())
+                .is_some_and(|office| !office.unproven)
+        };
+        let manager = (0..count)
+            .map(|offset| (first + offset) % count)
+            .find(leads)?;
+        Some((manager, self.managers[manager].replica.state.clone()))
+    }
+
+    /// The client does something.
+    pub fn client(&mut self) {
+        if self.calm {
+            return;
+        }
+        let pause = self.dice.millis(200..=4000);
+        self.clock.after(pause, Event::Client);
+        let Some((manager, view)) = self.leader_view() else {
+            return;
+        };
+        if let Some(command) = self.wish(&view) {
+            self.ask(manager, command);
+        }
+    }
+
+    /// Sends a command to a manager.
+    pub fn ask(&mut self, manager: usize, command: Command) {
+        self.client.tickets += 1;
+        let ticket = self.client.tickets;
+        self.client
+            .asked
+            .insert(ticket, (self.clock.now(), command.clone()));
+        let delay = self.dice.millis(1..=100);
+        let command = Box::new(command);
+        self.clock.after(
+            delay,
+            Event::Command {
+                manager,
+                ticket,
+                command,
+            },
+        );
+    }
+
+    /// Whether an answer may still come.
+    pub fn waiting(&mut self) -> bool {
+        let now = self.clock.now();
+        self.client
+            .asked
+            .retain(|_, (at, _)| now.since(*at) < UNKNOWN);
+        !self.client.asked.is_empty()
+    }
+
+    /// A command reaches a manager; without a leader there it is lost.
+    pub fn command(&mut self, manager: usize, ticket: u64, command: Box<Command>) {
+        self.note(format_args!("manager {manager} is asked {command:?}"));
+        self.input(manager, Input::Command { ticket, command });
+    }
+
+    /// The leader answers, at the latest by the entry at this place of the log.
+    pub fn answered(&mut self, ticket: u64, answer: Result<Reply, Error>, place: Option<usize>) {
+        self.note(format_args!("ticket {ticket}: {answer:?}"));
+        let Some((_, command)) = self.client.asked.remove(&ticket) else {
+            return;
+        };
+        match answer {
+            Err(_) => self.client.refused += 1,
+            Ok(reply) => {
+                self.client.acknowledged += 1;
+                let verdict = self.checks.log.told(place, &command, &reply);
+                self.hold(verdict.map_err(named("acknowledged")));
+            }
+        }
+    }
+
+    fn wish(&mut self, view: &State) -> Option<Command> {
+        let services: Vec<_> = view.services().iter().cloned().collect();
+        let dice = &mut self.dice;
+        if services.is_empty() || (services.len() < self.settings.services && dice.chance(30)) {
+            self.client.named += 1;
+            let name = format!("s{}", self.client.named);
+            let spec = Box::new(specs::service(&name, self.settings.replicas, dice));
+            return Some(Command::CreateService {
+                spec,
+                registry_auth: None,
+            });
+        }
+        let service = dice.pick(&services)?.clone();
+        match dice.place(20) {
+            0..8 => Some(self.update(&service)),
+            8..12 => Some(self.scale(&service)),
+            12 | 13 if service.previous_spec.is_some() => Some(update_with(&service, true, |_| ())),
+            14 => Some(Command::RemoveService {
+                id: service.id.clone(),
+            }),
+            15..19 => {
+                let nodes: Vec<_> = view.nodes().iter().cloned().collect();
+                let node = self.dice.pick(&nodes)?.clone();
+                Some(self.avail(&node))
+            }
+            _ => Some(force(&service)),
+        }
+    }
+
+    fn update(&mut self, service: &Service) -> Command {
+        let dice = &mut self.dice;
+        update_with(service, false, |spec| match dice.place(6) {
+            0 => spec.task_template.placement = Some(specs::placement(dice)),
+            1 => spec.update_config = Some(specs::update(dice)),
+            2 => spec.task_template.restart_policy = Some(specs::restart(dice)),
+            _ => {
+                if let Some(container) = &mut spec.task_template.container_spec {
+                    container.image = specs::image(dice);
+                }
+            }
+        })
+    }
+
+    fn scale(&mut self, service: &Service) -> Command {
+        let count = self.dice.within(0..=self.settings.replicas);
+        update_with(service, false, |spec| spec.mode = specs::replicas(count))
+    }
+
+    fn avail(&mut self, node: &Node) -> Command {
+        let choices = [
+            Availability::Active,
+            Availability::Active,
+            Availability::Pause,
+            Availability::Drain,
+        ];
+        let availability = self.dice.pick(&choices).cloned().unwrap_or_default();
+        set_availability(node, availability)
+    }
+}
+
+/// `docker node update --availability`.
+pub fn set_availability(node: &Node, availability: Availability) -> Command {
+    let mut spec = node.spec.clone();
+    spec.availability = availability;
+    Command::UpdateNode {
+        id: node.id.clone(),
+        version: node.meta.version,
+        spec: Box::new(spec),
+    }
+}
+
+/// `docker service update --force`.
+pub fn force(service: &Service) -> Command {
+    update_with(service, false, |spec| spec.task_template.force_update += 1)
+}
+
+fn update_with(
+    service: &Service,
+    rollback: bool,
+    edit: impl FnOnce(&mut skep_api::service::ServiceSpec),
+) -> Command {
+    let mut spec = service.spec.clone();
+    edit(&mut spec);
+    Command::UpdateService {
+        id: service.id.clone(),
+        version: service.meta.version,
+        spec: Box::new(specs::normal(spec)),
+        registry_auth: None,
+        auth_from: AuthFrom::Spec,
+        rollback,
+    }
+}
