@@ -153,12 +153,11 @@ impl Worker {
             tracing::error!(%error, "cannot write the raft log");
         }
         for done in waiting {
-            done(
-                outcome
-                    .as_ref()
-                    .map(|()| ())
-                    .map_err(|error| io::Error::new(error.kind(), error.to_string())),
-            );
+            // An `io::Error` cannot be cloned, and everyone who waits must know.
+            done(match &outcome {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            });
         }
     }
 
