@@ -4,7 +4,7 @@ use skep_api::Error;
 use skep_api::container::ContainerSpec;
 use skep_api::node::{NodeDescription, NodeSpec, NodeState, Role as WishedRole};
 use skep_api::service::ServiceSpec;
-use skep_api::task::{TaskSpec, TaskState, TaskStatus};
+use skep_api::task::{Runtime, TaskSpec, TaskState, TaskStatus};
 
 use super::{Outcome, execute};
 use crate::Timestamp;
@@ -111,7 +111,10 @@ pub(crate) fn task(id: &str, service: &Service, slot: u64, node: &str) -> Task {
     Task {
         id: Id::from(id),
         meta: Meta::default(),
-        spec: service.spec.task_template.clone(),
+        spec: TaskSpec {
+            runtime: Runtime::Unset,
+            ..service.spec.task_template.clone()
+        },
         spec_version: service.spec_version,
         service_id: service.id.clone(),
         service_name: service.spec.name.as_str().into(),

@@ -12,6 +12,7 @@ mod update;
 pub use enforcer::Enforcer;
 pub use reaper::Reaper;
 pub use replicated::Replicated;
+pub(crate) use update::is_dirty;
 
 #[cfg(test)]
 pub(crate) mod testing;

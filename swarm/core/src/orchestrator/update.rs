@@ -131,7 +131,7 @@ fn progress<'a>(
 
 /// Whether a task has to be replaced: its spec is another one, and not only in ways that the task
 /// would not notice. Its placement counts only if its node no longer fits.
-pub(super) fn is_dirty(view: &State, service: &Service, task: &Task) -> bool {
+pub(crate) fn is_dirty(view: &State, service: &Service, task: &Task) -> bool {
     if task.spec_version == service.spec_version {
         return false;
     }

@@ -3,7 +3,7 @@
 
 use skep_api::Error;
 use skep_api::container::{ContainerSpec, MountType};
-use skep_api::service::{FailureAction, ServiceSpec, UpdateConfig, UpdateOrder};
+use skep_api::service::ServiceSpec;
 use skep_api::task::TaskSpec;
 
 use super::missing;
@@ -34,45 +34,22 @@ fn features(spec: &ServiceSpec) -> Vec<(bool, &'static str)> {
             "a network of a service",
         ),
         (ports, "a published port"),
+        (generic_resources(task), "a generic resource"),
     ];
-    for config in spec.update_config.iter().chain(&spec.rollback_config) {
-        all.extend(update(config));
-    }
-    all.extend(task_features(task));
     all.extend(task.container_spec.iter().flat_map(container));
     all
 }
 
-fn update(config: &UpdateConfig) -> [(bool, &'static str); 2] {
-    [
-        (
-            config.order == UpdateOrder::StartFirst,
-            "update order start-first",
-        ),
-        (
-            config.failure_action == FailureAction::Rollback,
-            "update failure action rollback",
-        ),
-    ]
-}
-
-fn task_features(task: &TaskSpec) -> [(bool, &'static str); 2] {
+/// Whether the task reserves resources that nodes name themselves.
+fn generic_resources(task: &TaskSpec) -> bool {
     let reservations = task
         .resources
         .iter()
-        .flat_map(|resources| &resources.reservations);
-    let generic = reservations
+        .filter_map(|all| all.reservations.as_ref());
+    reservations
         .flat_map(|reserved| &reserved.generic_resources)
         .next()
-        .is_some();
-    let preferences = task
-        .placement
-        .iter()
-        .any(|placement| !placement.preferences.is_empty());
-    [
-        (generic, "a generic resource"),
-        (preferences, "a placement preference"),
-    ]
+        .is_some()
 }
 
 fn container(spec: &ContainerSpec) -> Vec<(bool, &'static str)> {
@@ -118,10 +95,6 @@ mod tests {
             (
                 r#"{"TaskTemplate":{"ContainerSpec":{}},"EndpointSpec":{"Ports":[{"TargetPort":80}]}}"#,
                 "a published port",
-            ),
-            (
-                r#"{"TaskTemplate":{"ContainerSpec":{}},"UpdateConfig":{"Order":"start-first"}}"#,
-                "update order start-first",
             ),
             (
                 r#"{"TaskTemplate":{"ContainerSpec":{"Mounts":[{"Type":"npipe","Target":"a"}]}}}"#,

@@ -15,7 +15,8 @@ use skep_api::task::{Task as WireTask, TaskState};
 use super::Peers;
 use crate::find;
 use crate::id::Id;
-use crate::object::{Node, Role, Service, Task};
+use crate::object::{Node, Role, Task};
+use crate::orchestrator::is_dirty;
 use crate::store::State;
 
 /// The runtime that all tasks have today.
@@ -157,17 +158,8 @@ fn collect<'a>(
 
 /// Whether the task is as the service's spec wants it now.
 fn is_up_to_date(view: &State, task: &Task) -> bool {
-    let node = task
-        .node_id
-        .as_ref()
-        .and_then(|node| view.nodes().get(node));
-    view.services()
-        .get(&task.service_id)
-        .is_some_and(|service| !is_task_dirty(service, task, node.map(AsRef::as_ref)))
-}
-
-fn is_task_dirty(service: &Service, task: &Task, _node: Option<&Node>) -> bool {
-    service.spec_version != task.spec_version && service.spec.task_template != task.spec
+    let service = view.services().get(&task.service_id);
+    service.is_some_and(|service| !is_dirty(view, service, task))
 }
 
 /// The terms of a key with a fixed choice, in any case of letters; an empty term says nothing.

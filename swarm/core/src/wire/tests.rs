@@ -231,3 +231,27 @@ fn tokens_are_shown_to_managers_and_the_key_to_nobody() {
     assert_eq!(swarm.subnet_size, 24);
     assert!(!format!("{swarm:?}").contains("SWMTKN"));
 }
+
+#[test]
+fn a_task_is_up_to_date_unless_its_own_part_of_the_spec_changed() {
+    let old = stored_service("s1", "web");
+    let count = |change: fn(&mut skep_api::service::ServiceSpec)| {
+        let mut new = old.clone();
+        new.spec_version = 7;
+        change(&mut new.spec);
+        let view = state([stored_task("t1", &old, 1, "n1").into(), new.into()]);
+        tasks(&view, &filters(r#"{"_up-to-date":["true"]}"#))
+            .unwrap()
+            .len()
+    };
+    assert_eq!(count(|_| ()), 1);
+    assert_eq!(
+        count(|spec| spec.mode.replicated.as_mut().unwrap().replicas = Some(9)),
+        1
+    );
+    assert_eq!(
+        count(|spec| drop(spec.labels.insert("a".into(), "b".into()))),
+        1
+    );
+    assert_eq!(count(|spec| spec.task_template.force_update = 1), 0);
+}
