@@ -1,3 +1,4 @@
 //! Black-box helpers: a script run against two sockets. Never imports the daemon's crates.
 
+pub mod differential;
 pub mod swarm;
