@@ -1,0 +1,401 @@
+//! An agent against scripted managers over real QUIC and an engine of nothing but a map.
+
+// Helpers of tests may state what they expect, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::BoxFuture;
+use skep_api::container::ContainerSpec;
+use skep_api::node::{NodeDescription, NodeSpec};
+use skep_api::task::{TaskSpec, TaskState, TaskStatus};
+use skep_core::Id;
+use skep_core::assignment::{Assignments, ToAgent, ToDispatcher};
+use skep_core::object::{Meta, Node, NodeStatus, Role, Task};
+use skep_core::worker::{Container, ContainerState, EngineOp, OpError, OpOutput, OpResult};
+use skep_node::agent::{Agent, Config, forget_everything};
+use skep_node::engine::{Engine, EngineEvent};
+use skep_node::pki::{self, DEFAULT_LEAF_VALIDITY, Identity, KeyRequest, Leaf, RootCa};
+use skep_node::quic::{Endpoint, FrameReceiver, FrameSender, Handler, Incoming, OpenGate};
+use tokio::sync::mpsc;
+
+const SOON: Duration = Duration::from_secs(20);
+const NODE: &str = "n1";
+
+/// An engine whose containers all run at once.
+#[derive(Clone, Default)]
+struct MapEngine(Arc<Mutex<Shelf>>);
+
+#[derive(Default)]
+struct Shelf {
+    containers: BTreeMap<String, Container>,
+    starts: HashMap<String, u32>,
+    made: u32,
+    events: Option<mpsc::Sender<EngineEvent>>,
+}
+
+impl MapEngine {
+    fn perform(&self, op: EngineOp) -> OpResult {
+        let mut shelf = self.0.lock().unwrap();
+        let shelf = &mut *shelf;
+        let missing = |key: &str| OpError::NotFound(format!("No such container: {key}"));
+        match op {
+            EngineOp::List { .. } => Ok(OpOutput::Containers(
+                shelf.containers.values().cloned().collect(),
+            )),
+            EngineOp::Pull { .. } => Ok(OpOutput::Done),
+            EngineOp::Create { name, task, .. } => {
+                shelf.made += 1;
+                let id = format!("c{}", shelf.made);
+                let container = Container {
+                    id: id.clone(),
+                    name,
+                    task: task.to_string(),
+                    ..Container::default()
+                };
+                shelf.containers.insert(id.clone(), container);
+                Ok(OpOutput::Created(id))
+            }
+            EngineOp::Inspect { container: key } => {
+                let mut all = shelf.containers.values();
+                let found = all.find(|container| container.id == key || container.name == key);
+                found
+                    .cloned()
+                    .map(OpOutput::Container)
+                    .ok_or_else(|| missing(&key))
+            }
+            EngineOp::Start { container: key } => {
+                *shelf.starts.entry(key.clone()).or_default() += 1;
+                let container = shelf
+                    .containers
+                    .get_mut(&key)
+                    .ok_or_else(|| missing(&key))?;
+                container.state = ContainerState::Running;
+                Ok(OpOutput::Done)
+            }
+            EngineOp::Stop { container: key, .. } => {
+                let container = shelf
+                    .containers
+                    .get_mut(&key)
+                    .ok_or_else(|| missing(&key))?;
+                container.state = ContainerState::Exited;
+                Ok(OpOutput::Done)
+            }
+            EngineOp::Remove { container: key } => shelf
+                .containers
+                .remove(&key)
+                .map(|_| OpOutput::Done)
+                .ok_or_else(|| missing(&key)),
+        }
+    }
+
+    /// The container ends by itself, and the engine says so.
+    async fn die(&self, id: &str, code: i64) {
+        let (events, task) = {
+            let mut shelf = self.0.lock().unwrap();
+            let container = shelf.containers.get_mut(id).unwrap();
+            (container.state, container.exit_code) = (ContainerState::Exited, code);
+            let task = Id::from(container.task.as_str());
+            (shelf.events.clone().unwrap(), task)
+        };
+        events
+            .send(EngineEvent::Container {
+                task,
+                died: Some(code),
+            })
+            .await
+            .unwrap();
+    }
+}
+
+impl Engine for MapEngine {
+    fn run(&self, op: EngineOp) -> BoxFuture<'static, OpResult> {
+        let engine = self.clone();
+        Box::pin(async move { engine.perform(op) })
+    }
+
+    fn describe(&self) -> BoxFuture<'static, Result<NodeDescription, String>> {
+        let description = NodeDescription {
+            hostname: "host".into(),
+            ..Default::default()
+        };
+        Box::pin(async move { Ok(description) })
+    }
+
+    fn subnets(&self) -> BoxFuture<'static, Vec<(IpAddr, u8)>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn watch(&self) -> mpsc::Receiver<EngineEvent> {
+        let (sender, receiver) = mpsc::channel(16);
+        sender.try_send(EngineEvent::Up).unwrap();
+        self.0.lock().unwrap().events = Some(sender);
+        receiver
+    }
+}
+
+/// A manager: every session is handed to the test.
+struct Manager {
+    addr: String,
+    sessions: mpsc::Receiver<Session>,
+    _endpoint: Endpoint,
+}
+
+struct Session {
+    sender: FrameSender,
+    receiver: FrameReceiver,
+}
+
+struct Desk(mpsc::Sender<Session>);
+
+impl Handler for Desk {
+    fn handle(&self, incoming: Incoming) -> BoxFuture<'static, ()> {
+        let sessions = self.0.clone();
+        Box::pin(async move {
+            let (sender, receiver) = incoming.stream.split();
+            // The test may have ended.
+            let _ = sessions.send(Session { sender, receiver }).await;
+        })
+    }
+}
+
+impl Session {
+    /// The next message that is no heartbeat.
+    async fn hear(&mut self) -> ToDispatcher {
+        loop {
+            let heard = tokio::time::timeout(SOON, self.receiver.recv::<ToDispatcher>()).await;
+            match heard.unwrap().unwrap().unwrap() {
+                ToDispatcher::Heartbeat => {}
+                message => return message,
+            }
+        }
+    }
+
+    async fn say(&mut self, message: ToAgent) {
+        self.sender.send(&message).await.unwrap();
+    }
+
+    /// Lets the agent in and tells it everything it has to do.
+    async fn welcome(&mut self, tasks: Vec<Task>) {
+        assert!(matches!(self.hear().await, ToDispatcher::Register { .. }));
+        let node = Node {
+            id: NODE.into(),
+            meta: Meta::default(),
+            spec: NodeSpec::default(),
+            description: None,
+            status: NodeStatus::default(),
+            role: Role::Worker,
+            manager: None,
+        };
+        let managers = vec![("m1".into(), "127.0.0.1:1".to_owned())];
+        let heartbeat = 100_000_000;
+        self.say(ToAgent::Session {
+            heartbeat,
+            node: Box::new(node),
+            managers,
+        })
+        .await;
+        let all = Assignments {
+            complete: true,
+            tasks,
+            ..Assignments::default()
+        };
+        self.say(ToAgent::Assignments(all)).await;
+    }
+
+    /// Reports until the task is in this state; the number of the last report.
+    async fn reported(&mut self, state: TaskState) -> (u64, TaskStatus) {
+        loop {
+            if let ToDispatcher::Statuses { sequence, statuses } = self.hear().await
+                && let Some((_, status)) = statuses.into_iter().find(|(_, s)| s.state == state)
+            {
+                return (sequence, status);
+            }
+        }
+    }
+}
+
+struct Swarm(RootCa);
+
+impl Swarm {
+    fn new() -> Self {
+        Self(RootCa::create(SystemTime::now()).unwrap())
+    }
+
+    fn endpoint(&self, node_id: &str, role: pki::Role, listen: bool) -> Endpoint {
+        let request = KeyRequest::fresh().unwrap();
+        let leaf = Leaf {
+            node_id,
+            role,
+            cluster_id: "cluster",
+        };
+        let now = SystemTime::now();
+        let cert = self
+            .0
+            .sign(&request.csr_pem, &leaf, DEFAULT_LEAF_VALIDITY, now)
+            .unwrap();
+        let identity = Identity::new(&self.0.cert_pem, &cert, request.key_pem).unwrap();
+        let listen = listen.then_some(([127, 0, 0, 1], 0).into());
+        let endpoint = Endpoint::bind(listen, Arc::new(OpenGate)).unwrap();
+        endpoint.set_identity(Arc::new(identity)).unwrap();
+        endpoint
+    }
+
+    fn manager(&self, node_id: &str) -> Manager {
+        let endpoint = self.endpoint(node_id, pki::Role::Manager, true);
+        let (sender, sessions) = mpsc::channel(4);
+        endpoint.serve(Arc::new(Desk(sender)));
+        let addr = endpoint.local_addr().unwrap().to_string();
+        Manager {
+            addr,
+            sessions,
+            _endpoint: endpoint,
+        }
+    }
+
+    fn agent(&self, engine: &MapEngine, dir: &Path, managers: &[&Manager]) -> Agent {
+        Agent::start(Config {
+            node_id: NODE.into(),
+            dir: dir.to_owned(),
+            managers: managers
+                .iter()
+                .map(|manager| manager.addr.clone())
+                .collect(),
+            endpoint: self.endpoint(NODE, pki::Role::Worker, false),
+            engine: Arc::new(engine.clone()),
+        })
+        .unwrap()
+    }
+}
+
+impl Manager {
+    async fn session(&mut self) -> Session {
+        tokio::time::timeout(SOON, self.sessions.recv())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+}
+
+fn task() -> Task {
+    let container = ContainerSpec {
+        image: "busybox".into(),
+        ..Default::default()
+    };
+    Task {
+        id: "t1".into(),
+        meta: Meta::default(),
+        spec: TaskSpec {
+            container_spec: Some(container),
+            ..Default::default()
+        },
+        spec_version: 1,
+        service_id: "s1".into(),
+        service_name: "web".into(),
+        service_labels: BTreeMap::new(),
+        slot: 1,
+        node_id: Some(NODE.into()),
+        status: TaskStatus {
+            state: TaskState::Assigned,
+            ..Default::default()
+        },
+        desired_state: TaskState::Running,
+        registry_auth: None,
+        start_gate: None,
+        running_since: None,
+    }
+}
+
+#[tokio::test]
+async fn an_agent_finds_the_leader_runs_its_tasks_and_repeats_what_was_not_acknowledged() {
+    let (swarm, engine) = (Swarm::new(), MapEngine::default());
+    let dir = tempfile::tempdir().unwrap();
+    let (mut follower, mut leader) = (swarm.manager("m1"), swarm.manager("m2"));
+    let agent = swarm.agent(&engine, dir.path(), &[&follower]);
+
+    let mut session = follower.session().await;
+    session
+        .say(ToAgent::NotLeader(Some(leader.addr.clone())))
+        .await;
+    let mut session = leader.session().await;
+    session.welcome(vec![task()]).await;
+    let (_, status) = session.reported(TaskState::Running).await;
+    assert_eq!(status.container_status.unwrap().container_id, "c1");
+    assert_eq!(
+        agent.view().borrow().leader.as_deref(),
+        Some(leader.addr.as_str())
+    );
+
+    // Nothing was acknowledged, and the session ends.
+    session.say(ToAgent::Expired).await;
+    drop(session);
+    agent.set_managers(vec![leader.addr.clone()]);
+    let mut session = leader.session().await;
+    session.welcome(vec![task()]).await;
+    let (sequence, _) = session.reported(TaskState::Running).await;
+    session.say(ToAgent::Ack(sequence)).await;
+
+    engine.die("c1", 3).await;
+    let (_, status) = session.reported(TaskState::Failed).await;
+    assert_eq!(status.err, "task: non-zero exit (3)");
+    agent.stop(true).await;
+}
+
+#[tokio::test]
+async fn a_restart_leaves_containers_alone_even_without_managers() {
+    let (swarm, engine) = (Swarm::new(), MapEngine::default());
+    let dir = tempfile::tempdir().unwrap();
+    let mut leader = swarm.manager("m1");
+    let agent = swarm.agent(&engine, dir.path(), &[&leader]);
+    let mut session = leader.session().await;
+    session.welcome(vec![task()]).await;
+    session.reported(TaskState::Running).await;
+    let (stopped, goodbye) = tokio::join!(agent.stop(true), session.hear());
+    let () = stopped;
+    assert_eq!(goodbye, ToDispatcher::Restarting);
+
+    // Its container ends while nobody looks and no manager is there: that is remembered.
+    let agent = swarm.agent(&engine, dir.path(), &[]);
+    tokio::time::timeout(SOON, async {
+        while engine
+            .0
+            .lock()
+            .unwrap()
+            .events
+            .as_ref()
+            .is_none_or(mpsc::Sender::is_closed)
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    engine.die("c1", 7).await;
+    agent.set_managers(vec![leader.addr.clone()]);
+    let mut session = leader.session().await;
+    session.welcome(vec![task()]).await;
+    let (_, status) = session.reported(TaskState::Failed).await;
+    assert_eq!(status.err, "task: non-zero exit (7)");
+    {
+        let shelf = engine.0.lock().unwrap();
+        assert_eq!((shelf.made, shelf.starts.get("c1")), (1, Some(&1)));
+    }
+
+    agent.stop(false).await;
+    let engine: Arc<dyn Engine> = Arc::new(engine);
+    forget_everything(&engine, &NODE.into(), dir.path())
+        .await
+        .unwrap();
+    let listed = engine.run(EngineOp::List { node: NODE.into() }).await;
+    assert_eq!(listed, Ok(OpOutput::Containers(Vec::new())));
+    assert!(!dir.path().join("tasks").exists());
+}
