@@ -127,7 +127,8 @@ impl World {
         });
         self.propose(leader, None);
         // A shell that does not wait for its state to be current must do no harm.
-        if eager || self.settings.mutation == Some(Mutation::IgnoreBase) {
+        let eager = eager || self.settings.mutation == Some(Mutation::IgnoreBase);
+        if eager && self.office(leader).is_none() {
             self.open_office(leader, true);
         }
         self.clock.after(

@@ -88,10 +88,14 @@ impl World {
         let Some(office) = reign.and_then(|reign| reign.office.as_mut()) else {
             return;
         };
-        if office.planned != Some(at) || office.flight.is_some() {
+        if office.planned != Some(at) {
             return;
         }
         office.planned = None;
+        // What waits is looked at when the batch has landed.
+        if office.flight.is_some() {
+            return;
+        }
         let rest = office.inbox.split_off(office.inbox.len().min(INPUTS));
         let inputs = std::mem::replace(&mut office.inbox, rest);
         let count = inputs.len();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use skep_core::State;
+use skep_core::object::Task;
 
 use super::Verdict;
 
@@ -15,21 +16,15 @@ pub fn check(state: &State) -> Verdict {
     let limit = spec.and_then(|spec| spec.orchestration.task_history_retention_limit);
     let limit = usize::try_from(limit.unwrap_or(DEFAULT)).unwrap_or(usize::MAX);
     for service in state.services().iter() {
-        let policy = service.spec.task_template.restart_policy.as_ref();
-        // The attempts are counted in the history, so that it has to be as long.
-        let attempts = policy
-            .and_then(|policy| policy.max_attempts)
-            .filter(|max| *max > 0);
-        let limit = attempts.map_or(limit, |max| usize::try_from(max + 1).unwrap_or(usize::MAX));
-        let mut slots: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut slots: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
         for task in state.tasks_of_service(&service.id) {
-            *slots.entry(task.slot).or_default() += 1;
+            let (kept, allowed) = slots.entry(task.slot).or_insert((0, limit.max(1)));
+            *kept += 1;
+            *allowed = attempts(task).max(*allowed);
         }
-        if let Some((slot, kept)) = slots.into_iter().find(|(_, kept)| *kept > limit.max(1)) {
+        if let Some((slot, (kept, allowed))) = slots.iter().find(|(_, (kept, most))| kept > most) {
             let name = &service.spec.name;
-            return Err(format!(
-                "slot {slot} of {name} keeps {kept} tasks, the limit is {limit}"
-            ));
+            return Err(format!("slot {slot} of {name} keeps {kept} tasks, allowed {allowed}"));
         }
     }
     let nobodys = |service: &str| state.services().get(service).is_none();
@@ -37,4 +32,11 @@ pub fn check(state: &State) -> Verdict {
         Some(task) => Err(format!("task {} of a removed service is left", task.id)),
         None => Ok(()),
     }
+}
+
+/// Attempts are counted in the history, so that it has to be as long.
+fn attempts(task: &Task) -> usize {
+    let policy = task.spec.restart_policy.as_ref();
+    let most = policy.and_then(|policy| policy.max_attempts).filter(|most| *most > 0);
+    most.map_or(0, |most| usize::try_from(most + 1).unwrap_or(usize::MAX))
 }

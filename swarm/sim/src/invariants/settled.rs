@@ -74,19 +74,45 @@ fn declared(state: &State, service: &Service) -> Verdict {
     let replicated = service.spec.mode.replicated.as_ref();
     let replicas = replicated.and_then(|mode| mode.replicas).unwrap_or(1);
     let mut slots = BTreeSet::new();
+    let mut homeless = BTreeSet::new();
     for task in state.tasks_of_service(&service.id) {
         if task.desired_state == TaskState::Running && task.status.state == TaskState::Running {
             slots.insert(task.slot);
             stays(state, task)?;
-        } else if !task.status.state.is_terminal() {
+        } else if waits(task) && nowhere(state, task) {
+            homeless.insert(task.slot);
+        } else if !over(task) {
             let (now, wanted) = (task.status.state, task.desired_state);
             return Err(format!("task {} is {now}, wanted {wanted}", task.id));
         }
     }
+    slots.extend(&homeless);
     if slots.len() as u64 != replicas {
         return Err(format!("{} of {replicas} replicas run", slots.len()));
     }
-    updated(state, service)
+    // An update waits for its tasks as long as that takes.
+    if homeless.is_empty() { updated(state, service) } else { Ok(()) }
+}
+
+/// Whether nothing of the task runs or ever will.
+fn over(task: &Task) -> bool {
+    let never_placed = task.node_id.is_none() && task.desired_state > TaskState::Running;
+    task.status.state.is_terminal() || never_placed
+}
+
+/// Whether a task is meant to run and has no node.
+fn waits(task: &Task) -> bool {
+    task.status.state == TaskState::Pending && task.desired_state <= TaskState::Running
+}
+
+/// Whether no node may take the task. Reservations are too small in this world to matter.
+fn nowhere(state: &State, task: &Task) -> bool {
+    let placement = task.spec.placement.as_ref();
+    let limit = placement.map_or(0, |placement| placement.max_replicas);
+    let full = |node: &Id| {
+        limit > 0 && placement::of_service_on(state, &task.service_id, node) >= limit
+    };
+    state.nodes().iter().all(|node| placement::suits(task, node).is_err() || full(&node.id))
 }
 
 /// A running task is where it may be; a paused node keeps what it has.
@@ -119,10 +145,11 @@ fn updated(state: &State, service: &Service) -> Verdict {
     let live = state
         .tasks_of_service(&service.id)
         .filter(|task| skep_core::task::is_live(task));
-    // A node that still satisfies changed constraints keeps its task.
+    // A node that still satisfies changed constraints keeps its task; a task names no runtime.
     let old = |task: &Task| {
         let mut spec = task.spec.clone();
         spec.placement.clone_from(&current.placement);
+        spec.runtime.clone_from(&current.runtime);
         spec != *current
     };
     match live.into_iter().find(|task| old(task)) {

@@ -3,7 +3,8 @@
 //! than replicas.
 //!
 //! Two containers of a slot may run at once only where nobody can know better: the old one is on a
-//! node that is not ready (or was not since it was told to stop), or it did not stop in a minute.
+//! node that is not ready (or was not since it was told to stop), it did not stop in a minute, or it
+//! was rejected by the enforcer, which ends it in the store at once.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use skep_api::node::NodeState;
 use skep_api::task::TaskState;
 use skep_core::object::{Object, Task};
 use skep_core::task::is_live;
-use skep_core::{Event, Id, Nanos, SECOND, State, Timestamp};
+use skep_core::{Author, Event, Id, Nanos, SECOND, State, Timestamp};
 
 use super::{Verdict, Write};
 
@@ -32,6 +33,8 @@ struct Seen {
     node: Option<Id>,
     /// When it was first not meant to run any more.
     let_go: Option<Timestamp>,
+    /// Its node no longer suited it: nobody can see any more when it has stopped.
+    rejected: bool,
 }
 
 impl Slots {
@@ -39,7 +42,7 @@ impl Slots {
     pub fn note(&mut self, write: &Write<'_>) {
         for Event { before, after } in write.events {
             match (before, after) {
-                (_, Some(Object::Task(task))) => self.task(task, write.now),
+                (_, Some(Object::Task(task))) => self.task(task, write),
                 (Some(Object::Task(task)), None) => {
                     if let Some(seen) = self.tasks.get_mut(&task.id) {
                         seen.let_go.get_or_insert(write.now);
@@ -62,17 +65,20 @@ impl Slots {
         }
     }
 
-    fn task(&mut self, task: &Task, now: Timestamp) {
+    fn task(&mut self, task: &Task, write: &Write<'_>) {
         let seen = self.tasks.entry(task.id.clone()).or_insert_with(|| Seen {
             service: task.service_id.clone(),
             slot: task.slot,
             node: None,
             let_go: None,
+            rejected: false,
         });
         seen.node.clone_from(&task.node_id);
         if task.desired_state > TaskState::Running {
-            seen.let_go.get_or_insert(now);
+            seen.let_go.get_or_insert(write.now);
         }
+        let by_enforcer = write.tx.author == Author::Orchestrator;
+        seen.rejected |= by_enforcer && task.status.state == TaskState::Rejected;
     }
 
     /// Looks at the state after a batch.
@@ -134,6 +140,9 @@ impl Slots {
 
     /// Whether nobody can be blamed for starting another task beside this one.
     fn excused(&self, seen: &Seen, now: Timestamp) -> bool {
+        if seen.rejected {
+            return true;
+        }
         let Some(let_go) = seen.let_go else {
             return false;
         };
