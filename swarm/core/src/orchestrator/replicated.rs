@@ -90,7 +90,7 @@ pub(super) fn plan_service(
     let mut slots = slots::of_service(view, id);
     retire(&mut slots, service, &mut plan);
     settle(view, service, &slots, now, ids, &mut plan);
-    fill(service, &slots, now, ids, &mut plan);
+    fill(view, service, &slots, now, ids, &mut plan);
     // An update counts what is under way, so it looks again once this is written.
     if plan.changes.is_empty() {
         update::advance(view, service, &slots, now, ids, &mut plan);
@@ -146,6 +146,14 @@ fn settle(
         let mut healthy = Vec::new();
         let mut replacement = None;
         for task in slot.wanted() {
+            // One that failed while it waited (no image, say) keeps the others waiting: its
+            // replacement must not come sooner than it would have started.
+            if task.status.state.is_terminal()
+                && let Some(gate) = task.start_gate.as_ref().filter(|gate| now < gate.not_before)
+            {
+                plan.wake(gate.not_before);
+                continue;
+            }
             let moved = lost_its_node(view, task);
             if !moved && !task.status.state.is_terminal() {
                 healthy.push(task);
@@ -155,10 +163,10 @@ fn settle(
             if task.status.state.is_terminal() {
                 let delay = if moved { 0 } else { restart::delay(task) };
                 if restart::wanted(slot, task, now) {
-                    replacement = Some(restart::gate(view, task, delay, now));
+                    replacement = Some(restart::gate(view, slot, delay, now));
                 }
             } else {
-                replacement = Some(restart::gate(view, task, 0, now));
+                replacement = Some(restart::gate(view, slot, 0, now));
             }
         }
         if healthy.is_empty()
@@ -167,14 +175,16 @@ fn settle(
             plan.changes.push(create(service, *number, gate, now, ids));
         }
         for task in healthy {
-            let opened = restart::open_gate(view, task, now, plan);
+            let opened = restart::open_gate(view, slot, task, now, plan);
             plan.changes.extend(opened);
         }
     }
 }
 
-/// Creates tasks in the lowest slots that are free.
+/// Creates tasks in the lowest slots that are free. What is left in a slot from before may still
+/// run for a while.
 fn fill(
+    view: &State,
     service: &Service,
     slots: &BTreeMap<u64, Slot>,
     now: Timestamp,
@@ -190,7 +200,8 @@ fn fill(
     }
     let free = (1u64..).filter(|number| !is_taken(number));
     for number in free.take(room.min(usize::try_from(missing).unwrap_or(room))) {
-        plan.changes.push(create(service, number, None, now, ids));
+        let gate = slots.get(&number).and_then(|slot| restart::gate(view, slot, 0, now));
+        plan.changes.push(create(service, number, gate, now, ids));
     }
 }
 

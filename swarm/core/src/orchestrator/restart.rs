@@ -44,20 +44,21 @@ fn attempts_left(slot: &Slot, ended: &Task, policy: &RestartPolicy, now: Timesta
     (counted.count() as u64) < most
 }
 
-/// The gate of a task that replaces one that ended or lost its node; `None` if it may start at
-/// once.
-pub(super) fn gate(
-    view: &State,
-    old: &Arc<Task>,
-    delay: Nanos,
-    now: Timestamp,
-) -> Option<StartGate> {
-    let after = (!is_over(old) && !node_is_silent(view, old)).then(|| old.id.clone());
+/// The gate of a new task in a slot; `None` if it may start at once. It waits for every task of the
+/// slot that may still run: the one it replaces may never have started, and the one before that
+/// may be slow to stop.
+pub(super) fn gate(view: &State, slot: &Slot, delay: Nanos, now: Timestamp) -> Option<StartGate> {
+    let after = slot.0.iter().rfind(|task| may_run(view, task)).map(|task| task.id.clone());
     if delay <= 0 && after.is_none() {
         return None;
     }
     let not_before = now.plus(delay.max(0));
     Some(StartGate { not_before, after, deadline: not_before.plus(PATIENCE) })
+}
+
+/// Whether a task may run, and its node is there to say when it does not any more.
+fn may_run(view: &State, task: &Task) -> bool {
+    !is_over(task) && !node_is_silent(view, task)
 }
 
 /// The restart delay of a task's policy.
@@ -72,6 +73,7 @@ fn policy(task: &Task) -> RestartPolicy {
 /// Lets a waiting task run if its gate is open, else asks to be woken when it may be.
 pub(super) fn open_gate(
     view: &State,
+    slot: &Slot,
     task: &Arc<Task>,
     now: Timestamp,
     plan: &mut Plan,
@@ -84,8 +86,8 @@ pub(super) fn open_gate(
         plan.wake(gate.not_before);
         return None;
     }
-    let before = gate.after.as_ref().and_then(|id| view.tasks().get(id));
-    let stopped = before.is_none_or(|task| is_over(task) || node_is_silent(view, task));
+    let unwanted = |other: &&Arc<Task>| other.desired_state > TaskState::Running;
+    let stopped = !slot.0.iter().filter(unwanted).any(|other| may_run(view, other));
     if stopped || now >= gate.deadline {
         return want(task, TaskState::Running);
     }

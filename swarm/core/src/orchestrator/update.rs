@@ -22,13 +22,16 @@ use crate::{Nanos, SECOND, Timestamp};
 /// Where the slots of an update are.
 #[derive(Default)]
 struct Progress<'a> {
-    /// Still on an older spec: slot and task.
-    dirty: Vec<(u64, &'a Arc<Task>)>,
+    /// Still on an older spec: the slot and its task.
+    dirty: Vec<Dirty<'a>>,
     /// Got a new task that does not run yet, or not for long enough to go on.
     in_flight: u64,
     /// The new tasks, wherever there was an older one.
     fresh: Vec<&'a Arc<Task>>,
 }
+
+/// A slot's number, the slot, and its task of an older spec.
+type Dirty<'a> = (u64, &'a Slot, &'a Arc<Task>);
 
 /// Moves an update on by what can be done now. `slots` are those in which nothing else is to be
 /// done first.
@@ -70,8 +73,8 @@ pub(super) fn advance(
         0 => u64::MAX,
         most => most.saturating_sub(progress.in_flight),
     };
-    for (slot, old) in progress.dirty.iter().take(usize::try_from(room).unwrap_or(usize::MAX)) {
-        replace(view, service, &config, (*slot, old), now, ids, plan);
+    for dirty in progress.dirty.iter().take(usize::try_from(room).unwrap_or(usize::MAX)) {
+        replace(view, service, &config, dirty, now, ids, plan);
     }
 }
 
@@ -122,7 +125,7 @@ fn progress<'a>(
                     None => progress.in_flight += 1,
                 }
             }
-            (None, Some(task)) => progress.dirty.push((*number, task)),
+            (None, Some(task)) => progress.dirty.push((*number, slot, task)),
             (None, None) => {}
         }
     }
@@ -153,18 +156,18 @@ fn replace(
     view: &State,
     service: &Service,
     config: &UpdateConfig,
-    (slot, old): (u64, &Arc<Task>),
+    (number, slot, old): &Dirty<'_>,
     now: Timestamp,
     ids: &mut dyn IdSource,
     plan: &mut Plan,
 ) {
     if config.order == UpdateOrder::StartFirst {
-        plan.changes.push(create(service, slot, None, now, ids));
+        plan.changes.push(create(service, *number, None, now, ids));
         return;
     }
     plan.changes.extend(want(old, TaskState::Shutdown));
-    let gate = restart::gate(view, old, 0, now);
-    plan.changes.push(create(service, slot, gate, now, ids));
+    let gate = restart::gate(view, slot, 0, now);
+    plan.changes.push(create(service, *number, gate, now, ids));
 }
 
 /// A new task that failed, if more failed than the update allows.
