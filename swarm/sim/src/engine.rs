@@ -232,6 +232,14 @@ impl Engine {
         }
     }
 
+    /// Whether the operation is the start of a container that was started before.
+    pub fn was_started(&self, op: &EngineOp) -> bool {
+        let EngineOp::Start { container } = op else {
+            return false;
+        };
+        self.containers.get(container).is_some_and(|fake| fake.shown.started)
+    }
+
     /// Every process ends at once, and nobody hears of it.
     pub fn end_all(&mut self) {
         let ids: Vec<String> = self.containers.keys().cloned().collect();

@@ -222,8 +222,10 @@ impl World {
             .daemon(number, life)
             .map(|daemon| daemon.cancelled.remove(&op_number));
         let host = &mut self.hosts[number];
-        // What nobody waits for any more may or may not have been done.
-        let dropped = cancelled != Some(false) && self.dice.chance(50);
+        // What nobody waits for any more may or may not have been done, but a request of a dead
+        // daemon does not overtake the life of the container that its successor started.
+        let overtaken = cancelled.is_none() && host.engine.was_started(op);
+        let dropped = cancelled != Some(false) && (self.dice.chance(50) || overtaken);
         let (mut result, mut effect) = (Err(OpError::Unavailable("reset".into())), Effect::None);
         if host.engine.boot == boot && !dropped {
             (result, effect) = host.engine.carry_out(op, &mut self.dice, self.calm);
