@@ -169,6 +169,9 @@ pub struct Task {
     /// When it was first reported running. An update watches new tasks from then on.
     #[serde(default)]
     pub running_since: Option<Timestamp>,
+    /// Made by an update, which watches it; not by scaling or as a replacement of one that ended.
+    #[serde(default)]
+    pub of_update: bool,
     /// What it is meant to be; only ever moves forward.
     pub desired_state: TaskState,
     /// For pulling its image.

@@ -53,5 +53,6 @@ pub fn task(id: &str, service: &str, slot: u64) -> Task {
         registry_auth: None,
         start_gate: None,
         running_since: None,
+        of_update: false,
     }
 }

@@ -312,6 +312,7 @@ fn task() -> Task {
         registry_auth: None,
         start_gate: None,
         running_since: None,
+        of_update: false,
     }
 }
 

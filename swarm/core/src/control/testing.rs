@@ -129,6 +129,7 @@ pub(crate) fn task(id: &str, service: &Service, slot: u64, node: &str) -> Task {
         registry_auth: None,
         start_gate: None,
         running_since: None,
+        of_update: false,
     }
 }
 

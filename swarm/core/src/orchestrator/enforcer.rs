@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_api::node::Availability;
-use skep_api::task::TaskState;
+use skep_api::service::UpdateState;
+use skep_api::task::{TaskSpec, TaskState};
 
 use super::constraint::Constraint;
 use crate::Timestamp;
@@ -80,12 +81,23 @@ fn unsuitable(view: &State, node: &Arc<Node>) -> Vec<Arc<Task>> {
 }
 
 /// The constraints are those that the service has now; a task of a service that is gone has its
-/// own.
+/// own. Constraints that an update brings are left to the update, which has its own pace.
 fn meets_constraints(view: &State, node: &Node, task: &Task) -> bool {
     let service = view.services().get(&task.service_id);
     let template = service.map_or(&task.spec, |service| &service.spec.task_template);
-    let constraints = template.placement.as_ref().map_or(&[][..], |p| &p.constraints);
-    Constraint::parse_all(constraints).iter().all(|constraint| constraint.matches(node))
+    let constraints = constraints(template);
+    if Constraint::parse_all(constraints).iter().all(|constraint| constraint.matches(node)) {
+        return true;
+    }
+    let status = service.and_then(|service| service.update_status.as_ref());
+    let updated = status.is_some_and(|status| {
+        matches!(status.state, UpdateState::Completed | UpdateState::RollbackCompleted)
+    });
+    !updated && constraints != self::constraints(&task.spec)
+}
+
+fn constraints(spec: &TaskSpec) -> &[String] {
+    spec.placement.as_ref().map_or(&[], |placement| &placement.constraints)
 }
 
 fn reject(task: &Arc<Task>, now: Timestamp) -> Change {

@@ -2,20 +2,24 @@
 //! updates, and clears away what is left. Never chooses nodes and never talks to one.
 
 pub mod constraint;
+mod dirty;
 mod enforcer;
+mod progress;
 mod reaper;
 mod replicated;
 mod restart;
 mod slots;
 mod update;
 
+pub(crate) use dirty::is_dirty;
 pub use enforcer::Enforcer;
 pub use reaper::Reaper;
 pub use replicated::Replicated;
-pub(crate) use update::is_dirty;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -26,6 +30,9 @@ use crate::Timestamp;
 use crate::id::IdSource;
 use crate::object::{Meta, Service, StartGate, Task};
 use crate::store::{Change, State};
+
+/// Changes after which the plan of a service ends; the rest follows at once in the next.
+const BATCH: usize = 200;
 
 /// What swarmkit writes on a new task.
 const CREATED: &str = "created";
@@ -41,11 +48,21 @@ fn template(service: &Service) -> TaskSpec {
     TaskSpec { runtime: Runtime::Unset, ..service.spec.task_template.clone() }
 }
 
+/// Why a task is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// To fill a free slot, or in place of one that ended.
+    ToFill,
+    /// By an update, in place of one of an older spec.
+    ByUpdate,
+}
+
 /// A new task in a slot. With a gate it is made ready at first and runs once the gate opens.
 fn create(
     service: &Service,
     slot: u64,
     gate: Option<StartGate>,
+    made: Made,
     now: Timestamp,
     ids: &mut dyn IdSource,
 ) -> Change {
@@ -68,6 +85,7 @@ fn create(
         node_id: None,
         status,
         running_since: None,
+        of_update: made == Made::ByUpdate,
         desired_state,
         registry_auth: service.registry_auth.clone(),
         start_gate: gate,

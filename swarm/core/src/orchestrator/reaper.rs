@@ -9,6 +9,7 @@ use std::sync::Arc;
 use skep_api::task::TaskState;
 
 use super::is_over;
+use super::progress::was_made;
 use super::slots;
 use crate::Timestamp;
 use crate::id::{Id, IdSource};
@@ -83,8 +84,13 @@ fn dead_tasks(view: &State, service: &Id) -> Vec<Arc<Task>> {
             }
         }
         let Some(limit) = history.last().and_then(|newest| limit(view, newest)) else { continue };
-        let surplus = (kept + history.len()).saturating_sub(limit);
-        dead.extend(history.into_iter().take(surplus));
+        // The last task of a slot says that the slot is not free.
+        let surplus = (kept + history.len()).saturating_sub(limit.max(1));
+        // An update that is under way counts how its tasks ended.
+        let update = view.services().get(service).filter(|_| limit > 1);
+        let counts = |task: &Arc<Task>| update.is_some_and(|update| was_made(update, task));
+        let (last, first): (Vec<_>, Vec<_>) = history.into_iter().partition(counts);
+        dead.extend(first.into_iter().chain(last).take(surplus));
     }
     dead
 }

@@ -9,15 +9,12 @@ use std::sync::Arc;
 use skep_api::task::TaskState;
 
 use super::slots::{self, Slot};
-use super::{create, lost_its_node, replicas, restart, update, want};
+use super::{BATCH, Made, create, is_dirty, lost_its_node, progress, replicas, restart, update, want};
 use crate::Timestamp;
 use crate::id::{Id, IdSource};
 use crate::object::{Object, Service, Task};
 use crate::reconcile::{Plan, Reconciler};
 use crate::store::{Event, State};
-
-/// Changes after which a plan ends; the other services follow at once in the next.
-const BATCH: usize = 200;
 
 /// Keeps replicated services at the number of tasks that they declare.
 #[derive(Debug, Default)]
@@ -83,11 +80,18 @@ pub(super) fn plan_service(
 ) -> Plan {
     let mut plan = Plan::default();
     let Some(service) = view.services().get(id) else {
-        let left = view.tasks_of_service(id);
-        plan.changes.extend(left.filter_map(|task| want(task, TaskState::Remove)));
+        let left = view.tasks_of_service(id).filter_map(|task| want(task, TaskState::Remove));
+        plan.changes.extend(left.take(BATCH));
+        if plan.changes.len() >= BATCH {
+            plan.wake(now);
+        }
         return plan;
     };
     let mut slots = slots::of_service(view, id);
+    if let Some(verdict) = update::judge(view, service, &slots, now) {
+        plan.changes.push(verdict);
+        return plan;
+    }
     retire(&mut slots, service, &mut plan);
     settle(view, service, &slots, now, ids, &mut plan);
     fill(view, service, &slots, now, ids, &mut plan);
@@ -95,41 +99,40 @@ pub(super) fn plan_service(
     if plan.changes.is_empty() {
         update::advance(view, service, &slots, now, ids, &mut plan);
     }
-    plan
-}
-
-/// Whether a slot counts as filled: it has a wanted task, or its task ended for good under the
-/// present spec and stays ended until the service changes.
-fn is_filled(service: &Service, slot: &Slot) -> bool {
-    if slot.wanted().next().is_some() {
-        return true;
+    if plan.changes.len() >= BATCH {
+        plan.wake(now);
     }
-    let ended_for_good = |task: &Arc<Task>| {
-        task.desired_state < TaskState::Remove && task.spec_version == service.spec_version
-    };
-    slot.newest().is_some_and(ended_for_good)
+    plan
 }
 
 /// Takes surplus slots away, with their history: those that do not run first, then those on the
 /// nodes that have most, the highest number first among equals.
 fn retire(slots: &mut BTreeMap<u64, Slot>, service: &Service, plan: &mut Plan) {
-    let filled = slots.iter().filter(|(_, slot)| is_filled(service, slot));
-    let mut left: BTreeSet<u64> = filled.map(|(number, _)| *number).collect();
-    let surplus = (left.len() as u64).saturating_sub(replicas(service));
-    for _ in 0..surplus {
-        let mut on_node: BTreeMap<Option<&Id>, usize> = BTreeMap::new();
-        for slot in left.iter().filter_map(|number| slots.get(number)) {
-            *on_node.entry(slot.node()).or_default() += 1;
+    let mut filled: Vec<(bool, u64)> = slots
+        .iter()
+        .filter(|(_, slot)| slot.current().is_some())
+        .map(|(number, slot)| (!slot.runs(), *number))
+        .collect();
+    let surplus = filled.len().saturating_sub(usize::try_from(replicas(service)).unwrap_or(usize::MAX));
+    if surplus == 0 {
+        return;
+    }
+    filled.sort_unstable();
+    // The first, second, third ... copy on its node, those that run counted first.
+    let mut copies: BTreeMap<Option<&Id>, usize> = BTreeMap::new();
+    let mut ranked: Vec<(bool, usize, u64)> = Vec::with_capacity(filled.len());
+    for (idle, number) in filled {
+        let copy = copies.entry(slots.get(&number).and_then(Slot::node)).or_default();
+        *copy += 1;
+        ranked.push((idle, *copy, number));
+    }
+    ranked.sort_unstable();
+    for (_, _, number) in ranked.into_iter().rev().take(surplus) {
+        if plan.changes.len() >= BATCH {
+            return;
         }
-        let candidates = left.iter().filter_map(|number| Some((*number, slots.get(number)?)));
-        let victim = candidates.max_by_key(|(number, slot)| {
-            (!slot.runs(), on_node.get(&slot.node()).copied(), *number)
-        });
-        let Some((victim, _)) = victim else { return };
-        left.remove(&victim);
-        let tasks = slots.remove(&victim).unwrap_or_default().0;
-        let removed = tasks.iter().filter_map(|task| want(task, TaskState::Remove));
-        plan.changes.extend(removed);
+        let tasks = slots.remove(&number).unwrap_or_default().0;
+        plan.changes.extend(tasks.iter().filter_map(|task| want(task, TaskState::Remove)));
     }
 }
 
@@ -143,42 +146,48 @@ fn settle(
     plan: &mut Plan,
 ) {
     for (number, slot) in slots {
+        if plan.changes.len() >= BATCH {
+            return;
+        }
         let mut healthy = Vec::new();
         let mut replacement = None;
         for task in slot.wanted() {
-            // One that failed while it waited (no image, say) keeps the others waiting: its
-            // replacement must not come sooner than it would have started.
-            if task.status.state.is_terminal()
-                && let Some(gate) = task.start_gate.as_ref().filter(|gate| now < gate.not_before)
-            {
-                plan.wake(gate.not_before);
-                continue;
-            }
+            let ended = task.status.state.is_terminal();
             let moved = lost_its_node(view, task);
-            if !moved && !task.status.state.is_terminal() {
+            // One that failed while it waited (no image, say) is replaced no sooner than it would
+            // have started.
+            if ended && let Some(until) = restart::waits_until(task, now) {
+                plan.wake(until);
                 healthy.push(task);
-                continue;
-            }
-            plan.changes.extend(want(task, TaskState::Shutdown));
-            if task.status.state.is_terminal() {
-                let delay = if moved { 0 } else { restart::delay(task) };
-                if restart::wanted(slot, task, now) {
-                    replacement = Some(restart::gate(view, slot, delay, now));
-                }
+            } else if !ended && !moved {
+                healthy.push(task);
+                let opened = restart::open_gate(view, slot, task, now, plan);
+                plan.changes.extend(opened);
             } else {
-                replacement = Some(restart::gate(view, slot, 0, now));
+                plan.changes.extend(want(task, TaskState::Shutdown));
+                let rest = restart::waits_until(task, now).map_or(0, |until| until.since(now));
+                let delay = if moved { rest } else { restart::delay(task) };
+                if !ended || restart::wanted(slot, task, now) {
+                    replacement = Some((task, restart::gate(view, slot, delay, now)));
+                }
             }
         }
-        if healthy.is_empty()
-            && let Some(gate) = replacement
+        if let Some((old, gate)) = replacement
+            && (healthy.is_empty() || is_beside(view, service, old, &healthy))
         {
-            plan.changes.push(create(service, *number, gate, now, ids));
-        }
-        for task in healthy {
-            let opened = restart::open_gate(view, slot, task, now, plan);
-            plan.changes.extend(opened);
+            // What an update made and never came to run is still to be watched.
+            let unfinished = progress::was_made(service, old)
+                && !old.status.state.is_terminal()
+                && old.running_since.is_none();
+            let made = if unfinished { Made::ByUpdate } else { Made::ToFill };
+            plan.changes.push(create(service, *number, gate, made, now, ids));
         }
     }
+}
+
+/// Whether the task was the new one beside old ones that are only there until it runs.
+fn is_beside(view: &State, service: &Service, task: &Task, others: &[&Arc<Task>]) -> bool {
+    !is_dirty(view, service, task) && others.iter().all(|other| is_dirty(view, service, other))
 }
 
 /// Creates tasks in the lowest slots that are free. What is left in a slot from before may still
@@ -191,17 +200,13 @@ fn fill(
     ids: &mut dyn IdSource,
     plan: &mut Plan,
 ) {
-    let is_taken = |number: &u64| slots.get(number).is_some_and(|slot| is_filled(service, slot));
-    let taken = slots.keys().filter(|number| is_taken(number)).count() as u64;
+    let is_free = |number: &u64| slots.get(number).and_then(Slot::current).is_none();
+    let taken = slots.values().filter(|slot| slot.current().is_some()).count() as u64;
     let missing = replicas(service).saturating_sub(taken);
-    let room = BATCH.saturating_sub(plan.changes.len()).max(1);
-    if missing > room as u64 {
-        plan.wake(now);
-    }
-    let free = (1u64..).filter(|number| !is_taken(number));
+    let room = BATCH.saturating_sub(plan.changes.len());
+    let free = (1u64..).filter(is_free);
     for number in free.take(room.min(usize::try_from(missing).unwrap_or(room))) {
         let gate = slots.get(&number).and_then(|slot| restart::gate(view, slot, 0, now));
-        plan.changes.push(create(service, number, gate, now, ids));
+        plan.changes.push(create(service, number, gate, Made::ToFill, now, ids));
     }
 }
-

@@ -70,6 +70,12 @@ fn policy(task: &Task) -> RestartPolicy {
     task.spec.restart_policy.clone().unwrap_or_default()
 }
 
+/// Until when a task must not start, if it still waits.
+pub(super) fn waits_until(task: &Task, now: Timestamp) -> Option<Timestamp> {
+    let gate = task.start_gate.as_ref().filter(|_| task.desired_state == TaskState::Ready)?;
+    Some(gate.not_before).filter(|until| now < *until)
+}
+
 /// Lets a waiting task run if its gate is open, else asks to be woken when it may be.
 pub(super) fn open_gate(
     view: &State,

@@ -20,9 +20,11 @@ impl Slot {
         self.0.iter().filter(|task| task.desired_state <= TaskState::Running)
     }
 
-    /// The youngest task.
-    pub fn newest(&self) -> Option<&Arc<Task>> {
-        self.0.last()
+    /// The task that stands for the slot: the youngest that is wanted, else the one that ended last
+    /// and is not replaced. `None` if the slot is free.
+    pub fn current(&self) -> Option<&Arc<Task>> {
+        let ended = || self.0.last().filter(|task| task.desired_state < TaskState::Remove);
+        self.wanted().next_back().or_else(ended)
     }
 
     /// Whether one of its wanted tasks is observed running.

@@ -44,6 +44,7 @@ fn a_task(id: &str) -> Task {
         registry_auth: None,
         start_gate: None,
         running_since: None,
+        of_update: false,
     }
 }
 

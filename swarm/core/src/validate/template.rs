@@ -76,6 +76,7 @@ fn task(spec: &ServiceSpec) -> Task {
         registry_auth: None,
         start_gate: None,
         running_since: None,
+        of_update: false,
     }
 }
 

@@ -1,0 +1,7 @@
+//! Tests of the orchestrator with the scheduler behind it and agents that do as they are told.
+
+mod limits;
+mod properties;
+mod restarts;
+mod slots;
+mod updates;
