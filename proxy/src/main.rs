@@ -25,14 +25,22 @@ fn main() -> ExitCode {
 fn start(flags: Flags) -> anyhow::Result<()> {
     let config = flags.resolve()?;
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(config.log_level))
+        .with_env_filter(log_filter(config.log_level))
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(run(&config))
+}
+
+/// skep's own words at the level that was asked for. The libraries below are quiet: openraft reports
+/// every missed heartbeat, and bollard prints whole containers, environment included.
+fn log_filter(level: &str) -> tracing_subscriber::EnvFilter {
+    let quiet = "openraft=error,bollard=error,quinn=error,quinn_proto=error,rustls=error,hyper=error";
+    tracing_subscriber::EnvFilter::new(format!("{level},{quiet}"))
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {
