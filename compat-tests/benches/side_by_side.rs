@@ -150,10 +150,10 @@ fn main() -> Result<()> {
         docker(socket)?.args(["load", "-q", "-i", &file]).timeout(LONG).ok().map(drop)
     })?;
 
-    let lines = "docker run --name logs busybox sh -c 'yes 0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz01234567 | head -n 2000000' >/dev/null";
+    let lines = "docker run --name logs busybox sh -c 'yes 0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz01234567 | head -n 500000' >/dev/null";
     shell(&engine, &work, lines)?;
     let nothing = || Ok(());
-    throughput("logs of 2,000,000 lines", &pair, 2_000_000 * 79, nothing, |socket| {
+    throughput("logs of 500,000 lines", &pair, 500_000 * 79, nothing, |socket| {
         shell(socket, &work, "docker logs logs >/dev/null").map(drop)
     })?;
     std::fs::remove_dir_all(&work)?;
