@@ -237,7 +237,9 @@ impl Engine {
         let EngineOp::Start { container } = op else {
             return false;
         };
-        self.containers.get(container).is_some_and(|fake| fake.shown.started)
+        self.containers
+            .get(container)
+            .is_some_and(|fake| fake.shown.started)
     }
 
     /// Every process ends at once, and nobody hears of it.

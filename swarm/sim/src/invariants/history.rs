@@ -24,7 +24,9 @@ pub fn check(state: &State) -> Verdict {
         }
         if let Some((slot, (kept, allowed))) = slots.iter().find(|(_, (kept, most))| kept > most) {
             let name = &service.spec.name;
-            return Err(format!("slot {slot} of {name} keeps {kept} tasks, allowed {allowed}"));
+            return Err(format!(
+                "slot {slot} of {name} keeps {kept} tasks, allowed {allowed}"
+            ));
         }
     }
     let nobodys = |service: &str| state.services().get(service).is_none();
@@ -37,6 +39,8 @@ pub fn check(state: &State) -> Verdict {
 /// Attempts are counted in the history, so that it has to be as long.
 fn attempts(task: &Task) -> usize {
     let policy = task.spec.restart_policy.as_ref();
-    let most = policy.and_then(|policy| policy.max_attempts).filter(|most| *most > 0);
+    let most = policy
+        .and_then(|policy| policy.max_attempts)
+        .filter(|most| *most > 0);
     most.map_or(0, |most| usize::try_from(most + 1).unwrap_or(usize::MAX))
 }

@@ -32,15 +32,18 @@ fn assigned(write: &Write<'_>, task: &Task, node: &Id) -> Verdict {
     let placement = task.spec.placement.as_ref();
     let limit = placement.map_or(0, |placement| placement.max_replicas);
     // Others of this transaction may have other limits: only those that are alike count.
-    let alike = write.events.iter().filter(|event| match (&event.before, &event.after) {
-        (Some(Object::Task(before)), Some(Object::Task(after))) => {
-            before.node_id.is_none()
-                && after.node_id.as_ref() == Some(&node.id)
-                && after.service_id == task.service_id
-                && after.spec_version == task.spec_version
-        }
-        _ => false,
-    });
+    let alike = write
+        .events
+        .iter()
+        .filter(|event| match (&event.before, &event.after) {
+            (Some(Object::Task(before)), Some(Object::Task(after))) => {
+                before.node_id.is_none()
+                    && after.node_id.as_ref() == Some(&node.id)
+                    && after.service_id == task.service_id
+                    && after.spec_version == task.spec_version
+            }
+            _ => false,
+        });
     let there = of_service_on(write.before, &task.service_id, &node.id) + alike.count() as u64;
     if limit > 0 && there > limit {
         return Err(format!(

@@ -21,8 +21,13 @@ pub fn quiescent(state: &State, now: Timestamp) -> Verdict {
     accepted(&step)?;
     match step.batch.as_ref().and_then(|batch| batch.txs.first()) {
         None => Ok(()),
-        Some(tx) => Err(format!(
-            "a new leader plans what the old one did not: {tx:?}"
-        )),
+        Some(tx) => {
+            let mut what = format!("{:?}", tx.changes);
+            what.truncate(what.floor_char_boundary(300));
+            Err(format!(
+                "a new leader plans as {:?} what the old one did not: {what}",
+                tx.author
+            ))
+        }
     }
 }

@@ -91,7 +91,11 @@ fn declared(state: &State, service: &Service) -> Verdict {
         return Err(format!("{} of {replicas} replicas run", slots.len()));
     }
     // An update waits for its tasks as long as that takes.
-    if homeless.is_empty() { updated(state, service) } else { Ok(()) }
+    if homeless.is_empty() {
+        updated(state, service)
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether nothing of the task runs or ever will.
@@ -109,10 +113,12 @@ fn waits(task: &Task) -> bool {
 fn nowhere(state: &State, task: &Task) -> bool {
     let placement = task.spec.placement.as_ref();
     let limit = placement.map_or(0, |placement| placement.max_replicas);
-    let full = |node: &Id| {
-        limit > 0 && placement::of_service_on(state, &task.service_id, node) >= limit
-    };
-    state.nodes().iter().all(|node| placement::suits(task, node).is_err() || full(&node.id))
+    let full =
+        |node: &Id| limit > 0 && placement::of_service_on(state, &task.service_id, node) >= limit;
+    state
+        .nodes()
+        .iter()
+        .all(|node| placement::suits(task, node).is_err() || full(&node.id))
 }
 
 /// A running task is where it may be; a paused node keeps what it has.

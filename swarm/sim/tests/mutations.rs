@@ -1,0 +1,82 @@
+//! The checks are worth something: each deliberate mistake is noticed within a few seeds, and by
+//! the invariant that is there for it.
+
+use skep_sim::{Mutation, Settings, run};
+
+/// Seeds that a mistake may hide in before it counts as unnoticed.
+const SEEDS: u64 = 60;
+
+/// Runs seeds with the mistake until an invariant of `by` notices it. What it breaks besides may be
+/// noticed first by one of `also`; by any other, the mistake is not what it is meant to be.
+fn caught(mutation: Mutation, by: &[&str], also: &[&str]) {
+    for seed in 1..=SEEDS {
+        let settings = Settings {
+            mutation: Some(mutation),
+            ..Settings::of(seed)
+        };
+        if let Some(violation) = run(settings).violation {
+            let (invariant, what) = (violation.invariant, &violation.what);
+            println!("{mutation:?}: {invariant} with seed {seed}: {what}");
+            if by.contains(&invariant) {
+                return;
+            }
+            assert!(also.contains(&invariant), "not noticed by {by:?}");
+        }
+    }
+    panic!("{mutation:?} was not noticed in {SEEDS} seeds");
+}
+
+#[test]
+fn a_commit_that_no_majority_has() {
+    caught(Mutation::CommitAlone, &["acknowledged"], &[]);
+}
+
+#[test]
+fn a_batch_applied_on_another_base() {
+    let by = ["slots", "planners", "transitions", "placement"];
+    caught(Mutation::IgnoreBase, &by, &[]);
+}
+
+#[test]
+fn a_daemon_that_forgets_its_tasks() {
+    caught(
+        Mutation::ForgetRecords,
+        &["once"],
+        &["settled", "slots", "truth"],
+    );
+}
+
+#[test]
+fn tasks_on_nodes_that_may_not_have_them() {
+    caught(Mutation::AssignAnywhere, &["placement"], &[]);
+}
+
+#[test]
+fn a_status_that_goes_back() {
+    caught(Mutation::StatusBackwards, &["transitions"], &[]);
+}
+
+#[test]
+fn two_tasks_in_a_slot() {
+    caught(Mutation::TwoInASlot, &["slots"], &[]);
+}
+
+#[test]
+fn history_without_end() {
+    caught(Mutation::KeepHistory, &["settled", "planners"], &[]);
+}
+
+#[test]
+fn a_status_acknowledged_without_being_written() {
+    caught(Mutation::AckUnwritten, &["settled"], &[]);
+}
+
+#[test]
+fn a_follower_that_skips_an_entry() {
+    caught(Mutation::SkipEntry, &["same_state"], &[]);
+}
+
+#[test]
+fn a_node_that_calls_a_task_stopped_too_soon() {
+    caught(Mutation::StoppedTooSoon, &["truth"], &[]);
+}
