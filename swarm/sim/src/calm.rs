@@ -3,12 +3,12 @@
 
 use skep_api::node::Availability;
 use skep_core::command::Command;
-use skep_core::{Nanos, SECOND, State};
+use skep_core::{Id, Nanos, SECOND, State};
 
 use crate::event::Event;
 use crate::invariants::{Verdict, history, named, planners, settled};
 use crate::specs;
-use crate::workload::{force, set_availability};
+use crate::workload::{force, update_node};
 use crate::world::World;
 
 /// How often the client looks.
@@ -75,17 +75,33 @@ impl World {
 
     fn repair(&mut self, view: &State) -> Option<Command> {
         for (number, host) in self.hosts.iter().enumerate() {
-            let node = view.nodes().get(&host.node)?;
-            let wanted = match self.rest.drained {
-                Some(drained) if drained == number => Availability::Drain,
-                _ => Availability::Active,
+            let Some(node) = view.nodes().get(&host.node) else {
+                continue;
             };
-            if node.spec.availability != wanted {
-                return Some(set_availability(node, wanted));
+            let drained = self.rest.drained == Some(number);
+            let mut spec = node.spec.clone();
+            spec.availability = if drained {
+                Availability::Drain
+            } else {
+                Availability::Active
+            };
+            spec.labels
+                .insert(specs::ZONE.to_owned(), specs::zone(number).to_owned());
+            if node.spec != spec {
+                return Some(update_node(node, spec));
             }
         }
+        // Let in by a command whose answer was lost.
+        let nobodys = |id: &Id| !self.hosts.iter().any(|host| host.node == *id);
+        if let Some(node) = view.nodes().iter().find(|node| nobodys(&node.id)) {
+            return Some(Command::RemoveNode {
+                id: node.id.clone(),
+                force: true,
+            });
+        }
         let dead = |service: &&std::sync::Arc<skep_core::object::Service>| {
-            !specs::heals(&service.spec) && !self.rest.forced.contains(service.id.as_str())
+            let stays = !specs::heals(&service.spec) || specs::is_paused(service);
+            stays && !self.rest.forced.contains(service.id.as_str())
         };
         let service = view.services().iter().find(dead)?;
         self.rest.forced.insert(service.id.to_string());
@@ -93,6 +109,9 @@ impl World {
     }
 
     fn at_rest(&self, leader: usize, view: &State) -> Verdict {
+        if let Some(host) = self.hosts.iter().position(|host| host.exiled) {
+            return Err(format!("host {host} has not come back"));
+        }
         let engines = self.hosts.iter().map(|host| (&host.node, &host.engine));
         settled::check(view, engines)?;
         history::check(view)?;

@@ -1,11 +1,14 @@
 //! Services out of thin air: specs such as people write them, within what skep supports. Never
 //! looks at the cluster.
 
-use skep_api::container::ContainerSpec;
-use skep_api::service::{FailureAction, ReplicatedService, ServiceMode, ServiceSpec, UpdateConfig};
+use skep_api::container::{ContainerSpec, HealthConfig};
+use skep_api::service::{
+    FailureAction, ReplicatedService, ServiceMode, ServiceSpec, UpdateConfig, UpdateState,
+};
 use skep_api::task::{
     Placement, ResourceRequirements, Resources, RestartCondition, RestartPolicy, TaskSpec,
 };
+use skep_core::object::Service;
 use skep_core::validate::service_spec;
 use skep_core::{MILLISECOND, SECOND};
 
@@ -14,6 +17,11 @@ use crate::dice::Dice;
 /// The label that nodes have one of two values of.
 pub const ZONE: &str = "zone";
 const IMAGES: [&str; 6] = ["web:1", "web:2", "web:3", "crash:1", "crash:2", "bad:1"];
+
+/// The zone of a host.
+pub fn zone(host: usize) -> &'static str {
+    if host.is_multiple_of(2) { "a" } else { "b" }
+}
 
 /// A new service.
 pub fn service(name: &str, most: i64, dice: &mut Dice) -> ServiceSpec {
@@ -52,6 +60,7 @@ pub fn image(dice: &mut Dice) -> String {
 fn task(dice: &mut Dice) -> TaskSpec {
     let container = ContainerSpec {
         image: image(dice),
+        healthcheck: dice.chance(20).then(check),
         stop_grace_period: dice.chance(50).then(|| dice.within(1..=20) * SECOND),
         ..ContainerSpec::default()
     };
@@ -61,6 +70,14 @@ fn task(dice: &mut Dice) -> TaskSpec {
         placement: dice.chance(50).then(|| placement(dice)),
         resources: dice.chance(30).then(|| reservation(dice)),
         ..TaskSpec::default()
+    }
+}
+
+fn check() -> HealthConfig {
+    let test = vec!["CMD".to_owned(), "true".to_owned()];
+    HealthConfig {
+        test,
+        ..HealthConfig::default()
     }
 }
 
@@ -141,4 +158,14 @@ pub fn heals(spec: &ServiceSpec) -> bool {
                 RestartCondition::Any | RestartCondition::Unset
             ) && policy.max_attempts.unwrap_or(0) == 0
         })
+}
+
+/// Whether the service's update was given up.
+pub fn is_paused(service: &Service) -> bool {
+    service.update_status.as_ref().is_some_and(|status| {
+        matches!(
+            status.state,
+            UpdateState::Paused | UpdateState::RollbackPaused
+        )
+    })
 }

@@ -54,7 +54,7 @@ impl Reconciler for Reaper {
         let mut plan = Plan::default();
         while let Some(service) = self.dirty.pop_first() {
             let dead = dead_tasks(view, &service);
-            plan.changes.extend(dead.iter().map(|task| remove(task)));
+            plan.changes.extend(dead.iter().map(remove));
             if plan.changes.len() >= BATCH {
                 plan.wake(now);
                 break;

@@ -45,7 +45,7 @@ pub(super) fn of_service(view: &State, service: &Id) -> BTreeMap<u64, Slot> {
         slots.entry(task.slot).or_default().0.push(task.clone());
     }
     for slot in slots.values_mut() {
-        slot.0.sort_by_key(|task| age(task));
+        slot.0.sort_by_key(age);
     }
     slots
 }
