@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use skep_core::container::{LABEL_NODE_ID, LABEL_TASK_ID};
-use skep_core::worker::{Container, ContainerState, EngineOp, OpError, OpOutput, OpResult};
+use skep_core::worker::{Container, ContainerState, EngineOp, Health, OpError, OpOutput, OpResult};
 use skep_core::{MILLISECOND, Nanos, SECOND};
 
 use crate::dice::Dice;
@@ -32,6 +32,8 @@ pub enum Effect {
     Died(String, i64),
     /// The container of this task is gone.
     Removed(String),
+    /// The health of this task's container is another one now.
+    Examined(String),
 }
 
 /// One host's engine.
@@ -173,6 +175,10 @@ impl Engine {
             id: id.clone(),
             name: name.to_owned(),
             task: label(LABEL_TASK_ID),
+            health: body
+                .get("Healthcheck")
+                .filter(|check| !check.is_null())
+                .map(|_| Health::Starting),
             ..Container::default()
         };
         let fake = Fake {
@@ -240,6 +246,19 @@ impl Engine {
         self.containers
             .get(container)
             .is_some_and(|fake| fake.shown.started)
+    }
+
+    /// What a look at a container's health found; `None` if there is nothing to look at.
+    pub fn examined(&mut self, container: &str, found: Health) -> Option<Effect> {
+        let fake = self
+            .containers
+            .get_mut(container)
+            .filter(|fake| runs(&fake.shown))?;
+        let health = fake.shown.health.replace(found);
+        if health == Some(found) {
+            return Some(Effect::None);
+        }
+        Some(Effect::Examined(fake.shown.task.clone()))
     }
 
     /// Every process ends at once, and nobody hears of it.

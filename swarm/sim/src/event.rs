@@ -146,6 +146,18 @@ pub enum Event {
         /// Its exit code if it died.
         died: Option<i64>,
     },
+    /// An engine looks whether a container is healthy.
+    Examine {
+        /// The host.
+        host: usize,
+        /// The container.
+        container: String,
+    },
+    /// A host that left the swarm tries to come back.
+    Return {
+        /// The host.
+        host: usize,
+    },
     /// A container ends by itself.
     Die {
         /// The host.

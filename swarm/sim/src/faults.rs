@@ -2,6 +2,7 @@
 //! the calm comes. Never breaks what a real cluster could not lose.
 
 use skep_core::Nanos;
+use skep_core::assignment::ToDispatcher;
 
 use crate::event::{End, Event};
 use crate::world::World;
@@ -15,7 +16,7 @@ impl World {
         let pause = self.dice.millis(300..=6000);
         self.clock.after(pause, Event::Fault);
         let host = self.dice.place(self.hosts.len());
-        match self.dice.place(16) {
+        match self.dice.place(18) {
             0..3 => self.daemon_crash(host),
             3 => self.all_managers_crash(),
             4 | 5 => self.engine_crash(host),
@@ -24,6 +25,8 @@ impl World {
             9 | 10 => self.isolate(host),
             11 => self.cut_link(host),
             12 => self.session_lost(),
+            13 => self.leave(host),
+            14 => self.restart_politely(host),
             _ => self.container_lost(host),
         }
     }
@@ -32,6 +35,18 @@ impl World {
         let life = self.kill_daemon(host);
         let down = self.dice.millis(200..=6000);
         self.clock.after(down, Event::Daemon { host, life });
+    }
+
+    /// The daemon says that it will be back, and stops.
+    fn restart_politely(&mut self, host: usize) {
+        let conn = self.hosts[host]
+            .daemon
+            .as_ref()
+            .and_then(|daemon| daemon.conn);
+        if let Some(conn) = conn {
+            self.send_up(conn, ToDispatcher::Restarting);
+        }
+        self.daemon_crash(host);
     }
 
     fn all_managers_crash(&mut self) {

@@ -25,6 +25,8 @@ pub struct Host {
     pub records: BTreeMap<Id, Record>,
     /// Its engine.
     pub engine: Engine,
+    /// It left the swarm and has not come back yet.
+    pub exiled: bool,
     /// Counts its daemons.
     pub life: u64,
     /// Its daemon, while one runs.
@@ -56,7 +58,7 @@ impl World {
     /// A daemon starts.
     pub fn start_daemon(&mut self, number: usize, life: u64) {
         let host = &mut self.hosts[number];
-        if host.daemon.is_some() || host.life != life {
+        if host.daemon.is_some() || host.life != life || host.exiled {
             return;
         }
         if self.settings.mutation == Some(Mutation::ForgetRecords) {
@@ -243,95 +245,6 @@ impl World {
                 Input::Finished {
                     op: op_number,
                     result,
-                },
-            );
-        }
-    }
-
-    /// Something happened to a container: it is checked, and the daemon hears of it.
-    pub fn happen(&mut self, host: usize, effect: Effect) {
-        let (task, died) = match effect {
-            Effect::None => return,
-            Effect::Started(container) => (self.started(host, &container), None),
-            Effect::Died(task, code) => (task, Some(code)),
-            Effect::Removed(task) => (task, None),
-        };
-        self.note(format_args!(
-            "host {host}: container of {task}, died {died:?}"
-        ));
-        let (life, delay) = (self.hosts[host].life, self.dice.millis(0..=30));
-        if self.hosts[host].engine.up {
-            self.clock.after(
-                delay,
-                Event::Seen {
-                    host,
-                    life,
-                    task,
-                    died,
-                },
-            );
-        }
-    }
-
-    /// A container runs: returns its task.
-    fn started(&mut self, number: usize, container: &str) -> String {
-        let now = self.clock.now();
-        let fake = self.hosts[number].engine.containers.get(container);
-        let (task, image) = match fake {
-            Some(fake) => (fake.shown.task.clone(), fake.image.clone()),
-            None => return String::new(),
-        };
-        let verdict = self
-            .checks
-            .once
-            .started(&task, container)
-            .map_err(named("once"));
-        self.hold(verdict);
-        let fakes = self
-            .hosts
-            .iter()
-            .flat_map(|host| host.engine.containers.values());
-        let running = fakes.filter(|fake| crate::engine::runs(&fake.shown));
-        let running = running.map(|fake| fake.shown.task.as_str());
-        let verdict = self
-            .checks
-            .slots
-            .started(&task, running, now)
-            .map_err(named("slots"));
-        self.hold(verdict);
-        let fragile = if image.contains("crash") { 80 } else { 10 };
-        if !self.calm && self.dice.chance(fragile) {
-            let (host, container) = (number, container.to_owned());
-            let code = self.dice.pick(&[0, 1, 1, 137]).copied().unwrap_or(1);
-            let delay = self.dice.millis(50..=15_000);
-            self.clock.after(
-                delay,
-                Event::Die {
-                    host,
-                    container,
-                    code,
-                },
-            );
-        }
-        task
-    }
-
-    /// A container ends by itself.
-    pub fn die(&mut self, host: usize, container: &str, code: i64) {
-        if !self.calm && self.hosts[host].engine.up {
-            let effect = self.hosts[host].engine.end(container, code);
-            self.happen(host, effect);
-        }
-    }
-
-    /// The daemon hears of something that happened to a container.
-    pub fn seen(&mut self, host: usize, life: u64, task: &str, died: Option<i64>) {
-        if self.hosts[host].life == life && self.hosts[host].engine.up {
-            self.work(
-                host,
-                Input::Event {
-                    task: Id::from(task),
-                    died,
                 },
             );
         }

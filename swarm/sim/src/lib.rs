@@ -12,9 +12,12 @@
 
 mod calm;
 mod clock;
+mod containers;
 mod dice;
+mod elections;
 mod engine;
 mod event;
+mod exile;
 mod faults;
 mod host;
 mod invariants;

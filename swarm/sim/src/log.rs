@@ -36,6 +36,17 @@ pub struct Append {
     pub entries: Vec<Arc<Entry>>,
     /// How much the leader knows to be committed.
     pub commit: usize,
+    /// The state after exactly these entries, for a follower that is far behind.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// A state on its way to a follower.
+pub struct Snapshot(pub State);
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "snapshot of revision {}", self.0.revision())
+    }
 }
 
 impl std::fmt::Debug for Entry {
@@ -102,6 +113,13 @@ impl Replica {
             self.log.push(entry.clone());
         }
         let matched = append.before + append.entries.len();
+        if let Some(Snapshot(state)) = &append.snapshot
+            && matched > self.applied
+        {
+            (self.state, self.applied) = (state.clone(), matched);
+            self.commit = self.commit.max(matched);
+            self.take_snapshot();
+        }
         self.commit = self.commit.max(append.commit.min(matched));
         Some(matched)
     }

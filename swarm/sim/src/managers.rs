@@ -7,20 +7,20 @@ use skep_core::{Batch, MILLISECOND, Nanos, State, Timestamp};
 
 use crate::event::Event;
 use crate::invariants::{named, same_state};
-use crate::log::{Append, Applied, Entry, Replica};
+use crate::log::{Append, Applied, Entry, Replica, Snapshot};
 use crate::office::Office;
 use crate::settings::Mutation;
 use crate::world::World;
 
 /// How often a leader is heard of.
 const BEAT: Nanos = 300 * MILLISECOND;
-/// How often managers look whether there is a leader.
-const LOOK: Nanos = 250 * MILLISECOND;
 /// Without a word from the leader for so long, a manager takes part in an election; without one
 /// from a majority, a leader stops being one.
-const SILENCE: Nanos = 1000 * MILLISECOND;
+pub const SILENCE: Nanos = 1000 * MILLISECOND;
 /// Entries between two snapshots.
 const SNAPSHOT: usize = 40;
+/// A follower that lacks more than so many entries may get a snapshot.
+const FAR: usize = 15;
 /// Entries of one message to a follower.
 const CHUNK: usize = 64;
 
@@ -50,6 +50,18 @@ pub struct Reign {
     pub office: Option<Office>,
 }
 
+impl Reign {
+    /// The leadership of one of `managers`, whose first entry will be at `opening`.
+    pub fn new(managers: usize, opening: usize, now: Timestamp) -> Self {
+        Self {
+            matched: vec![0; managers],
+            acked: vec![now; managers],
+            opening,
+            office: None,
+        }
+    }
+}
+
 impl Manager {
     /// A manager whose log begins with this state.
     pub fn new(state: State, now: Timestamp) -> Self {
@@ -70,74 +82,9 @@ impl World {
         self.hosts[manager].daemon.is_some()
     }
 
-    fn majority(&self) -> usize {
+    /// How many managers make a majority.
+    pub fn majority(&self) -> usize {
         self.managers.len() / 2 + 1
-    }
-
-    /// Gives every manager without a leader the chance to become one.
-    pub fn elect(&mut self) {
-        let jitter = self.dice.millis(0..=100);
-        self.clock.after(LOOK + jitter, Event::Elect);
-        let first = self.dice.place(self.managers.len());
-        for offset in 0..self.managers.len() {
-            let candidate = (first + offset) % self.managers.len();
-            if let Some(voters) = self.votes(candidate) {
-                self.crown(candidate, &voters);
-                return;
-            }
-        }
-    }
-
-    /// Those who would vote for the candidate, if they are a majority.
-    fn votes(&self, candidate: usize) -> Option<Vec<usize>> {
-        let now = self.clock.now();
-        let age = self.managers[candidate].replica.age();
-        let willing = |voter: &usize| {
-            let manager = &self.managers[*voter];
-            self.manager_up(*voter)
-                && self.net.reach(candidate, *voter)
-                && manager.reign.is_none()
-                && now.since(manager.heard) >= SILENCE
-                && manager.replica.age() <= age
-        };
-        let voters: Vec<usize> = (0..self.managers.len()).filter(willing).collect();
-        (voters.contains(&candidate) && voters.len() >= self.majority()).then_some(voters)
-    }
-
-    fn crown(&mut self, leader: usize, voters: &[usize]) {
-        let now = self.clock.now();
-        let terms = voters
-            .iter()
-            .map(|voter| self.managers[*voter].replica.term);
-        let term = terms.max().unwrap_or(0) + 1;
-        for voter in voters {
-            let manager = &mut self.managers[*voter];
-            (manager.replica.term, manager.heard, manager.leader) = (term, now, None);
-        }
-        self.note(format_args!("manager {leader} leads in term {term}"));
-        let eager = !self.calm && self.dice.chance(15);
-        let count = self.managers.len();
-        let manager = &mut self.managers[leader];
-        manager.leader = Some(leader);
-        manager.reign = Some(Reign {
-            matched: vec![0; count],
-            acked: vec![now; count],
-            opening: manager.replica.log.len(),
-            office: None,
-        });
-        self.propose(leader, None);
-        // A shell that does not wait for its state to be current must do no harm.
-        let eager = eager || self.settings.mutation == Some(Mutation::IgnoreBase);
-        if eager && self.office(leader).is_none() {
-            self.open_office(leader, true);
-        }
-        self.clock.after(
-            0,
-            Event::Beat {
-                manager: leader,
-                term,
-            },
-        );
     }
 
     /// Adds an entry to a leader's log; returns its place.
@@ -201,7 +148,14 @@ impl World {
         let manager = &self.managers[from];
         let Some(reign) = &manager.reign else { return };
         let log = &manager.replica.log;
-        let before = reign.matched[to].min(log.len());
+        let mut before = reign.matched[to].min(log.len());
+        let (applied, mut most) = (manager.replica.applied, CHUNK);
+        // One that is far behind gets a snapshot instead of what led to it.
+        let far = applied > before + FAR && self.dice.chance(50);
+        let snapshot = far.then(|| Snapshot(manager.replica.state.clone()));
+        if far {
+            (before, most) = (0, applied);
+        }
         let append = Append {
             from,
             to,
@@ -211,8 +165,9 @@ impl World {
                 .checked_sub(1)
                 .and_then(|last| log.get(last))
                 .cloned(),
-            entries: log.iter().skip(before).take(CHUNK).cloned().collect(),
+            entries: log.iter().skip(before).take(most).cloned().collect(),
             commit: manager.replica.commit,
+            snapshot,
         };
         self.clock.after(delay, Event::Append(Box::new(append)));
     }

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use skep_api::Error;
-use skep_api::node::Availability;
+use skep_api::node::{Availability, NodeSpec};
 use skep_core::command::{AuthFrom, Command, Reply};
 use skep_core::leader::Input;
-use skep_core::object::{Node, Service};
+use skep_core::object::{Cluster, Node, Service};
 use skep_core::{SECOND, State, Timestamp};
 
 use crate::event::Event;
@@ -81,6 +81,11 @@ impl World {
         );
     }
 
+    /// The client's number for its newest command.
+    pub fn last_ticket(&self) -> u64 {
+        self.client.tickets
+    }
+
     /// Whether an answer may still come.
     pub fn waiting(&mut self) -> bool {
         let now = self.clock.now();
@@ -106,6 +111,7 @@ impl World {
             Err(_) => self.client.refused += 1,
             Ok(reply) => {
                 self.client.acknowledged += 1;
+                self.admitted(ticket, &reply);
                 let verdict = self.checks.log.told(place, &command, &reply);
                 self.hold(verdict.map_err(named("acknowledged")));
             }
@@ -124,6 +130,9 @@ impl World {
                 registry_auth: None,
             });
         }
+        if dice.chance(3) {
+            return Some(self.change_cluster(view.cluster()?));
+        }
         let service = dice.pick(&services)?.clone();
         match dice.place(20) {
             0..8 => Some(self.update(&service)),
@@ -135,7 +144,7 @@ impl World {
             15..19 => {
                 let nodes: Vec<_> = view.nodes().iter().cloned().collect();
                 let node = self.dice.pick(&nodes)?.clone();
-                Some(self.avail(&node))
+                Some(self.change_node(&node))
             }
             _ => Some(force(&service)),
         }
@@ -160,22 +169,44 @@ impl World {
         update_with(service, false, |spec| spec.mode = specs::replicas(count))
     }
 
-    fn avail(&mut self, node: &Node) -> Command {
-        let choices = [
-            Availability::Active,
-            Availability::Active,
-            Availability::Pause,
-            Availability::Drain,
-        ];
-        let availability = self.dice.pick(&choices).cloned().unwrap_or_default();
-        set_availability(node, availability)
+    /// Another availability for a node, or another label.
+    fn change_node(&mut self, node: &Node) -> Command {
+        let mut spec = node.spec.clone();
+        if self.dice.chance(25) {
+            let zone = self.dice.pick(&["a", "b"]).copied().unwrap_or("a");
+            spec.labels.insert(specs::ZONE.to_owned(), zone.to_owned());
+        } else {
+            let choices = [
+                Availability::Active,
+                Availability::Active,
+                Availability::Pause,
+                Availability::Drain,
+            ];
+            spec.availability = self.dice.pick(&choices).cloned().unwrap_or_default();
+        }
+        update_node(node, spec)
+    }
+
+    /// Another heartbeat period or limit of history.
+    fn change_cluster(&mut self, cluster: &Cluster) -> Command {
+        let mut spec = cluster.spec.clone();
+        if self.dice.chance(50) {
+            spec.dispatcher.heartbeat_period = self.dice.within(1..=5) * SECOND;
+        } else {
+            let limit = self.dice.within(0..=5);
+            spec.orchestration.task_history_retention_limit = Some(limit);
+        }
+        Command::UpdateCluster {
+            version: cluster.meta.version,
+            spec: Box::new(spec),
+            rotate_worker_token: false,
+            rotate_manager_token: false,
+        }
     }
 }
 
-/// `docker node update --availability`.
-pub fn set_availability(node: &Node, availability: Availability) -> Command {
-    let mut spec = node.spec.clone();
-    spec.availability = availability;
+/// `docker node update`.
+pub fn update_node(node: &Node, spec: NodeSpec) -> Command {
     Command::UpdateNode {
         id: node.id.clone(),
         version: node.meta.version,

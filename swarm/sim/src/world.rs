@@ -17,12 +17,13 @@ use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::engine::Engine;
 use crate::event::Event;
+use crate::exile::TOKEN;
 use crate::host::Host;
 use crate::invariants::{Checks, Violation};
 use crate::managers::Manager;
 use crate::net::Net;
 use crate::settings::Settings;
-use crate::specs::ZONE;
+use crate::specs::{ZONE, zone};
 use crate::trace::Trace;
 use crate::workload::Client;
 
@@ -45,6 +46,8 @@ pub struct World {
     /// Nothing goes wrong any more.
     pub calm: bool,
     pub rest: Calm,
+    /// The command by which a host hopes to be let in, and the host.
+    pub admitting: Option<(u64, usize)>,
     /// Batches that the store refused whole.
     pub refusals: u64,
     pub finished: bool,
@@ -92,6 +95,7 @@ impl World {
             checks: Checks::new(state.clone()),
             calm: false,
             rest: Calm::default(),
+            admitting: None,
             refusals: 0,
             finished: false,
             violation: None,
@@ -194,6 +198,8 @@ impl World {
                 container,
                 code,
             } => self.die(host, &container, code),
+            Event::Examine { host, container } => self.examine(host, container),
+            Event::Return { host } => self.come_back(host),
             Event::Fault => self.fault(),
             Event::Heal { cut } => self.net.heal(cut),
             Event::Client => self.client(),
@@ -244,6 +250,7 @@ impl Host {
             node: dice.next_id(),
             description,
             records: Default::default(),
+            exiled: false,
             engine: Engine::default(),
             life: 0,
             daemon: None,
@@ -265,7 +272,7 @@ fn first_state(settings: &Settings, hosts: &[Host], dice: &mut Dice) -> State {
             key_pem: Secret::default(),
         },
         join_tokens: JoinTokens {
-            worker: Secret::default(),
+            worker: Secret::from(TOKEN),
             manager: Secret::default(),
         },
         default_addr_pool: Vec::new(),
@@ -302,8 +309,7 @@ fn node(number: usize, host: &Host, managers: usize) -> Node {
         availability: Availability::Active,
         ..Default::default()
     };
-    let zone = if number.is_multiple_of(2) { "a" } else { "b" };
-    spec.labels.insert(ZONE.to_owned(), zone.to_owned());
+    spec.labels.insert(ZONE.to_owned(), zone(number).to_owned());
     let raft_id = number as u64 + 1;
     Node {
         id: host.node.clone(),

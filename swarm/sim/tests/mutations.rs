@@ -1,5 +1,6 @@
 //! The checks are worth something: each deliberate mistake is noticed within a few seeds, and by
 //! the invariant that is there for it.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use skep_sim::{Mutation, Settings, run};
 

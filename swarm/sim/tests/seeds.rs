@@ -1,5 +1,6 @@
 //! Many seeds through the whole simulation: those that ever failed first, then a run of others.
 //! Prints the seed of every failure; `cargo run -p skep-sim -- --seed N --trace` shows it.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_api::node::{Availability, NodeState};
 use skep_api::service::UpdateState;
 use skep_api::task::TaskState;
-use skep_core::object::{Service, Task};
+use skep_core::object::{Node, Service, Task};
 use skep_core::{Id, State};
 
 use super::{Verdict, placement};
@@ -14,11 +14,8 @@ use crate::engine::{Engine, runs};
 
 /// Holds the store against what was declared, and the engines against the store.
 pub fn check<'a>(state: &State, engines: impl Iterator<Item = (&'a Id, &'a Engine)>) -> Verdict {
-    for node in state
-        .nodes()
-        .iter()
-        .filter(|node| node.status.state != NodeState::Ready)
-    {
+    let away = |node: &&std::sync::Arc<Node>| node.status.state != NodeState::Ready;
+    if let Some(node) = state.nodes().iter().find(away) {
         return Err(format!(
             "node {} is {}",
             node.id,
@@ -86,11 +83,23 @@ fn declared(state: &State, service: &Service) -> Verdict {
             return Err(format!("task {} is {now}, wanted {wanted}", task.id));
         }
     }
-    slots.extend(&homeless);
-    if slots.len() as u64 != replicas {
-        return Err(format!("{} of {replicas} replicas run", slots.len()));
+    // An update waits for tasks without a node as long as that takes, and what comes after them
+    // waits too.
+    let progress = service.update_status.as_ref().map(|status| &status.state);
+    let waits = matches!(
+        progress,
+        Some(UpdateState::Updating | UpdateState::RollbackStarted)
+    );
+    if !homeless.is_empty() && waits {
+        return Ok(());
     }
-    // An update waits for its tasks as long as that takes.
+    slots.extend(&homeless);
+    // What ended for good waits for an update, which waits for a task that finds no node.
+    let stuck = !homeless.is_empty() && is_under_way(service);
+    let count = slots.len() as u64;
+    if count > replicas || (count < replicas && !stuck) {
+        return Err(format!("{count} of {replicas} replicas run"));
+    }
     if homeless.is_empty() {
         updated(state, service)
     } else {
@@ -135,6 +144,12 @@ fn stays(state: &State, task: &Task) -> Verdict {
         ));
     }
     placement::satisfies(task, node)
+}
+
+fn is_under_way(service: &Service) -> bool {
+    service.update_status.as_ref().is_some_and(|status| {
+        matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted)
+    })
 }
 
 /// Unless the update was stopped, every running task is of the current spec.
