@@ -27,7 +27,11 @@ struct Caller {
 impl Caller {
     fn new(socket: &Path, path: &str) -> Result<Self> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: docker\r\n\r\n");
-        Ok(Self { stream: UnixStream::connect(socket)?, request, answer: vec![0; 1 << 16] })
+        Ok(Self {
+            stream: UnixStream::connect(socket)?,
+            request,
+            answer: vec![0; 1 << 16],
+        })
     }
 
     /// One call, to the last byte of the answer, which is small and has a length.
@@ -36,13 +40,20 @@ impl Caller {
         self.stream.write_all(self.request.as_bytes())?;
         let mut read = 0;
         loop {
-            let room = self.answer.get_mut(read..).context("the answer is too long")?;
+            let room = self
+                .answer
+                .get_mut(read..)
+                .context("the answer is too long")?;
             let n = self.stream.read(room)?;
             ensure!(n > 0, "the answer broke off");
             read += n;
             let text = String::from_utf8_lossy(self.answer.get(..read).unwrap_or_default());
-            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+            let Some((head, body)) = text.split_once("\r\n\r\n") else {
+                continue;
+            };
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("Content-Length: "));
             if body.len() >= length.context("the answer has no length")?.parse()? {
                 return Ok(start.elapsed());
             }
@@ -56,7 +67,10 @@ struct Pair<'a> {
 }
 
 fn latency(pair: &Pair<'_>, path: &str) -> Result<()> {
-    let mut callers = [Caller::new(pair.engine, path)?, Caller::new(pair.skepd, path)?];
+    let mut callers = [
+        Caller::new(pair.engine, path)?,
+        Caller::new(pair.skepd, path)?,
+    ];
     let mut times = [Vec::new(), Vec::new()];
     // In turn, so that whatever else the machine does hits both alike.
     for round in 0..CALLS + 200 {
@@ -69,7 +83,12 @@ fn latency(pair: &Pair<'_>, path: &str) -> Result<()> {
     }
     let [engine, skepd] = times.map(|mut times| {
         times.sort_unstable();
-        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
+        let at = |share: usize| {
+            times
+                .get(times.len() * share / 100)
+                .copied()
+                .unwrap_or_default()
+        };
         (at(50), at(99))
     });
     for (name, engine, skepd) in [("p50", engine.0, skepd.0), ("p99", engine.1, skepd.1)] {
@@ -94,7 +113,9 @@ fn throughput(
     for round in 0..ROUNDS {
         for turn in 0..2 {
             let side = (round + turn) % 2;
-            let (Some(socket), Some(times)) = (sides.get(side), times.get_mut(side)) else { continue };
+            let (Some(socket), Some(times)) = (sides.get(side), times.get_mut(side)) else {
+                continue;
+            };
             prepare()?;
             let start = Instant::now();
             once(socket)?;
@@ -125,10 +146,16 @@ fn main() -> Result<()> {
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
-    let fleet = Fleet::up(&Options { hosts: 1, ..Options::test("bench") })?;
+    let fleet = Fleet::up(&Options {
+        hosts: 1,
+        ..Options::test("bench")
+    })?;
     let host = fleet.host("n1")?;
     let (engine, skepd) = (host.engine_socket(), host.skepd_socket());
-    let pair = Pair { engine: &engine, skepd: &skepd };
+    let pair = Pair {
+        engine: &engine,
+        skepd: &skepd,
+    };
     let work = engine.with_file_name("work");
     std::fs::create_dir_all(&work)?;
 
@@ -144,18 +171,37 @@ fn main() -> Result<()> {
     let file = archive.display().to_string();
     // What the kernel still has to write of the round before would be charged to the next one.
     let forget = || {
-        shell(&engine, &work, "docker rmi big:1 >/dev/null 2>&1 || true\nsync").map(drop)
+        shell(
+            &engine,
+            &work,
+            "docker rmi big:1 >/dev/null 2>&1 || true\nsync",
+        )
+        .map(drop)
     };
-    throughput("load of 1 GiB", &pair, archive.metadata()?.len(), forget, |socket| {
-        docker(socket)?.args(["load", "-q", "-i", &file]).timeout(LONG).ok().map(drop)
-    })?;
+    throughput(
+        "load of 1 GiB",
+        &pair,
+        archive.metadata()?.len(),
+        forget,
+        |socket| {
+            docker(socket)?
+                .args(["load", "-q", "-i", &file])
+                .timeout(LONG)
+                .ok()
+                .map(drop)
+        },
+    )?;
 
     let lines = "docker run --name logs busybox sh -c 'yes 0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz01234567 | head -n 500000' >/dev/null";
     shell(&engine, &work, lines)?;
     let nothing = || Ok(());
-    throughput("logs of 500,000 lines", &pair, 500_000 * 79, nothing, |socket| {
-        shell(socket, &work, "docker logs logs >/dev/null").map(drop)
-    })?;
+    throughput(
+        "logs of 500,000 lines",
+        &pair,
+        500_000 * 79,
+        nothing,
+        |socket| shell(socket, &work, "docker logs logs >/dev/null").map(drop),
+    )?;
     std::fs::remove_dir_all(&work)?;
     Ok(())
 }

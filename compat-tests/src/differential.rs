@@ -18,7 +18,10 @@ const STEP: Duration = Duration::from_secs(120);
 /// Runs a script against a socket; gives each step's outcome in the order of the script.
 pub fn transcript(script: &[Step<'_>], socket: &Path) -> Result<Vec<String>> {
     let scratch = Scratch::new()?;
-    script.iter().map(|step| outcome(step, socket, scratch.path())).collect()
+    script
+        .iter()
+        .map(|step| outcome(step, socket, scratch.path()))
+        .collect()
 }
 
 fn outcome((name, commands): &Step<'_>, socket: &Path, scratch: &Path) -> Result<String> {
@@ -33,7 +36,10 @@ fn outcome((name, commands): &Step<'_>, socket: &Path, scratch: &Path) -> Result
         .run()
         .with_context(|| format!("step {name:?}"))?;
     // Each output by itself: how they interleave is the pipe's business, not the engine's.
-    let text = format!("status {}\n{}---\n{}", output.status, output.stdout, output.stderr);
+    let text = format!(
+        "status {}\n{}---\n{}",
+        output.status, output.stdout, output.stderr
+    );
     let hidden = [socket, scratch].iter().fold(text, |text, path| {
         text.replace(&path.display().to_string(), "<PATH>")
     });
@@ -140,7 +146,10 @@ mod tests {
     #[test]
     fn differences_name_the_step() {
         let script = [("one", ""), ("two", "")];
-        let (a, b) = (["x".to_owned(), "y".to_owned()], ["x".to_owned(), "z".to_owned()]);
+        let (a, b) = (
+            ["x".to_owned(), "y".to_owned()],
+            ["x".to_owned(), "z".to_owned()],
+        );
         assert_eq!(differences(&script, &a, &a), "");
         assert!(differences(&script, &a, &b).starts_with("== two\n"));
     }

@@ -13,7 +13,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The lines of a CLI's output.
 pub fn lines(text: &str) -> Vec<String> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// `docker node ls` as host name → (state, manager status).
@@ -24,8 +28,13 @@ pub fn nodes(host: &Host) -> Result<BTreeMap<String, (String, String)>> {
         .iter()
         .map(|line| {
             let parts: Vec<&str> = line.split('|').collect();
-            let [name, state, manager] = parts.as_slice() else { bail!("node ls: {line:?}") };
-            Ok(((*name).to_owned(), ((*state).to_owned(), (*manager).to_owned())))
+            let [name, state, manager] = parts.as_slice() else {
+                bail!("node ls: {line:?}")
+            };
+            Ok((
+                (*name).to_owned(),
+                ((*state).to_owned(), (*manager).to_owned()),
+            ))
         })
         .collect()
 }
@@ -34,7 +43,9 @@ pub fn nodes(host: &Host) -> Result<BTreeMap<String, (String, String)>> {
 pub fn leader(host: &Host) -> Result<String> {
     let nodes = nodes(host)?;
     let leader = nodes.iter().find(|(_, (_, manager))| manager == "Leader");
-    leader.map(|(name, _)| name.clone()).with_context(|| format!("no leader in {nodes:?}"))
+    leader
+        .map(|(name, _)| name.clone())
+        .with_context(|| format!("no leader in {nodes:?}"))
 }
 
 /// Names of a host's running containers, as its own engine shows them.
@@ -54,13 +65,20 @@ pub fn containers_of(host: &Host, service: &str) -> Result<Vec<String>> {
 pub fn running(host: &Host, service: &str) -> Result<Vec<(u64, String, String)>> {
     let format = "{{.Name}}|{{.Node}}|{{.Image}}|{{.CurrentState}}";
     let filter = "desired-state=running";
-    let text = host.docker(&["service", "ps", service, "--filter", filter, "--format", format])?;
+    let text = host.docker(&[
+        "service", "ps", service, "--filter", filter, "--format", format,
+    ])?;
     let mut found = Vec::new();
     for line in lines(&text) {
         let parts: Vec<&str> = line.split('|').collect();
-        let [name, node, image, state] = parts.as_slice() else { bail!("service ps: {line:?}") };
+        let [name, node, image, state] = parts.as_slice() else {
+            bail!("service ps: {line:?}")
+        };
         if state.starts_with("Running") {
-            let slot = name.rsplit('.').next().context("a task's name has a slot")?;
+            let slot = name
+                .rsplit('.')
+                .next()
+                .context("a task's name has a slot")?;
             found.push((slot.parse()?, (*node).to_owned(), (*image).to_owned()));
         }
     }
@@ -73,11 +91,13 @@ pub fn await_running(host: &Host, service: &str, count: u64) -> Result<()> {
     let what = format!("{count} running tasks of {service}");
     let slots: Vec<u64> = (1..=count).collect();
     wait_for(&what, PATIENCE, || {
-        running(host, service).is_ok_and(|tasks| {
-            tasks.iter().map(|(slot, _, _)| *slot).collect::<Vec<_>>() == slots
-        })
+        running(host, service)
+            .is_ok_and(|tasks| tasks.iter().map(|(slot, _, _)| *slot).collect::<Vec<_>>() == slots)
     })
-    .with_context(|| host.docker(&["service", "ps", service, "--no-trunc"]).unwrap_or_default())
+    .with_context(|| {
+        host.docker(&["service", "ps", service, "--no-trunc"])
+            .unwrap_or_default()
+    })
 }
 
 /// Waits until every host of the fleet sees so many ready nodes and one leader.
@@ -86,12 +106,20 @@ pub fn await_ready(fleet: &Fleet, count: usize) -> Result<()> {
         if host.is_off() || !nodes_or_none(&host) {
             continue;
         }
-        wait_for(&format!("{count} ready nodes seen from {}", host.name()), PATIENCE, || {
-            nodes(&host).is_ok_and(|nodes| {
-                nodes.values().filter(|(state, _)| state == "Ready").count() == count
-                    && nodes.values().filter(|(_, manager)| manager == "Leader").count() == 1
-            })
-        })?;
+        wait_for(
+            &format!("{count} ready nodes seen from {}", host.name()),
+            PATIENCE,
+            || {
+                nodes(&host).is_ok_and(|nodes| {
+                    nodes.values().filter(|(state, _)| state == "Ready").count() == count
+                        && nodes
+                            .values()
+                            .filter(|(_, manager)| manager == "Leader")
+                            .count()
+                            == 1
+                })
+            },
+        )?;
     }
     Ok(())
 }
@@ -99,7 +127,8 @@ pub fn await_ready(fleet: &Fleet, count: usize) -> Result<()> {
 /// Whether the host is a manager.
 fn nodes_or_none(host: &Host) -> bool {
     let format = "{{.Swarm.ControlAvailable}}";
-    host.docker(&["info", "--format", format]).is_ok_and(|text| text.trim() == "true")
+    host.docker(&["info", "--format", format])
+        .is_ok_and(|text| text.trim() == "true")
 }
 
 /// `docker inspect` of anything, as JSON.
@@ -113,6 +142,10 @@ pub fn inspect(host: &Host, kind: &str, name: &str) -> Result<Value> {
 /// A CLI command that must fail: what it wrote to standard error.
 pub fn refusal(host: &Host, args: &[&str]) -> Result<String> {
     let output = host.docker_cmd()?.args(args).timeout(PATIENCE).run()?;
-    ensure!(output.status != 0, "docker {args:?} succeeded: {}", output.stdout);
+    ensure!(
+        output.status != 0,
+        "docker {args:?} succeeded: {}",
+        output.stdout
+    );
     Ok(output.stderr)
 }

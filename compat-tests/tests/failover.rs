@@ -7,16 +7,27 @@ use anyhow::{Context, Result, ensure};
 use compat_tests::swarm::*;
 use fleet::{Fleet, Host, Options, Part, wait_for};
 
-const SLEEP: [&str; 3] = ["busybox", "sleep", "1000000"];
+const SLEEP: [&str; 3] = ["registry:5000/busybox", "sleep", "1000000"];
 
 fn create(host: &Host, name: &str, replicas: &str) -> Result<String> {
-    let args = ["service", "create", "--detach", "--name", name, "--replicas", replicas];
-    host.docker(&[&args[..], &SLEEP].concat())
+    let args = [
+        "service",
+        "create",
+        "--detach",
+        "--no-resolve-image",
+        "--name",
+        name,
+        "--replicas",
+    ];
+    host.docker(&[&args[..], &[replicas], &SLEEP].concat())
 }
 
 #[test]
 fn the_swarm_survives_its_leader_and_its_hosts() -> Result<()> {
-    let fleet = Fleet::up(&Options { swarm: true, ..Options::test("failover") })?;
+    let fleet = Fleet::up(&Options {
+        swarm: true,
+        ..Options::test("failover")
+    })?;
     await_ready(&fleet, 3)?;
     let host = |name: &str| fleet.host(name);
     let n1 = host("n1")?;
@@ -51,22 +62,26 @@ fn the_swarm_survives_its_leader_and_its_hosts() -> Result<()> {
     n3.start(Part::Skepd)?;
     await_ready(&fleet, 3)?;
     await_running(&n1, "web", 6)?;
-    ensure!(containers(&n3)? == kept && started(first)? == since, "n3's containers were touched");
+    ensure!(
+        containers(&n3)? == kept && started(first)? == since,
+        "n3's containers were touched"
+    );
     ensure!(!before.is_empty());
 
     // A host dies: its tasks run elsewhere.
     n3.kill(Part::Host)?;
     wait_for("the dead host's tasks to run elsewhere", PATIENCE, || {
-        running(&n1, "web").is_ok_and(|tasks| {
-            tasks.len() == 6 && tasks.iter().all(|(_, node, _)| node != "n3")
-        })
+        running(&n1, "web")
+            .is_ok_and(|tasks| tasks.len() == 6 && tasks.iter().all(|(_, node, _)| node != "n3"))
     })?;
     ensure!(nodes(&n1)?["n3"].0 == "Down");
     n3.start(Part::Host)?;
     await_ready(&fleet, 3)?;
-    wait_for("the dead host's old containers to be gone", PATIENCE, || {
-        containers_of(&n3, "web").is_ok_and(|names| names.is_empty())
-    })?;
+    wait_for(
+        "the dead host's old containers to be gone",
+        PATIENCE,
+        || containers_of(&n3, "web").is_ok_and(|names| names.is_empty()),
+    )?;
 
     // Every manager dies at once: what was acknowledged is there.
     create(&n1, "durable", "2")?;
