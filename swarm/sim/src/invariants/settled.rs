@@ -148,7 +148,10 @@ fn stays(state: &State, task: &Task) -> Verdict {
 
 fn is_under_way(service: &Service) -> bool {
     service.update_status.as_ref().is_some_and(|status| {
-        matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted)
+        matches!(
+            status.state,
+            UpdateState::Updating | UpdateState::RollbackStarted
+        )
     })
 }
 
