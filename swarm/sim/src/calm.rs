@@ -21,8 +21,8 @@ const ENOUGH: u32 = 15;
 pub struct Calm {
     looks: u32,
     good: u32,
-    /// Services that were given a fresh start.
-    forced: std::collections::BTreeSet<String>,
+    /// Services that are to have a fresh start, and how often they then will have been forced.
+    forced: std::collections::BTreeMap<String, u64>,
     /// The node that stays drained.
     drained: Option<usize>,
 }
@@ -101,10 +101,20 @@ impl World {
         }
         let dead = |service: &&std::sync::Arc<skep_core::object::Service>| {
             let stays = !specs::heals(&service.spec) || specs::is_paused(service);
-            stays && !self.rest.forced.contains(service.id.as_str())
+            let forced = service.spec.task_template.force_update;
+            stays
+                && self
+                    .rest
+                    .forced
+                    .get(service.id.as_str())
+                    .is_none_or(|wanted| forced < *wanted)
         };
         let service = view.services().iter().find(dead)?;
-        self.rest.forced.insert(service.id.to_string());
+        // Refused if the cluster has written the service meanwhile; then asked again.
+        self.rest.forced.insert(
+            service.id.to_string(),
+            service.spec.task_template.force_update + 1,
+        );
         Some(force(service))
     }
 

@@ -7,6 +7,7 @@ use skep_core::{Event as Change, MILLISECOND, Reject, Timestamp};
 use crate::event::Event;
 use crate::invariants::{named, planners};
 use crate::mutation;
+use crate::settings::Mutation;
 use crate::world::World;
 
 /// Inputs that one step takes at most.
@@ -83,6 +84,12 @@ impl World {
             return;
         }
         let (state, place) = (replica.state.clone(), replica.log.len());
+        let often = if self.settings.mutation == Some(Mutation::IgnoreBase) {
+            50
+        } else {
+            2
+        };
+        let hasty = !self.calm && self.dice.chance(often);
         let dice = &mut self.dice;
         let reign = self.managers[manager].reign.as_mut();
         let Some(office) = reign.and_then(|reign| reign.office.as_mut()) else {
@@ -92,10 +99,12 @@ impl World {
             return;
         }
         office.planned = None;
-        // What waits is looked at when the batch has landed.
-        if office.flight.is_some() {
+        // What waits is looked at when the batch has landed. One that does not wait plans on a
+        // state that it is about to change: the store must refuse what comes of it.
+        if office.flight.is_some() && !hasty {
             return;
         }
+        let overtaken = office.flight.take().is_some();
         let rest = office.inbox.split_off(office.inbox.len().min(INPUTS));
         let inputs = std::mem::replace(&mut office.inbox, rest);
         let count = inputs.len();
@@ -109,6 +118,9 @@ impl World {
                 answers: step.answers,
                 wake_at,
             });
+        } else if overtaken {
+            // What it knows runs ahead of a store that it did not wait for.
+            return self.depose(manager, "it did not wait");
         } else if !office.unproven {
             self.nothing_written(manager, step.answers, wake_at);
         }

@@ -82,8 +82,8 @@ impl Settings {
             hosts: (managers + workers).max(2),
             storm: dice.within(30..=90) * SECOND,
             patience: 600 * SECOND,
-            services: 1 + dice.place(3),
-            replicas: 1 + dice.within(1..=4),
+            services: 1 + dice.place(4),
+            replicas: 1 + dice.within(1..=5),
             mutation: None,
             keep_trace: false,
         }

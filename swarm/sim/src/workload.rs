@@ -52,7 +52,7 @@ impl World {
         if self.calm {
             return;
         }
-        let pause = self.dice.millis(200..=4000);
+        let pause = self.dice.millis(100..=2500);
         self.clock.after(pause, Event::Client);
         let Some((manager, view)) = self.leader_view() else {
             return;

@@ -75,7 +75,7 @@ fn declared(state: &State, service: &Service) -> Verdict {
     for task in state.tasks_of_service(&service.id) {
         if task.desired_state == TaskState::Running && task.status.state == TaskState::Running {
             slots.insert(task.slot);
-            stays(state, task)?;
+            stays(state, service, task)?;
         } else if waits(task) && nowhere(state, task) {
             homeless.insert(task.slot);
         } else if !over(task) {
@@ -130,8 +130,8 @@ fn nowhere(state: &State, task: &Task) -> bool {
         .all(|node| placement::suits(task, node).is_err() || full(&node.id))
 }
 
-/// A running task is where it may be; a paused node keeps what it has.
-fn stays(state: &State, task: &Task) -> Verdict {
+/// A running task is where the service has it; a paused node keeps what it has.
+fn stays(state: &State, service: &Service, task: &Task) -> Verdict {
     let node = task
         .node_id
         .as_ref()
@@ -143,7 +143,12 @@ fn stays(state: &State, task: &Task) -> Verdict {
             task.id, node.id
         ));
     }
-    placement::satisfies(task, node)
+    // A task that suits new constraints is kept, with the old ones in its spec.
+    let mut task = task.clone();
+    task.spec
+        .placement
+        .clone_from(&service.spec.task_template.placement);
+    placement::satisfies(&task, node)
 }
 
 fn is_under_way(service: &Service) -> bool {
