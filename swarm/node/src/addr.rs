@@ -50,7 +50,9 @@ impl std::fmt::Display for HostPort {
 /// dockerd's texts, kind 400.
 pub fn listen(host: &Host, text: &str) -> Result<HostPort, Error> {
     if text.is_empty() {
-        return Err(Error::invalid("invalid ListenAddr \"\": invalid empty address"));
+        return Err(Error::invalid(
+            "invalid ListenAddr \"\": invalid empty address",
+        ));
     }
     let (name, port) = split(text, DEFAULT_PORT)
         .ok_or_else(|| Error::invalid(format!("could not parse listen address {text}")))?;
@@ -58,7 +60,10 @@ pub fn listen(host: &Host, text: &str) -> Result<HostPort, Error> {
         return Ok(HostPort { ip, port });
     }
     match host.interface(&name) {
-        Some(interface) => Ok(HostPort { ip: only_address(interface)?, port }),
+        Some(interface) => Ok(HostPort {
+            ip: only_address(interface)?,
+            port,
+        }),
         None => Err(Error::invalid(
             "listen address must be an IP address or network interface (with optional port number)",
         )),
@@ -79,20 +84,28 @@ pub fn advertise(
     if !asked.is_empty() {
         let refusal = "advertise address must be a non-zero IP address or network interface \
                        (with optional port number)";
-        let (name, port) = split(asked, listen.port).ok_or_else(|| {
-            Error::invalid(format!("could not parse advertise address {asked}"))
-        })?;
-        return Ok(HostPort { ip: named(host, &name, refusal)?, port });
+        let (name, port) = split(asked, listen.port)
+            .ok_or_else(|| Error::invalid(format!("could not parse advertise address {asked}")))?;
+        return Ok(HostPort {
+            ip: named(host, &name, refusal)?,
+            port,
+        });
     }
     if let Some(default) = default {
         let refusal = "default advertise address must be a non-zero IP address or network \
                        interface (without a port number)";
-        return Ok(HostPort { ip: named(host, default, refusal)?, port: listen.port });
+        return Ok(HostPort {
+            ip: named(host, default, refusal)?,
+            port: listen.port,
+        });
     }
     if !listen.ip.is_unspecified() {
         return Ok(listen.clone());
     }
-    Ok(HostPort { ip: only_system_address(host)?, port: listen.port })
+    Ok(HostPort {
+        ip: only_system_address(host)?,
+        port: listen.port,
+    })
 }
 
 /// Reads `--data-path-addr`: an address or interface without a port; `None` if it is absent.
@@ -112,7 +125,11 @@ pub fn data_path(host: &Host, text: &str) -> Result<Option<IpAddr>, Error> {
 fn named(host: &Host, name: &str, refusal: &str) -> Result<IpAddr, Error> {
     if let Ok(ip) = name.parse::<IpAddr>() {
         let zero = ip.is_unspecified();
-        return if zero { Err(Error::invalid(refusal)) } else { Ok(ip) };
+        return if zero {
+            Err(Error::invalid(refusal))
+        } else {
+            Ok(ip)
+        };
     }
     match host.interface(name) {
         Some(interface) => only_address(interface),
@@ -122,11 +139,15 @@ fn named(host: &Host, name: &str, refusal: &str) -> Result<IpAddr, Error> {
 
 impl Host {
     fn interface(&self, name: &str) -> Option<&Interface> {
-        self.interfaces.iter().find(|interface| interface.name == name)
+        self.interfaces
+            .iter()
+            .find(|interface| interface.name == name)
     }
 
     fn belongs_to_engine(&self, ip: &IpAddr) -> bool {
-        self.engine_subnets.iter().any(|(net, bits)| contains(net, *bits, ip))
+        self.engine_subnets
+            .iter()
+            .any(|(net, bits)| contains(net, *bits, ip))
     }
 }
 
@@ -134,8 +155,11 @@ impl Host {
 fn only_address(interface: &Interface) -> Result<IpAddr, Error> {
     let name = &interface.name;
     for (family, v4) in [("IPv4", true), ("IPv6", false)] {
-        let found: Vec<&IpAddr> =
-            interface.addrs.iter().filter(|ip| ip.is_ipv4() == v4 && global(ip)).collect();
+        let found: Vec<&IpAddr> = interface
+            .addrs
+            .iter()
+            .filter(|ip| ip.is_ipv4() == v4 && global(ip))
+            .collect();
         match found.as_slice() {
             [] => {}
             [ip] => return Ok(**ip),
@@ -146,20 +170,27 @@ fn only_address(interface: &Interface) -> Result<IpAddr, Error> {
             }
         }
     }
-    Err(Error::invalid(format!("interface {name} has no usable IPv4 or IPv6 address")))
+    Err(Error::invalid(format!(
+        "interface {name} has no usable IPv4 or IPv6 address"
+    )))
 }
 
 /// The address of a host that has exactly one outside the engine's own networks.
 fn only_system_address(host: &Host) -> Result<IpAddr, Error> {
     for v4 in [true, false] {
-        let mut candidates = host.interfaces.iter().filter(|interface| interface.usable).flat_map(
-            |interface| {
-                let fits = |ip: &&IpAddr| {
-                    ip.is_ipv4() == v4 && global(ip) && !host.belongs_to_engine(ip)
-                };
-                interface.addrs.iter().filter(fits).map(|ip| (*ip, interface.name.as_str()))
-            },
-        );
+        let mut candidates = host
+            .interfaces
+            .iter()
+            .filter(|interface| interface.usable)
+            .flat_map(|interface| {
+                let fits =
+                    |ip: &&IpAddr| ip.is_ipv4() == v4 && global(ip) && !host.belongs_to_engine(ip);
+                interface
+                    .addrs
+                    .iter()
+                    .filter(fits)
+                    .map(|ip| (*ip, interface.name.as_str()))
+            });
         match (candidates.next(), candidates.next()) {
             (None, _) => {}
             (Some((ip, _)), None) => return Ok(ip),
@@ -236,7 +267,11 @@ pub fn remote(text: &str) -> Result<String, Error> {
         return Err(refusal("invalid empty address"));
     }
     let (host, port) = split(text, DEFAULT_PORT).ok_or_else(|| refusal("invalid address"))?;
-    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+    Ok(if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    })
 }
 
 #[cfg(test)]
@@ -256,7 +291,10 @@ mod tests {
     }
 
     fn any() -> HostPort {
-        HostPort { ip: "0.0.0.0".parse().unwrap(), port: 2377 }
+        HostPort {
+            ip: "0.0.0.0".parse().unwrap(),
+            port: 2377,
+        }
     }
 
     #[test]
@@ -290,7 +328,10 @@ mod tests {
         );
         let none = host(&[("lo", &["127.0.0.1"])]);
         let error = advertise(&none, "", None, &any()).unwrap_err().message;
-        assert!(error.starts_with("could not find the system's IP address"), "{error}");
+        assert!(
+            error.starts_with("could not find the system's IP address"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -310,14 +351,20 @@ mod tests {
         }
         for asked in ["0.0.0.0", "nope0", "[::]"] {
             let error = advertise(&host, asked, None, &any()).unwrap_err().message;
-            assert!(error.starts_with("advertise address must be a non-zero IP"), "{error}");
+            assert!(
+                error.starts_with("advertise address must be a non-zero IP"),
+                "{error}"
+            );
         }
         assert_eq!(listen(&host, "eth0:99").unwrap().to_string(), "10.0.0.5:99");
         assert_eq!(listen(&host, "0.0.0.0:2377").unwrap(), any());
         assert!(listen(&host, "").is_err());
         assert!(listen(&host, "nope0:2377").is_err());
         assert!(listen(&host, "10.0.0.1:x").is_err());
-        assert_eq!(data_path(&host, "eth0").unwrap(), Some("10.0.0.5".parse().unwrap()));
+        assert_eq!(
+            data_path(&host, "eth0").unwrap(),
+            Some("10.0.0.5".parse().unwrap())
+        );
         assert!(data_path(&host, "eth0:1").is_err());
         assert_eq!(remote("10.0.0.1").unwrap(), "10.0.0.1:2377");
         assert_eq!(remote("fd00::1").unwrap(), "[fd00::1]:2377");

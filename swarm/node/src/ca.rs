@@ -52,12 +52,21 @@ pub async fn join(
     token: &Secret,
     availability: Availability,
 ) -> Result<Identity, Error> {
-    let parsed: JoinToken = token.parse().map_err(|error: pki::PkiError| system(&error))?;
+    let parsed: JoinToken = token
+        .parse()
+        .map_err(|error: pki::PkiError| system(&error))?;
     let dialled = endpoint.dial_joining(addr, &parsed, TIMEOUT).await;
     let (link, root_pem) = dialled.map_err(|error| system(&error))?;
     let KeyRequest { key_pem, csr_pem } = KeyRequest::fresh().map_err(|error| system(&error))?;
-    let request = CaRequest::Join { token: token.clone(), csr_pem, availability };
-    let answer = link.call(Service::Ca, TIMEOUT, &request).await.map_err(|error| system(&error))?;
+    let request = CaRequest::Join {
+        token: token.clone(),
+        csr_pem,
+        availability,
+    };
+    let answer = link
+        .call(Service::Ca, TIMEOUT, &request)
+        .await
+        .map_err(|error| system(&error))?;
     link.close("joined");
     match answer {
         CaResponse::Issued { cert_pem } => {
@@ -73,8 +82,17 @@ where
     E: FnOnce(Command) -> F,
     F: Future<Output = Result<Reply, Error>>,
 {
-    let CaRequest::Join { token, csr_pem, availability } = request;
-    let admitted = match execute(Command::AdmitNode { token, availability }).await {
+    let CaRequest::Join {
+        token,
+        csr_pem,
+        availability,
+    } = request;
+    let admitted = match execute(Command::AdmitNode {
+        token,
+        availability,
+    })
+    .await
+    {
         Ok(Reply::Admitted { node, role }) => (node, role),
         Ok(other) => return CaResponse::Refused(unexpected(&other)),
         Err(error) => return CaResponse::Refused(error),
@@ -90,12 +108,18 @@ where
 /// # Errors
 /// When the cluster has no signing key or the request is no good.
 pub fn issue(state: &State, node: &str, role: Role, csr_pem: &str) -> Result<String, Error> {
-    let cluster = state.cluster().ok_or_else(|| Error::system("there is no cluster yet"))?;
+    let cluster = state
+        .cluster()
+        .ok_or_else(|| Error::system("there is no cluster yet"))?;
     let root = RootCa {
         cert_pem: cluster.root_ca.cert_pem.clone(),
-        key_pem: Some(pki::Secret::new(cluster.root_ca.key_pem.0.clone())),
+        key_pem: Some(cluster.root_ca.key_pem.clone()),
     };
-    let leaf = Leaf { node_id: node, role: role.into(), cluster_id: &cluster.id };
+    let leaf = Leaf {
+        node_id: node,
+        role,
+        cluster_id: &cluster.id,
+    };
     let signed = root.sign(csr_pem, &leaf, validity(cluster), SystemTime::now());
     signed.map_err(|error| system(&error))
 }
@@ -113,7 +137,10 @@ fn system(error: &impl std::fmt::Display) -> Error {
 }
 
 fn unexpected(reply: &Reply) -> Error {
-    Error::rpc(Code::Internal, format!("the leader answered {reply:?} to a joining node"))
+    Error::rpc(
+        Code::Internal,
+        format!("the leader answered {reply:?} to a joining node"),
+    )
 }
 
 impl From<CallError> for pki::PkiError {

@@ -67,5 +67,7 @@ pub async fn call(
     timeout: Duration,
     request: &ControlRequest,
 ) -> Result<ControlResponse, CallError> {
-    endpoint.call(addr, Service::Control, None, timeout, request).await
+    endpoint
+        .call(addr, Service::Control, None, timeout, request)
+        .await
 }

@@ -4,71 +4,53 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_api::Error;
-use skep_core::command::{Command, Reply};
-use skep_core::leader::{Input, Leader, Step};
-use tokio::sync::{mpsc, oneshot, watch};
+use skep_api::{Code, Error};
+use skep_core::Batch;
+use skep_core::leader::{Answer, Input, Leader, Step};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::inbox::{Gathered, Inbox, Outcome, encoded_size};
 use crate::raft::{Leadership, ProposeError, Raft};
 use crate::sessions::Sessions;
 use crate::system::{self, RandomIds, now};
 
-/// Requests that one step takes at most, so that a burst does not make one huge batch.
-const BATCH: usize = 256;
 /// After a leadership, before the next: a write that fails again and again must not spin.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Requests that may wait for the loop.
-pub const QUEUE: usize = 4096;
-
-/// What reaches the loop.
-#[derive(Debug)]
-pub enum Request {
-    /// A client's command.
-    Command {
-        /// What to do.
-        command: Box<Command>,
-        /// Where the outcome goes.
-        answer: oneshot::Sender<Outcome>,
-    },
-    /// From an agent's session.
-    Agent(Input),
-}
-
-/// What became of a command.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It was decided; an acknowledged change is on a majority's disks.
-    Decided(Result<Reply, Error>),
-    /// It was not carried out: this manager does not lead.
-    NotLeader,
-    /// Leadership was lost while it was under way; nobody knows yet whether it counts.
-    Unknown,
-}
+/// Between two steps that nobody asked for: a plan that never comes to rest must not spin.
+const PACE: Duration = Duration::from_millis(1);
+/// Transactions are proposed together up to so many bytes, so that no entry of the log is large.
+const ENTRY: usize = 4 << 20;
+/// The largest entry; raft's messages between managers have 64 MiB.
+const MAX_ENTRY: usize = 48 << 20;
 
 /// Runs the loop until the manager stops.
-pub async fn run(raft: Raft, mut requests: mpsc::Receiver<Request>, sessions: Arc<Sessions>) {
+pub async fn run(raft: Raft, mut inbox: Inbox, sessions: Arc<Sessions>) {
     let mut leadership = raft.leadership();
     loop {
         if leadership.borrow_and_update().i_lead {
             info!("this manager leads");
-            let over = lead(&raft, &mut leadership, &mut requests, &sessions).await;
+            let over = lead(&raft, &mut leadership, &mut inbox, &sessions).await;
             sessions.end_all();
             info!("this manager does not lead any more");
             if over == Over::Stopped {
-                return;
+                break;
             }
             tokio::time::sleep(PAUSE).await;
             continue;
         }
         tokio::select! {
-            changed = leadership.changed() => if changed.is_err() { return },
-            request = requests.recv() => match request {
-                None => return,
-                Some(request) => refuse(request),
+            // First, so that nobody is refused by one who has just come to lead.
+            biased;
+            changed = leadership.changed() => if changed.is_err() { break },
+            gathered = inbox.gather() => match gathered {
+                None => break,
+                Some(gathered) => refuse(gathered, &sessions),
             },
         }
     }
+    refuse(inbox.close(), &sessions);
 }
 
 /// Why a leadership is over.
@@ -80,10 +62,14 @@ enum Over {
     Stopped,
 }
 
-fn refuse(request: Request) {
-    if let Request::Command { answer, .. } = request {
+fn refuse(gathered: Gathered, sessions: &Sessions) {
+    for asked in gathered.commands {
         // A client that hung up does not want the answer.
-        let _ = answer.send(Outcome::NotLeader);
+        let _ = asked.answer.send(Outcome::NotLeader);
+    }
+    for heard in gathered.agents {
+        // Otherwise the agent would wait for an answer to what nobody has read.
+        sessions.end(heard.session);
     }
 }
 
@@ -93,14 +79,19 @@ type Waiting = Vec<oneshot::Sender<Outcome>>;
 async fn lead(
     raft: &Raft,
     leadership: &mut watch::Receiver<Leadership>,
-    requests: &mut mpsc::Receiver<Request>,
+    inbox: &mut Inbox,
     sessions: &Sessions,
 ) -> Over {
     let mut leader = Leader::new(&raft.state());
-    let mut wake_at = Some(now());
+    let mut clock = now();
+    let mut wake_at = Some(clock);
+    let mut earliest = Instant::now();
     loop {
-        let mut gathered = Vec::new();
-        tokio::select! {
+        let due = async {
+            system::until(wake_at).await;
+            tokio::time::sleep_until(earliest).await;
+        };
+        let gathered = tokio::select! {
             changed = leadership.changed() => {
                 if changed.is_err() {
                     return Over::Stopped;
@@ -110,66 +101,155 @@ async fn lead(
                 }
                 continue;
             }
-            count = requests.recv_many(&mut gathered, BATCH) => if count == 0 {
-                return Over::Stopped;
+            gathered = inbox.gather() => match gathered {
+                None => return Over::Stopped,
+                Some(gathered) => gathered,
             },
-            () = system::until(wake_at) => {}
-        }
-        let (inputs, waiting) = sort(gathered);
-        let step = leader.step(&raft.state(), inputs, now(), &mut RandomIds);
+            () = due => Gathered::default(),
+        };
+        // A clock that is set back must not take back what was planned by it.
+        clock = clock.max(now());
+        let (inputs, waiting, room) = sort(gathered);
+        let step = leader.step(&raft.state(), inputs, clock, &mut RandomIds);
         wake_at = step.wake_at;
+        earliest = Instant::now() + PACE;
         if !commit(raft, step, waiting).await {
             return Over::Lost;
         }
+        drop(room);
         for (_, session, message) in leader.messages(&raft.state()) {
             sessions.send(session, message);
         }
     }
 }
 
-/// Tickets are positions in the list of those who wait.
-fn sort(gathered: Vec<Request>) -> (Vec<Input>, Waiting) {
-    let mut waiting = Waiting::new();
-    let inputs = gathered.into_iter().map(|request| match request {
-        Request::Command { command, answer } => {
-            waiting.push(answer);
-            Input::Command { ticket: waiting.len() as u64 - 1, command }
-        }
-        Request::Agent(input) => input,
-    });
-    (inputs.collect(), waiting)
+/// Tickets are positions in the list of those who wait. The last part is given back once the step
+/// is through.
+fn sort(gathered: Gathered) -> (Vec<Input>, Waiting, Vec<OwnedSemaphorePermit>) {
+    let (mut inputs, mut waiting, mut room) = (Vec::new(), Waiting::new(), Vec::new());
+    for (ticket, asked) in (0..).zip(gathered.commands) {
+        waiting.push(asked.answer);
+        inputs.push(Input::Command {
+            ticket,
+            command: asked.command,
+        });
+    }
+    for heard in gathered.agents {
+        inputs.push(heard.input);
+        room.extend(heard.room);
+    }
+    (inputs, waiting, room)
 }
 
-/// Proposes what a step wrote and answers those who wait. False when leadership is lost.
+/// Proposes what a step wrote and answers those who wait. False when leadership is lost, or has to
+/// begin anew since the leader knows of something that was not written.
 async fn commit(raft: &Raft, step: Step, waiting: Waiting) -> bool {
     for (planner, reject) in &step.refused {
         error!(planner, %reject, "the store refused a plan; this is a mistake in skep");
     }
-    let outcome = match step.batch {
-        None => Ok(()),
-        Some(batch) => raft.propose(batch).await.map(drop),
-    };
-    let failed = |error: &ProposeError| match error {
-        ProposeError::NotLeader(_) => Outcome::NotLeader,
-        _ => Outcome::Unknown,
-    };
-    match outcome {
-        Ok(()) => {
-            let mut waiting: Vec<_> = waiting.into_iter().map(Some).collect();
-            for (ticket, answer) in step.answers {
-                let place = usize::try_from(ticket).ok().and_then(|at| waiting.get_mut(at));
-                if let Some(client) = place.and_then(Option::take) {
-                    let _ = client.send(Outcome::Decided(answer));
-                }
-            }
-            true
+    let entries = match step.batch.map(split).transpose() {
+        Ok(entries) => entries.unwrap_or_default(),
+        Err(size) => {
+            error!(
+                size,
+                "a transaction is too large for one message between managers"
+            );
+            let refusal = || Outcome::Decided(Err(too_large(size)));
+            answer_all(waiting, refusal);
+            return false;
         }
-        Err(error) => {
+    };
+    for (written, entry) in entries.into_iter().enumerate() {
+        if let Err(error) = raft.propose(entry).await {
             warn!(%error, "could not commit");
-            for client in waiting {
-                let _ = client.send(failed(&error));
-            }
-            false
+            let nothing = written == 0 && matches!(error, ProposeError::NotLeader(_));
+            answer_all(waiting, || {
+                if nothing {
+                    Outcome::NotLeader
+                } else {
+                    Outcome::Unknown
+                }
+            });
+            return false;
         }
+    }
+    answer_each(waiting, step.answers);
+    true
+}
+
+/// The batch in entries of the log, one after the other, each planned on what the ones before
+/// have written. The error is the size of a transaction that no message can carry.
+fn split(batch: Batch) -> Result<Vec<Batch>, usize> {
+    let mut entries: Vec<Batch> = Vec::new();
+    let (mut base, mut room) = (batch.base, 0);
+    for tx in batch.txs {
+        let size = encoded_size(&tx);
+        if size > MAX_ENTRY {
+            return Err(size);
+        }
+        match entries.last_mut() {
+            Some(entry) if size <= room => {
+                entry.txs.push(tx);
+                room -= size;
+            }
+            _ => {
+                entries.push(Batch {
+                    base,
+                    txs: vec![tx],
+                });
+                room = ENTRY.saturating_sub(size);
+            }
+        }
+        // The revision counts transactions.
+        base += 1;
+    }
+    Ok(entries)
+}
+
+fn answer_all(waiting: Waiting, outcome: impl Fn() -> Outcome) {
+    for client in waiting {
+        let _ = client.send(outcome());
+    }
+}
+
+fn answer_each(waiting: Waiting, answers: Vec<Answer>) {
+    let mut waiting: Vec<_> = waiting.into_iter().map(Some).collect();
+    for (ticket, answer) in answers {
+        let place = usize::try_from(ticket)
+            .ok()
+            .and_then(|at| waiting.get_mut(at));
+        if let Some(client) = place.and_then(Option::take) {
+            let _ = client.send(Outcome::Decided(answer));
+        }
+    }
+}
+
+fn too_large(size: usize) -> Error {
+    Error::rpc(
+        Code::ResourceExhausted,
+        format!("what follows from the request is too large for one transaction ({size} bytes)"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skep_core::Timestamp;
+    use skep_core::store::{Author, Tx};
+
+    #[test]
+    fn small_transactions_share_an_entry_and_revisions_go_on() {
+        let tx = Tx {
+            author: Author::Control,
+            at: Timestamp::from_nanos(0),
+            changes: Vec::new(),
+        };
+        let entries = split(Batch {
+            base: 7,
+            txs: vec![tx; 3],
+        })
+        .unwrap();
+        assert_eq!(entries.len(), 1);
+        assert_eq!((entries[0].base, entries[0].txs.len()), (7, 3));
     }
 }

@@ -6,6 +6,7 @@ mod ca;
 mod control;
 pub mod disk;
 pub mod engine;
+mod inbox;
 mod leading;
 mod lifecycle;
 mod manager;

@@ -6,22 +6,26 @@ use std::time::Duration;
 
 use skep_api::{Code, Error};
 use skep_core::command::{Command, Reply};
+use skep_core::object::ManagerMember;
 use skep_core::{Id, State};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::control::{self, ControlRequest, ControlResponse, MemberState};
-use crate::leading::{self, Outcome, Request};
-use crate::quic::Endpoint;
-use crate::raft::{Leadership, Member, Raft, ReadError};
+use crate::inbox::{self, Asked, Desk, Outcome};
+use crate::leading;
+use crate::quic::{CallError, Endpoint, Service};
+use crate::raft::{Leadership, Member, MemberStatus, Raft, ReadError};
 use crate::sessions::Sessions;
 
 /// How long a request may take in all, as in the original.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 /// Pause before a request that was not carried out is tried again.
 const RETRY: Duration = Duration::from_millis(50);
+/// How long a manager that wants to join may take to answer.
+const REACH: Duration = Duration::from_secs(5);
 /// How long the leader may take to say which members answer.
 const MEMBERS_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -31,7 +35,7 @@ pub struct Manager {
     pub(crate) raft: Raft,
     pub(crate) endpoint: Endpoint,
     pub(crate) me: Member,
-    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) desk: Desk,
     pub(crate) sessions: Arc<Sessions>,
     /// Held by whoever changes raft's membership here: one change at a time.
     pub(crate) membership: Arc<tokio::sync::Mutex<()>>,
@@ -50,12 +54,20 @@ pub struct View {
 impl Manager {
     /// Starts the leader's loop on a running raft.
     pub fn start(raft: Raft, endpoint: Endpoint, me: Member) -> Self {
-        let (requests, queue) = mpsc::channel(leading::QUEUE);
+        let (desk, inbox) = inbox::queues();
         let sessions = Arc::new(Sessions::default());
         let tasks = TaskTracker::new();
-        tasks.spawn(leading::run(raft.clone(), queue, sessions.clone()));
+        tasks.spawn(leading::run(raft.clone(), inbox, sessions.clone()));
         let membership = Arc::default();
-        Self { raft, endpoint, me, requests, sessions, membership, tasks }
+        Self {
+            raft,
+            endpoint,
+            me,
+            desk,
+            sessions,
+            membership,
+            tasks,
+        }
     }
 
     /// Carries out a command on the leader, wherever it is. Waits for a leader if there is none.
@@ -67,8 +79,8 @@ impl Manager {
         let deadline = Instant::now() + DEADLINE;
         let mut leadership = self.raft.leadership();
         loop {
-            let leader = leadership.borrow_and_update().leader.clone();
-            let tried = match leader {
+            leadership.borrow_and_update();
+            let tried = match self.leader_that_answers().await {
                 None => None,
                 Some(leader) if leader == self.me => self.execute_here(command.clone()).await,
                 Some(leader) => self.execute_at(&leader, command.clone(), deadline).await,
@@ -80,11 +92,23 @@ impl Manager {
         }
     }
 
+    /// The leader, if it is known and has just shown that it lives: what is sent to a dead one is
+    /// lost, and nobody could say whether it was carried out.
+    async fn leader_that_answers(&self) -> Option<Member> {
+        if !self.leads() {
+            self.raft.read_barrier().await.ok()?;
+        }
+        self.raft.leadership().borrow().leader.clone()
+    }
+
     /// Carries out a command if this manager leads; `None` if it does not.
     async fn execute_here(&self, command: Command) -> Option<Result<Reply, Error>> {
         let (answer, outcome) = oneshot::channel();
-        let request = Request::Command { command: Box::new(command), answer };
-        if self.requests.send(request).await.is_err() {
+        let asked = Asked {
+            command: Box::new(command),
+            answer,
+        };
+        if self.desk.commands.send(asked).await.is_err() {
             return Some(Err(stopping()));
         }
         match outcome.await {
@@ -117,7 +141,7 @@ impl Manager {
 
     /// Answers another manager.
     pub(crate) async fn control(&self, from: &str, request: ControlRequest) -> ControlResponse {
-        if !self.raft.leadership().borrow().i_lead {
+        if !self.leads() {
             return ControlResponse::NotLeader(self.leader_addr());
         }
         match request {
@@ -127,7 +151,11 @@ impl Manager {
             },
             ControlRequest::Members => ControlResponse::Members(self.members()),
             ControlRequest::JoinRaft { raft_id, addr } => {
-                let member = Member { raft_id, node_id: from.into(), addr };
+                let member = Member {
+                    raft_id,
+                    node_id: from.into(),
+                    addr,
+                };
                 done(self.admit_member(member).await)
             }
             ControlRequest::LeaveRaft => done(self.dismiss(&from.into()).await),
@@ -149,7 +177,10 @@ impl Manager {
                 Err(_) => wait_for_change(&mut leadership, deadline).await?,
             }
         }
-        Ok(View { state: self.raft.state(), members: self.members_as_leader_sees().await })
+        Ok(View {
+            state: self.raft.state(),
+            members: self.members_as_leader_sees().await,
+        })
     }
 
     pub(crate) async fn members_as_leader_sees(&self) -> Vec<MemberState> {
@@ -171,18 +202,53 @@ impl Manager {
 
     /// `host:port` of the leader, if one is known.
     pub(crate) fn leader_addr(&self) -> Option<String> {
-        self.raft.leadership().borrow().leader.as_ref().map(|leader| leader.addr.clone())
+        self.raft
+            .leadership()
+            .borrow()
+            .leader
+            .as_ref()
+            .map(|leader| leader.addr.clone())
+    }
+
+    /// Whether this manager leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.raft.leadership().borrow().i_lead
+    }
+
+    /// Whether this manager votes and the store says so.
+    pub(crate) fn is_member(&self) -> bool {
+        let voter = |known: &MemberStatus| known.voter && known.member == self.me;
+        let votes = self
+            .raft
+            .leadership()
+            .borrow()
+            .member(self.me.raft_id)
+            .is_some_and(voter);
+        let state = self.raft.state();
+        let recorded = state
+            .nodes()
+            .get(&self.me.node_id)
+            .and_then(|node| node.manager.as_ref());
+        votes && recorded.is_some_and(|member| *member == record_of(&self.me))
+    }
+
+    /// Hands leadership over if this manager leads and another can take it.
+    pub(crate) async fn hand_over(&self) {
+        if let Err(error) = self.raft.step_down().await {
+            warn!(%error, "could not hand leadership over");
+        }
     }
 
     /// Hands leadership over if this manager leads, and stops. The log stays on disk.
     pub async fn stop(&self) {
-        if let Err(error) = self.raft.step_down().await {
-            warn!(%error, "could not hand leadership over");
-        }
+        self.hand_over().await;
         self.raft.shutdown().await;
         self.tasks.close();
         // The loop ends when raft's channels close; a stuck one must not hold the daemon.
-        if tokio::time::timeout(RETRY * 20, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(RETRY * 20, self.tasks.wait())
+            .await
+            .is_err()
+        {
             warn!("the leader's loop did not end in time");
         }
     }
@@ -210,6 +276,13 @@ async fn wait_for_change(
     match tokio::time::timeout(RETRY, leadership.changed()).await {
         Ok(Err(_)) => Err(stopping()),
         _ => Ok(()),
+    }
+}
+
+fn record_of(member: &Member) -> ManagerMember {
+    ManagerMember {
+        raft_id: member.raft_id,
+        addr: member.addr.clone(),
     }
 }
 
@@ -247,24 +320,66 @@ impl Manager {
     /// Makes a manager a voter: first a learner that catches up, then a vote, then the record of it
     /// in the store. Each step is harmless when it was done before.
     async fn admit_member(&self, member: Member) -> Result<(), String> {
-        let _one_at_a_time = self.membership.lock().await;
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        self.raft.add_learner(member.clone()).await.map_err(|error| text(&error))?;
-        self.raft.promote_voter(member.raft_id).await.map_err(|error| text(&error))?;
-        let record = skep_core::object::ManagerMember { raft_id: member.raft_id, addr: member.addr };
-        let node = member.node_id;
-        self.record(Command::SetMember { node, member: Some(record) }).await
+        let known = self
+            .raft
+            .leadership()
+            .borrow()
+            .member(member.raft_id)
+            .cloned();
+        if known.is_none_or(|known| known.member != member) {
+            // Before the lock: one that cannot be reached must not hold up the others.
+            self.reach(&member).await.map_err(|error| {
+                format!("the joining manager does not answer at its advertised address: {error}")
+            })?;
+        }
+        let _one_at_a_time = self.membership.lock().await;
+        if member != self.me {
+            self.raft
+                .add_learner(member.clone())
+                .await
+                .map_err(|error| text(&error))?;
+            self.raft
+                .promote_voter(member.raft_id)
+                .await
+                .map_err(|error| text(&error))?;
+        }
+        let record = record_of(&member);
+        self.record(Command::SetMember {
+            node: member.node_id,
+            member: Some(record),
+        })
+        .await
+    }
+
+    /// Whether a node answers at its address. What it answers does not matter.
+    async fn reach(&self, member: &Member) -> Result<(), CallError> {
+        let (addr, node) = (&member.addr, Some(member.node_id.as_str()));
+        let request = ControlRequest::Members;
+        let answer = self
+            .endpoint
+            .call(addr, Service::Control, node, REACH, &request)
+            .await;
+        answer.map(|_: ControlResponse| ())
     }
 
     /// Takes a manager out of raft and records that.
     pub(crate) async fn dismiss(&self, node: &Id) -> Result<(), String> {
         let _one_at_a_time = self.membership.lock().await;
         let leadership = self.raft.leadership().borrow().clone();
-        for status in leadership.members.iter().filter(|status| status.member.node_id == *node) {
+        for status in leadership
+            .members
+            .iter()
+            .filter(|status| status.member.node_id == *node)
+        {
             let removed = self.raft.remove_member(status.member.raft_id).await;
             removed.map_err(|error| error.to_string())?;
         }
-        self.record(Command::SetMember { node: node.clone(), member: None }).await
+        self.record(Command::SetMember {
+            node: node.clone(),
+            member: None,
+        })
+        .await
     }
 
     async fn record(&self, command: Command) -> Result<(), String> {

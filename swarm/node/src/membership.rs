@@ -1,8 +1,7 @@
 //! A running membership: the endpoint, the agent and, on a manager, raft and its services. Starts
 //! and stops them in order; never touches what lies on disk beyond its own parts.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use skep_api::Error;
@@ -11,7 +10,7 @@ use skep_core::Id;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::agent::{self, Agent};
 use crate::control::{self, ControlRequest, ControlResponse};
@@ -26,6 +25,8 @@ use crate::services::StoreGate;
 /// Pauses between attempts to become a member of raft: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Pause between two looks at whether something has come about.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long one attempt may take: the new member has to catch up.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(70);
 
@@ -33,6 +34,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(70);
 pub struct Membership {
     node_id: Id,
     state: NodeState,
+    gate: StoreGate,
     endpoint: Endpoint,
     manager: Option<Manager>,
     agent_view: tokio::sync::watch::Receiver<agent::View>,
@@ -55,42 +57,34 @@ impl Membership {
         identity: Identity,
     ) -> Result<Self, Error> {
         let node_id = Id::from(identity.node_id.as_str());
-        let leads_to_state = Arc::new(OnceLock::<Raft>::new());
-        let gate_state = leads_to_state.clone();
-        let gate = StoreGate::new(move || gate_state.get().map(Raft::state));
+        // A worker only dials.
         let is_manager = identity.role == Role::Manager;
         let listen = is_manager.then(|| state.listen()).transpose()?;
-        let endpoint = bind(listen, gate)?;
-        endpoint.set_identity(Arc::new(identity)).map_err(|e| Error::system(e.to_string()))?;
-        let manager = match is_manager {
-            false => None,
-            true => {
-                let manager = start_manager(options, disk, &state, &node_id, &endpoint).await?;
-                // Nobody else sets it: this is the first and only time.
-                let _ = leads_to_state.set(manager.raft.clone());
-                endpoint.serve(Arc::new(manager.clone()));
-                Some(manager)
+        let gate = StoreGate::default();
+        let endpoint = Endpoint::bind_as(listen, Arc::new(gate.clone()), &identity);
+        let endpoint = endpoint.map_err(|error| Error::system(error.to_string()))?;
+        let identity = Arc::new(identity);
+        match assemble(options, disk, &state, &endpoint, identity).await {
+            Ok((manager, agent)) => {
+                gate.follow(manager.as_ref().map(|manager| manager.raft.clone()));
+                Ok(Self {
+                    node_id,
+                    state,
+                    gate,
+                    endpoint,
+                    manager,
+                    agent_view: agent.view(),
+                    agent: Mutex::new(Some(agent)),
+                    stop: CancellationToken::new(),
+                    tasks: TaskTracker::new(),
+                })
             }
-        };
-        let agent = Agent::start(agent::Config {
-            node_id: node_id.clone(),
-            dir: disk.worker(),
-            managers: state.managers.clone(),
-            endpoint: endpoint.clone(),
-            engine: options.engine.clone(),
-        });
-        let agent = agent.map_err(|error| Error::system(format!("the agent: {error}")))?;
-        let membership = Self {
-            node_id,
-            state,
-            endpoint,
-            manager,
-            agent_view: agent.view(),
-            agent: Mutex::new(Some(agent)),
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        };
-        Ok(membership)
+            Err(error) => {
+                // The port must be free for the next attempt.
+                endpoint.shutdown("the node could not start").await;
+                Err(error)
+            }
+        }
     }
 
     /// Keeps the agent's list of managers and the file's in step with what is known, and makes a
@@ -112,17 +106,31 @@ impl Membership {
 
     async fn follow_managers(&self, disk: DataDir) {
         let mut known = self.state.managers.clone();
-        let mut leadership = self.manager.as_ref().map(|manager| manager.raft.leadership());
+        let mut leadership = self
+            .manager
+            .as_ref()
+            .map(|manager| manager.raft.leadership());
         let mut view = self.agent_view.clone();
         loop {
-            let mut addrs = self.managers().into_iter().map(|(_, addr)| addr).collect::<Vec<_>>();
+            let leader = self.manager.as_ref().and_then(Manager::leader_addr);
+            if let Some(agent) = self.agent.lock().await.as_ref() {
+                agent.set_leader(leader);
+            }
+            let mut addrs = self
+                .managers()
+                .into_iter()
+                .map(|(_, addr)| addr)
+                .collect::<Vec<_>>();
             addrs.sort();
             if !addrs.is_empty() && addrs != known {
                 known = addrs;
                 if let Some(agent) = self.agent.lock().await.as_ref() {
                     agent.set_managers(known.clone());
                 }
-                let state = NodeState { managers: known.clone(), ..self.state.clone() };
+                let state = NodeState {
+                    managers: known.clone(),
+                    ..self.state.clone()
+                };
                 if let Err(error) = disk.save(&state) {
                     warn!(%error, "could not write down the managers' addresses");
                 }
@@ -140,27 +148,54 @@ impl Membership {
         }
     }
 
-    /// Asks one manager after the other until the leader has made this one a voter.
+    /// Asks one manager after the other until the leader has made this one a voter and written so.
     async fn become_member(&self, manager: Manager) {
         let mut pause = FIRST_PAUSE;
         let mut leadership = manager.raft.leadership();
-        while !leadership.borrow_and_update().member(manager.me.raft_id).is_some_and(|m| m.voter) {
-            for addr in self.addresses_to_ask() {
-                let request = ControlRequest::JoinRaft {
-                    raft_id: manager.me.raft_id,
-                    addr: manager.me.addr.clone(),
-                };
-                match control::call(&self.endpoint, &addr, JOIN_TIMEOUT, &request).await {
-                    Ok(ControlResponse::Done) => info!("became a member of raft"),
-                    Ok(ControlResponse::NotLeader(_)) => continue,
-                    Ok(other) => warn!(answer = ?other, addr, "not a member of raft yet"),
-                    Err(error) => warn!(%error, "could not ask for membership of raft"),
+        if manager.raft.is_initialized().await {
+            // A log that was there before brings the membership back by itself.
+            let back = async {
+                while !manager.is_member() {
+                    tokio::time::sleep(LOOK).await;
                 }
+            };
+            let _ = tokio::time::timeout(LONGEST_PAUSE, back).await;
+        }
+        while !manager.is_member() {
+            leadership.borrow_and_update();
+            self.ask_for_membership(&manager).await;
+            if manager.is_member() {
                 break;
             }
             // Either there is news at once, or the next attempt waits its turn.
             let _ = tokio::time::timeout(pause, leadership.changed()).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        info!("this manager is a member of raft");
+    }
+
+    async fn ask_for_membership(&self, manager: &Manager) {
+        let Member {
+            raft_id,
+            node_id,
+            addr,
+        } = manager.me.clone();
+        let request = ControlRequest::JoinRaft { raft_id, addr };
+        if manager.leads() {
+            let answer = manager.control(&node_id, request).await;
+            return debug!(?answer, "wrote down the leader's own membership");
+        }
+        for addr in self.addresses_to_ask() {
+            match control::call(&self.endpoint, &addr, JOIN_TIMEOUT, &request).await {
+                Ok(ControlResponse::Done) => return,
+                Ok(ControlResponse::NotLeader(_)) => {}
+                Ok(answer) => return warn!(?answer, addr, "not a member of raft yet"),
+                // Another one may know the leader.
+                Err(error) if error.not_executed() => {
+                    warn!(%error, "could not ask for membership of raft");
+                }
+                Err(error) => return warn!(%error, "do not know yet whether in raft"),
+            }
         }
     }
 
@@ -185,18 +220,37 @@ impl Membership {
 
     /// Whether a manager can answer: the cluster is in its state.
     pub fn ready(&self) -> bool {
-        self.manager.as_ref().is_some_and(|manager| manager.raft.state().cluster().is_some())
+        self.manager
+            .as_ref()
+            .is_some_and(|manager| manager.raft.state().cluster().is_some())
     }
 
-    /// Whether the node has got so far into the swarm that `join` may say so.
-    pub fn joined(&self) -> bool {
-        let agent = self.agent_view.borrow().connected;
-        let voter = self.manager.as_ref().is_none_or(|manager| {
-            let leadership = manager.raft.leadership();
-            let voter = leadership.borrow().member(manager.me.raft_id).is_some_and(|m| m.voter);
-            voter && self.ready()
-        });
-        agent && voter
+    /// Waits until the node has got so far into the swarm that `join` may say so. False if the
+    /// membership ended before.
+    pub async fn wait_joined(&self) -> bool {
+        let joined = async {
+            while !self.joined() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        self.stop.run_until_cancelled(joined).await.is_some()
+    }
+
+    fn joined(&self) -> bool {
+        let member = |manager: &Manager| manager.is_member();
+        self.agent_view.borrow().connected && self.manager.as_ref().is_none_or(member)
+    }
+
+    /// Waits until a manager's agent has its session with the leader, if there is one, so that a
+    /// goodbye reaches the manager that it is meant for.
+    pub async fn reunited(&self, at_most: Duration) {
+        let Some(leader) = self.manager.as_ref().and_then(Manager::leader_addr) else {
+            return;
+        };
+        let mut view = self.agent_view.clone();
+        let there = |view: &agent::View| view.connected && view.leader.as_ref() == Some(&leader);
+        // Otherwise the leader finds out by itself.
+        let _ = tokio::time::timeout(at_most, view.wait_for(there)).await;
     }
 
     /// The node's id.
@@ -206,17 +260,28 @@ impl Membership {
 
     /// Managers that are known here: node id and `host:port`.
     fn managers(&self) -> Vec<(Id, String)> {
-        let members = self.manager.as_ref().map(Manager::members).unwrap_or_default();
+        let members = self
+            .manager
+            .as_ref()
+            .map(Manager::members)
+            .unwrap_or_default();
         if members.is_empty() {
             return self.agent_view.borrow().managers.clone();
         }
-        members.into_iter().map(|member| (member.node, member.addr)).collect()
+        members
+            .into_iter()
+            .map(|member| (member.node, member.addr))
+            .collect()
     }
 
     /// What is known of the node without asking anyone.
     pub fn status(&self) -> Status {
         let ready = self.manager.is_none() || self.ready();
-        let state = if ready { LocalNodeState::Active } else { LocalNodeState::Pending };
+        let state = if ready {
+            LocalNodeState::Active
+        } else {
+            LocalNodeState::Pending
+        };
         Status {
             state,
             node_id: Some(self.node_id.clone()),
@@ -241,15 +306,49 @@ impl Membership {
         }
         self.tasks.wait().await;
         self.endpoint.shutdown("the node stops").await;
+        // Raft holds the endpoint and the endpoint its gate: nothing may hold itself.
+        self.gate.follow(None);
     }
 }
 
-/// Opens the node's UDP port; a worker only dials.
-fn bind(listen: Option<SocketAddr>, gate: StoreGate) -> Result<Endpoint, Error> {
-    Endpoint::bind(listen, Arc::new(gate)).map_err(|error| {
-        let at = listen.map(|addr| addr.to_string()).unwrap_or_default();
-        Error::system(format!("could not listen at udp {at}: {error}"))
-    })
+/// Starts what runs on the endpoint, or nothing.
+async fn assemble(
+    options: &Options,
+    disk: &DataDir,
+    state: &NodeState,
+    endpoint: &Endpoint,
+    identity: Arc<Identity>,
+) -> Result<(Option<Manager>, Agent), Error> {
+    let node_id = Id::from(identity.node_id.as_str());
+    let is_manager = identity.role == Role::Manager;
+    endpoint
+        .set_identity(identity)
+        .map_err(|error| Error::system(error.to_string()))?;
+    let manager = match is_manager {
+        true => Some(start_manager(options, disk, state, &node_id, endpoint).await?),
+        false => None,
+    };
+    let agent = Agent::start(agent::Config {
+        node_id,
+        dir: disk.worker(),
+        managers: state.managers.clone(),
+        endpoint: endpoint.clone(),
+        engine: options.engine.clone(),
+    });
+    match (agent, manager) {
+        (Ok(agent), manager) => {
+            if let Some(manager) = &manager {
+                endpoint.serve(Arc::new(manager.clone()));
+            }
+            Ok((manager, agent))
+        }
+        (Err(error), manager) => {
+            if let Some(manager) = manager {
+                manager.stop().await;
+            }
+            Err(Error::system(format!("the agent: {error}")))
+        }
+    }
 }
 
 async fn start_manager(
@@ -260,7 +359,11 @@ async fn start_manager(
     endpoint: &Endpoint,
 ) -> Result<Manager, Error> {
     let raft_id = state.raft_id;
-    let me = Member { raft_id, node_id: node_id.clone(), addr: state.advertise.clone() };
+    let me = Member {
+        raft_id,
+        node_id: node_id.clone(),
+        addr: state.advertise.clone(),
+    };
     let mut config = raft::Config::new(disk.raft(), raft_id);
     if let Some(heartbeat) = options.timing.heartbeat {
         config.heartbeat = heartbeat;

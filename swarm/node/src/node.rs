@@ -111,7 +111,12 @@ impl Node {
         let disk = DataDir::open(&options.data_dir)?;
         let moving = Mutex::default();
         let phase = watch::Sender::new(Phase::default());
-        let node = Self(Arc::new(Inner { options, disk, moving, phase }));
+        let node = Self(Arc::new(Inner {
+            options,
+            disk,
+            moving,
+            phase,
+        }));
         node.resume().await;
         Ok(node)
     }
@@ -120,14 +125,20 @@ impl Node {
     pub fn status(&self) -> Status {
         let phase = self.0.phase.borrow().clone();
         match phase {
-            Phase::Inactive => {
-                Status { state: LocalNodeState::Inactive, ..Status::default() }
-            }
-            Phase::Joining => Status { state: LocalNodeState::Pending, ..Status::default() },
+            Phase::Inactive => Status {
+                state: LocalNodeState::Inactive,
+                ..Status::default()
+            },
+            Phase::Joining => Status {
+                state: LocalNodeState::Pending,
+                ..Status::default()
+            },
             Phase::Member(membership) => membership.status(),
-            Phase::Broken(error) => {
-                Status { state: LocalNodeState::Error, error, ..Status::default() }
-            }
+            Phase::Broken(error) => Status {
+                state: LocalNodeState::Error,
+                error,
+                ..Status::default()
+            },
         }
     }
 

@@ -12,7 +12,9 @@ use crate::addr::Interface;
 
 /// The time now.
 pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
@@ -57,10 +59,16 @@ pub fn interfaces() -> std::io::Result<Vec<Interface>> {
     for entry in nix::ifaddrs::getifaddrs()? {
         let usable = entry.flags.contains(InterfaceFlags::IFF_UP)
             && !entry.flags.contains(InterfaceFlags::IFF_LOOPBACK);
-        let index = found.iter().position(|known| known.name == entry.interface_name);
+        let index = found
+            .iter()
+            .position(|known| known.name == entry.interface_name);
         let index = index.unwrap_or_else(|| {
             let name = entry.interface_name.clone();
-            found.push(Interface { name, usable, addrs: Vec::new() });
+            found.push(Interface {
+                name,
+                usable,
+                addrs: Vec::new(),
+            });
             found.len() - 1
         });
         let ip = entry.address.and_then(|address| {

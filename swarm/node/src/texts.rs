@@ -50,6 +50,11 @@ pub fn join_timed_out() -> Error {
     )
 }
 
+/// The node was told to leave before its `join` had come to an end.
+pub fn left_while_joining() -> Error {
+    Error::unavailable("The node left the swarm before it had joined it.")
+}
+
 /// `leave` without force on a manager, by the arithmetic of the quorum: `reachable` counts this
 /// manager too.
 pub fn leaving_manager(reachable: usize, unreachable: usize) -> Error {
@@ -85,7 +90,11 @@ mod tests {
             (1, 0, "Removing the last manager erases all current state"),
             (2, 0, "Removing this node leaves 1 managers out of 2."),
             (2, 1, "Removing this node leaves 1 managers out of 3."),
-            (3, 0, "Doing so may lose the consensus of your cluster. The only way"),
+            (
+                3,
+                0,
+                "Doing so may lose the consensus of your cluster. The only way",
+            ),
             (3, 1, "Removing this node leaves 2 managers out of 4."),
         ] {
             let text = leaving_manager(reachable, unreachable).message;

@@ -1,6 +1,7 @@
 //! A node's agent: keeps a session with the leader and carries out what the worker decides. Keeps
 //! everything running when no manager can be reached. Never decides anything about a task.
 
+mod dial;
 mod records;
 mod run;
 mod session;
@@ -18,6 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::engine::Engine;
 use crate::quic::Endpoint;
+use dial::Known;
 use records::Records;
 use run::{Runner, Stop};
 
@@ -60,7 +62,7 @@ pub struct View {
 /// A running agent.
 pub struct Agent {
     view: watch::Receiver<View>,
-    managers: watch::Sender<Vec<String>>,
+    known: watch::Sender<Known>,
     stop: mpsc::Sender<Stop>,
     session: JoinHandle<()>,
 }
@@ -74,13 +76,17 @@ impl Agent {
         let records = Records::open(&config.dir)?;
         let worker = Worker::new(config.node_id, records.load()?);
         let (view, seen) = watch::channel(View::default());
-        let (managers, known) = watch::channel(config.managers);
+        let (known, told) = watch::channel(Known {
+            managers: config.managers,
+            leader: None,
+        });
         let (events, news) = mpsc::channel(QUEUE);
         let (stop, asked) = mpsc::channel(1);
         let context = session::Context {
             endpoint: config.endpoint,
             engine: config.engine.clone(),
-            managers: known,
+            known: told,
+            described: None,
             events,
         };
         let session = tokio::spawn(session::run(context));
@@ -95,7 +101,12 @@ impl Agent {
             wake_at: None,
         };
         tokio::spawn(runner.run(news, asked));
-        Ok(Agent { view: seen, managers, stop, session })
+        Ok(Agent {
+            view: seen,
+            known,
+            stop,
+            session,
+        })
     }
 
     /// What the agent knows, now and whenever it changes.
@@ -105,10 +116,20 @@ impl Agent {
 
     /// Managers to try.
     pub fn set_managers(&self, managers: Vec<String>) {
-        self.managers.send_if_modified(|known| {
-            let news = *known != managers;
-            *known = managers;
-            news
+        self.learn(|known| known.managers = managers);
+    }
+
+    /// The leader, if this node knows it better than a session that has not broken yet: it is
+    /// `host:port`, tried first, and a session with another manager is given up for it.
+    pub fn set_leader(&self, leader: Option<String>) {
+        self.learn(|known| known.leader = leader);
+    }
+
+    fn learn(&self, change: impl FnOnce(&mut Known)) {
+        self.known.send_if_modified(|known| {
+            let before = known.clone();
+            change(known);
+            *known != before
         });
     }
 
@@ -138,7 +159,11 @@ pub async fn forget_everything(
     node_id: &Id,
     dir: &Path,
 ) -> Result<(), String> {
-    let list = engine.run(EngineOp::List { node: node_id.clone() }).await;
+    let list = engine
+        .run(EngineOp::List {
+            node: node_id.clone(),
+        })
+        .await;
     let containers = match list {
         Ok(OpOutput::Containers(containers)) => containers,
         Ok(other) => return Err(format!("the engine answered {other:?} to a list")),
@@ -148,7 +173,9 @@ pub async fn forget_everything(
     for some in containers.chunks(REMOVALS) {
         let mut removals = JoinSet::new();
         for container in some {
-            let removal = engine.run(EngineOp::Remove { container: container.id.clone() });
+            let removal = engine.run(EngineOp::Remove {
+                container: container.id.clone(),
+            });
             let name = container.name.clone();
             removals.spawn(async move { (name, removal.await) });
         }

@@ -118,7 +118,13 @@ impl Runner {
     }
 
     async fn carry_out(&mut self, output: Output) {
-        let Output { ops, cancel, reports, persist, wake_at } = output;
+        let Output {
+            ops,
+            cancel,
+            reports,
+            persist,
+            wake_at,
+        } = output;
         self.wake_at = wake_at;
         if !persist.is_empty() {
             let records = self.records.clone();
@@ -150,9 +156,13 @@ impl Runner {
     /// Hands a report to the session. One that does not fit goes with the session: the worker
     /// gives everything that was not acknowledged again in the next.
     fn report(&mut self, report: Report) {
-        let Some(outgoing) = &self.outgoing else { return };
-        let message =
-            ToDispatcher::Statuses { sequence: report.sequence, statuses: report.statuses };
+        let Some(outgoing) = &self.outgoing else {
+            return;
+        };
+        let message = ToDispatcher::Statuses {
+            sequence: report.sequence,
+            statuses: report.statuses,
+        };
         if outgoing.try_send(message).is_err() {
             warn!("the dispatcher does not keep up; starting a new session");
             self.outgoing = None;

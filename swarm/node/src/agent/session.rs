@@ -9,12 +9,13 @@ use skep_api::cluster::TlsInfo;
 use skep_api::node::NodeDescription;
 use skep_core::assignment::{ToAgent, ToDispatcher};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
-use tracing::{debug, info};
+use tokio::time::{Instant, timeout};
+use tracing::info;
 
+use super::dial::{self, Known, Opened};
 use crate::engine::Engine;
 use crate::pki::RootCa;
-use crate::quic::{CallError, Endpoint, FrameReceiver, FrameSender, Service};
+use crate::quic::{CallError, Endpoint, FrameReceiver, FrameSender};
 
 /// Pauses between attempts: the first and the longest, each halved or not by the dice.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -27,7 +28,8 @@ const QUEUE: usize = 64;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a session may take to open once its stream stands.
 const PATIENCE: Duration = Duration::from_secs(5);
-
+/// How long the engine may take to describe the node, if it has done so before.
+const ENGINE_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the dispatcher may take to read a goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -54,9 +56,29 @@ pub struct Context {
     /// The engine, which describes the node.
     pub engine: Arc<dyn Engine>,
     /// Managers to try.
-    pub managers: watch::Receiver<Vec<String>>,
+    pub known: watch::Receiver<Known>,
+    /// What the engine last said of the node.
+    pub described: Option<NodeDescription>,
     /// Where the news goes.
     pub events: mpsc::Sender<Event>,
+}
+
+impl Context {
+    /// What the engine says of the node, or said last if it is slow today: a node whose engine is
+    /// busy must not look dead.
+    async fn describe(&mut self) -> Result<NodeDescription, String> {
+        let known = self.described.take();
+        let description = match (
+            timeout(ENGINE_PATIENCE, self.engine.describe()).await,
+            known,
+        ) {
+            (Ok(answer), _) => answer?,
+            (Err(_), Some(known)) => known,
+            (Err(_), None) => self.engine.describe().await?,
+        };
+        self.described = Some(description.clone());
+        Ok(description)
+    }
 }
 
 /// How an attempt ended.
@@ -73,17 +95,20 @@ enum Ended {
 pub async fn run(mut context: Context) {
     let mut pause = FIRST_PAUSE;
     let mut redirects = 0;
-    let mut hint = None;
+    let (mut hint, mut failed) = (None, None);
     let mut turn = 0usize;
     while !context.events.is_closed() {
-        let Some(addr) = hint.take().or_else(|| next(&context.managers.borrow(), &mut turn)) else {
+        let known = context.known.borrow_and_update().clone();
+        let candidates = known.candidates(hint.take().as_ref(), failed.as_ref(), turn);
+        turn = turn.wrapping_add(1);
+        if candidates.is_empty() {
             // Nobody to ask until somebody is named.
-            if context.managers.changed().await.is_err() {
+            if context.known.changed().await.is_err() {
                 return;
             }
             continue;
-        };
-        let ended = attempt(&context, &addr).await;
+        }
+        let (addr, ended) = attempt(&mut context, candidates).await;
         let reason = match ended {
             Ended::Redirected(Some(leader)) if redirects < REDIRECTS => {
                 redirects += 1;
@@ -91,17 +116,22 @@ pub async fn run(mut context: Context) {
                 continue;
             }
             Ended::Redirected(leader) => {
-                hint = leader;
+                // One that is dead by now would be named again and again.
+                hint = leader.filter(|leader| Some(leader) != failed.as_ref());
                 format!("{addr} does not lead the swarm")
             }
             Ended::Over(reason) => {
                 pause = FIRST_PAUSE;
+                failed = Some(addr.clone());
                 reason
             }
-            Ended::Failed(reason) => reason,
+            Ended::Failed(reason) => {
+                failed = Some(addr.clone());
+                reason
+            }
         };
         redirects = 0;
-        debug!(addr, reason, "no session");
+        info!(addr, reason, "no session with the dispatcher");
         if context.events.send(Event::Lost(reason)).await.is_err() {
             return;
         }
@@ -115,44 +145,69 @@ fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
-/// Managers in turn.
-fn next(managers: &[String], turn: &mut usize) -> Option<String> {
-    let index = turn.checked_rem(managers.len())?;
-    *turn = turn.wrapping_add(1);
-    managers.get(index).cloned()
+/// One attempt, from the dial to the end of the session, and whom it was with.
+async fn attempt(context: &mut Context, candidates: Vec<String>) -> (String, Ended) {
+    let first = candidates.first().cloned().unwrap_or_default();
+    let description = match context.describe().await {
+        Ok(description) => NodeDescription {
+            tls_info: tls_info(&context.endpoint),
+            ..description
+        },
+        Err(error) => {
+            return (
+                first,
+                Ended::Failed(format!("the engine does not answer: {error}")),
+            );
+        }
+    };
+    let opened = dial::first_of(&context.endpoint, candidates).await;
+    let Opened {
+        addr,
+        link,
+        mut sender,
+        mut receiver,
+    } = match opened {
+        Ok(opened) => opened,
+        Err((addr, error)) => return (addr, Ended::Failed(error.to_string())),
+    };
+    let ended = match register(&addr, description, &mut sender, &mut receiver).await {
+        Ok(greeting) => {
+            info!(addr, "the session with the dispatcher stands");
+            let reason = hold(context, &addr, greeting, sender, &mut receiver).await;
+            link.close("the session is over");
+            Ended::Over(reason)
+        }
+        Err(ended) => ended,
+    };
+    (addr, ended)
 }
 
-/// One attempt, from the dial to the end of the session.
-async fn attempt(context: &Context, addr: &str) -> Ended {
-    let description = match context.engine.describe().await {
-        Ok(description) => NodeDescription { tls_info: tls_info(&context.endpoint), ..description },
-        Err(error) => return Ended::Failed(format!("the engine does not answer: {error}")),
+/// Says who this node is and waits to be let in.
+async fn register(
+    addr: &str,
+    description: NodeDescription,
+    sender: &mut FrameSender,
+    receiver: &mut FrameReceiver,
+) -> Result<ToAgent, Ended> {
+    let register = ToDispatcher::Register {
+        description: Box::new(description),
     };
-    let opened = context.endpoint.open(addr, Service::Dispatch, None).await;
-    let (link, mut sender, mut receiver) = match opened {
-        Ok(opened) => opened,
-        Err(error) => return Ended::Failed(error.to_string()),
+    let greeting = async {
+        sender.send(&register).await?;
+        receiver.recv::<ToAgent>().await
     };
-    let register = ToDispatcher::Register { description: Box::new(description) };
-    if let Err(error) = sender.send(&register).await {
-        return Ended::Failed(error.to_string());
-    }
-    let greeting = match tokio::time::timeout(PATIENCE, receiver.recv::<ToAgent>()).await {
-        Ok(Ok(Some(greeting @ ToAgent::Session { .. }))) => greeting,
-        Ok(Ok(Some(ToAgent::NotLeader(leader)))) => return Ended::Redirected(leader),
-        Ok(Ok(_)) => return Ended::Failed(format!("{addr} closed the session")),
-        Ok(Err(error)) => return Ended::Failed(error.to_string()),
-        Err(_) => return Ended::Failed(format!("{addr} was too slow to open a session")),
-    };
-    info!(addr, "the session with the dispatcher stands");
-    let reason = hold(context, addr, greeting, sender, &mut receiver).await;
-    link.close("the session is over");
-    Ended::Over(reason)
+    Err(match timeout(PATIENCE, greeting).await {
+        Ok(Ok(Some(greeting @ ToAgent::Session { .. }))) => return Ok(greeting),
+        Ok(Ok(Some(ToAgent::NotLeader(leader)))) => Ended::Redirected(leader),
+        Ok(Ok(_)) => Ended::Failed(format!("{addr} closed the session")),
+        Ok(Err(error)) => Ended::Failed(error.to_string()),
+        Err(_) => Ended::Failed(format!("{addr} was too slow to open a session")),
+    })
 }
 
 /// A session that stands: messages both ways until one side ends it. Returns why.
 async fn hold(
-    context: &Context,
+    context: &mut Context,
     addr: &str,
     greeting: ToAgent,
     sender: FrameSender,
@@ -160,19 +215,31 @@ async fn hold(
 ) -> String {
     let (outgoing, queue) = mpsc::channel(QUEUE);
     let (period, heartbeat) = watch::channel(heartbeat_of(&greeting).unwrap_or(HEARTBEAT));
-    let open = Event::Open { addr: addr.to_owned(), outgoing };
+    let open = Event::Open {
+        addr: addr.to_owned(),
+        outgoing,
+    };
     let mut writer = tokio::spawn(write(sender, queue, heartbeat));
     let mut events = vec![open, Event::Message(greeting)];
     loop {
         for event in events.drain(..) {
             if context.events.send(event).await.is_err() {
+                // Its goodbye may still be on the way.
+                let written = timeout(GOODBYE, &mut writer).await;
                 writer.abort();
-                return "the agent stops".to_owned();
+                return match written {
+                    Ok(written) => closed(written, receiver).await,
+                    Err(_) => "the agent stops".to_owned(),
+                };
             }
         }
         let received: Result<Option<ToAgent>, CallError> = tokio::select! {
             received = receiver.recv() => received,
             written = &mut writer => return closed(written, receiver).await,
+            leader = elsewhere(&mut context.known, addr) => {
+                writer.abort();
+                return format!("{leader} leads the swarm now");
+            }
         };
         match received {
             Ok(Some(ToAgent::NotLeader(_) | ToAgent::Expired)) | Ok(None) => {
@@ -193,6 +260,18 @@ async fn hold(
     }
 }
 
+/// Waits until this node itself learns that another manager than `addr` leads: sooner than the
+/// connection with a leader that died would tell. Pends for ever when nobody is left to say so.
+async fn elsewhere(known: &mut watch::Receiver<Known>, addr: &str) -> String {
+    while known.changed().await.is_ok() {
+        match &known.borrow_and_update().leader {
+            Some(leader) if leader != addr => return leader.clone(),
+            _ => {}
+        }
+    }
+    std::future::pending().await
+}
+
 /// The writer has ended: either the agent said goodbye, which the dispatcher must still read before
 /// the connection may be closed, or the connection broke.
 async fn closed(
@@ -203,7 +282,7 @@ async fn closed(
         Ok(Ok(())) => {
             let drained = async { while let Ok(Some(_)) = receiver.recv::<ToAgent>().await {} };
             // The dispatcher ends its side when it has read everything.
-            let _ = tokio::time::timeout(GOODBYE, drained).await;
+            let _ = timeout(GOODBYE, drained).await;
             "the agent ended the session".to_owned()
         }
         Ok(Err(error)) => error.to_string(),
@@ -245,7 +324,9 @@ async fn write(
 
 /// How often the leader wants to hear of us; never more often than every 50 ms.
 fn heartbeat_of(message: &ToAgent) -> Option<Duration> {
-    let ToAgent::Session { heartbeat, .. } = message else { return None };
+    let ToAgent::Session { heartbeat, .. } = message else {
+        return None;
+    };
     let nanos = u64::try_from(*heartbeat).unwrap_or(0);
     Some(Duration::from_nanos(nanos).max(FIRST_PAUSE))
 }

@@ -66,7 +66,7 @@ impl Identity {
             .ok_or_else(|| PkiError::invalid("there is no certificate"))?;
         let peer = Peer::from_der(leaf)?;
         let parsed = pem::x509(leaf, "node certificate")?;
-        let key = KeyPair::from_pem(key_pem.expose())
+        let key = KeyPair::from_pem(&key_pem)
             .map_err(|_| PkiError::invalid("the node's key cannot be read"))?;
         if key.subject_public_key_info() != parsed.public_key().raw {
             return Err(PkiError::invalid(
@@ -117,13 +117,13 @@ impl Identity {
         // A crash between the certificate and its key leaves the right key under the other name.
         let next = dir.join(NEXT_KEY_FILE);
         if let Some(key) = read(&next)?
-            && let Ok(identity) = Identity::new(&root, &cert, Secret::new(key))
+            && let Ok(identity) = Identity::new(&root, &cert, Secret(key))
         {
             disk::rename(&next, &dir.join(KEY_FILE)).map_err(|e| io(&next, e))?;
             return Ok(Some(identity));
         }
         let key = required(&dir.join(KEY_FILE))?;
-        let identity = Identity::new(&root, &cert, Secret::new(key));
+        let identity = Identity::new(&root, &cert, Secret(key));
         identity
             .map_err(|error| PkiError::invalid(format!("{}: {error}", dir.display())))
             .map(Some)
@@ -136,7 +136,7 @@ impl Identity {
             let path = dir.join(name);
             disk::write_atomic(&path, text.as_bytes(), mode).map_err(|e| io(&path, e))
         };
-        write(NEXT_KEY_FILE, self.key_pem.expose(), 0o600)?;
+        write(NEXT_KEY_FILE, &self.key_pem, 0o600)?;
         write(ROOT_FILE, &self.root_pem, 0o644)?;
         write(CERT_FILE, &self.cert_pem, 0o644)?;
         let next = dir.join(NEXT_KEY_FILE);
@@ -160,7 +160,7 @@ impl KeyRequest {
         params.distinguished_name = DistinguishedName::new();
         let csr_pem = params.serialize_request(&key)?.pem()?;
         Ok(KeyRequest {
-            key_pem: Secret::new(key.serialize_pem()),
+            key_pem: Secret(key.serialize_pem()),
             csr_pem,
         })
     }
@@ -242,7 +242,7 @@ mod tests {
         // After the first step of a save: the old pair still rules.
         old.save(temp.path()).unwrap();
         let next = temp.path().join(NEXT_KEY_FILE);
-        std::fs::write(&next, new.key_pem.expose()).unwrap();
+        std::fs::write(&next, &*new.key_pem).unwrap();
         let loaded = Identity::load(temp.path()).unwrap().unwrap();
         assert_eq!(loaded.cert_pem, old.cert_pem);
         // After the certificate, before the last rename: the new pair rules.
@@ -256,11 +256,7 @@ mod tests {
     fn damage_is_reported_with_the_file() {
         let temp = tempfile::tempdir().unwrap();
         make(Role::Worker).save(temp.path()).unwrap();
-        std::fs::write(
-            temp.path().join(KEY_FILE),
-            make(Role::Worker).key_pem.expose(),
-        )
-        .unwrap();
+        std::fs::write(temp.path().join(KEY_FILE), &*make(Role::Worker).key_pem).unwrap();
         let error = Identity::load(temp.path()).unwrap_err().to_string();
         assert!(
             error.contains("does not belong to its certificate"),

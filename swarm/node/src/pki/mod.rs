@@ -9,86 +9,30 @@ mod root;
 mod token;
 pub mod verify;
 
-use std::fmt;
 use std::path::PathBuf;
-
-use serde::{Deserialize, Serialize};
 
 pub use base36::{random_bytes, random_id};
 pub use identity::{Identity, KeyRequest};
 pub use peer::Peer;
 pub use root::{DEFAULT_LEAF_VALIDITY, Leaf, RootCa, TlsInfo};
+pub use skep_api::Secret;
+pub use skep_core::object::Role;
 pub use token::JoinToken;
 
-/// Text that must never reach a log, an error or a `Debug` dump: keys and token secrets.
-/// Serialises as the plain text, because it has to travel between managers and to disk.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The secret itself; the name is meant to stand out in a review.
-    pub fn expose(&self) -> &str {
-        &self.0
+/// The organisational unit of a certificate of this role, as in swarmkit. The role that a
+/// certificate grants is not always the one that is desired.
+pub fn ou(role: Role) -> &'static str {
+    match role {
+        Role::Worker => "swarm-worker",
+        Role::Manager => "swarm-manager",
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-/// The role that a certificate grants (its OU), which is not always the role that is desired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Runs tasks only.
-    Worker,
-    /// Holds the replicated state and issues certificates.
-    Manager,
-}
-
-impl Role {
-    /// The organisational unit of a certificate of this role, as in swarmkit.
-    pub fn ou(self) -> &'static str {
-        match self {
-            Role::Worker => "swarm-worker",
-            Role::Manager => "swarm-manager",
-        }
-    }
-
-    /// The role that an organisational unit stands for.
-    pub fn from_ou(ou: &str) -> Option<Role> {
-        match ou {
-            "swarm-worker" => Some(Role::Worker),
-            "swarm-manager" => Some(Role::Manager),
-            _ => None,
-        }
-    }
-}
-
-impl From<skep_core::object::Role> for Role {
-    fn from(role: skep_core::object::Role) -> Self {
-        match role {
-            skep_core::object::Role::Worker => Role::Worker,
-            skep_core::object::Role::Manager => Role::Manager,
-        }
-    }
-}
-
-impl From<Role> for skep_core::object::Role {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::Worker => skep_core::object::Role::Worker,
-            Role::Manager => skep_core::object::Role::Manager,
-        }
-    }
+/// The role that an organisational unit stands for.
+pub fn role_of(unit: &str) -> Option<Role> {
+    [Role::Worker, Role::Manager]
+        .into_iter()
+        .find(|role| ou(*role) == unit)
 }
 
 /// What can be wrong with keys, certificates and tokens. Never contains secret material.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use x509_parser::prelude::X509Name;
 use x509_parser::x509::AttributeTypeAndValue;
 
-use super::{PkiError, Role, pem};
+use super::{PkiError, Role, pem, role_of};
 
 /// The other end of a connection, as its verified certificate names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Peer {
             "organisational unit",
         )?;
         let cluster_id = single(subject.iter_organization(), subject, "organisation")?;
-        let role = Role::from_ou(&ou).ok_or_else(|| {
+        let role = role_of(&ou).ok_or_else(|| {
             PkiError::invalid(format!("the certificate's role {ou:?} is not a swarm role"))
         })?;
         let not_after = system_time(cert.validity().not_after.timestamp());

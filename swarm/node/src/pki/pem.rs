@@ -41,6 +41,6 @@ pub(super) fn x509<'a>(der: &'a [u8], what: &str) -> Result<X509Certificate<'a>,
 
 /// The private key of a PEM text. The error never quotes the text.
 pub(super) fn private_key(pem: &Secret) -> Result<PrivateKeyDer<'static>, PkiError> {
-    PrivateKeyDer::from_pem_slice(pem.expose().as_bytes())
+    PrivateKeyDer::from_pem_slice(pem.as_bytes())
         .map_err(|_| PkiError::invalid("the private key is not valid PEM"))
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
 use super::base36::random_bytes;
-use super::{PkiError, Role, Secret, pem};
+use super::{PkiError, Role, Secret, ou, pem};
 
 /// How long a node certificate lives unless the cluster says otherwise.
 pub const DEFAULT_LEAF_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -85,7 +85,7 @@ impl RootCa {
         let cert = params.self_signed(&key)?;
         Ok(RootCa {
             cert_pem: cert.pem(),
-            key_pem: Some(Secret::new(key.serialize_pem())),
+            key_pem: Some(Secret(key.serialize_pem())),
         })
     }
 
@@ -147,8 +147,7 @@ impl RootCa {
 
     fn key(&self) -> Result<KeyPair, PkiError> {
         let secret = self.key_pem.as_ref().ok_or(PkiError::NoSigningKey)?;
-        KeyPair::from_pem(secret.expose())
-            .map_err(|_| PkiError::invalid("the root CA's key cannot be read"))
+        KeyPair::from_pem(secret).map_err(|_| PkiError::invalid("the root CA's key cannot be read"))
     }
 }
 
@@ -176,9 +175,9 @@ fn sign_leaf(
     let mut params = params(now, validity)?;
     let name = &mut params.distinguished_name;
     name.push(DnType::OrganizationName, leaf.cluster_id);
-    name.push(DnType::OrganizationalUnitName, leaf.role.ou());
+    name.push(DnType::OrganizationalUnitName, ou(leaf.role));
     name.push(DnType::CommonName, leaf.node_id);
-    let mut dns = vec![leaf.role.ou(), leaf.node_id];
+    let mut dns = vec![ou(leaf.role), leaf.node_id];
     if leaf.role == Role::Manager {
         dns.push("swarm-ca");
     }

@@ -14,7 +14,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::{Identity, Peer, PkiError, Role};
+use super::{Identity, Peer, PkiError, Role, ou};
 
 /// The one set of algorithms, stated explicitly: no process-wide default is relied upon.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -58,8 +58,8 @@ impl Subject {
             Some(role) if role != peer.role => Err(refuse(PkiError::invalid(format!(
                 "the certificate of node {} is a {} certificate, not a {} one",
                 peer.node_id,
-                peer.role.ou(),
-                role.ou()
+                ou(peer.role),
+                ou(role)
             )))),
             _ => Ok(()),
         }

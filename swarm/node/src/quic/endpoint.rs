@@ -17,7 +17,7 @@ use super::frame::{ByteStream, FrameReceiver, FrameSender, encode};
 use super::link::Link;
 use super::links::Links;
 use super::serve::{self, Doors};
-use super::{Gate, Handler, Refusal, Service, role_table, socket, tls};
+use super::{Gate, Handler, Refusal, Service, reset, role_table, socket, tls};
 use crate::pki::{Identity, JoinToken, Peer, PkiError};
 
 /// How long connections that have become another node's may finish what they do.
@@ -80,8 +80,26 @@ impl Endpoint {
     /// (any port, both families where the system has both). Nothing is accepted before both
     /// [`Self::set_identity`] and [`Self::serve`] have been called.
     pub fn bind(listen: Option<SocketAddr>, gate: Arc<dyn Gate>) -> io::Result<Endpoint> {
+        Self::bind_with(listen, gate, reset::endpoint_config(None))
+    }
+
+    /// [`Self::bind`] for a node that has its identity already, which is not set by this. If the
+    /// daemon before was killed, its peers learn at once that their connections are gone.
+    pub fn bind_as(
+        listen: Option<SocketAddr>,
+        gate: Arc<dyn Gate>,
+        identity: &Identity,
+    ) -> io::Result<Endpoint> {
+        Self::bind_with(listen, gate, reset::endpoint_config(Some(identity)))
+    }
+
+    fn bind_with(
+        listen: Option<SocketAddr>,
+        gate: Arc<dyn Gate>,
+        config: quinn::EndpointConfig,
+    ) -> io::Result<Endpoint> {
         let quic = quinn::Endpoint::new(
-            quinn::EndpointConfig::default(),
+            config,
             None,
             socket::bind(listen)?,
             Arc::new(quinn::TokioRuntime),

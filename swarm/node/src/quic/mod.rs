@@ -8,6 +8,7 @@ mod error;
 mod frame;
 mod link;
 mod links;
+mod reset;
 mod serve;
 mod socket;
 mod stream;

@@ -13,7 +13,7 @@ const BUFFER: usize = 4 << 20;
 pub(super) fn bind(listen: Option<SocketAddr>) -> io::Result<UdpSocket> {
     match listen {
         Some(addr) => bind_to(addr).map_err(|error| {
-            let what = format!("cannot listen on UDP {addr}: {}", plain(&error));
+            let what = format!("could not listen at udp {addr}: {}", plain(&error));
             io::Error::new(error.kind(), what)
         }),
         // Hosts with IPv6 switched off have no such socket.

@@ -59,7 +59,7 @@ fn the_leaf_is_swarmkits() {
     ] {
         let der = signed(&root, role);
         let cert = pem::x509(&der, "leaf").unwrap();
-        let expected = format!("O={CLUSTER}, OU={}, CN={NODE}", role.ou());
+        let expected = format!("O={CLUSTER}, OU={}, CN={NODE}", ou(role));
         assert_eq!(cert.subject().to_string(), expected);
         assert_eq!(cert.issuer().to_string(), "CN=swarm-ca");
         assert_eq!(

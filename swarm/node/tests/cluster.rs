@@ -1,0 +1,414 @@
+//! Whole nodes in one process, over real QUIC on the loopback, with engines of nothing but maps.
+
+// Helpers of tests may state what they expect, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+#[path = "support/engine.rs"]
+#[allow(dead_code)]
+mod map;
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use map::MapEngine;
+use skep_api::cluster::{InitRequest, JoinRequest, LocalNodeState};
+use skep_api::container::ContainerSpec;
+use skep_api::node::NodeState;
+use skep_api::service::{ReplicatedService, ServiceMode, ServiceSpec};
+use skep_api::task::TaskSpec;
+use skep_api::{Error, Kind, Secret};
+use skep_core::Id;
+use skep_core::command::{Command, Reply};
+use skep_node::{Node, Options, Timing, View};
+use tokio::runtime::Runtime;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A host: what survives a restart of its daemon.
+struct Host {
+    dir: tempfile::TempDir,
+    engine: MapEngine,
+    addr: String,
+}
+
+impl Host {
+    fn new() -> Self {
+        let port = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let dir = tempfile::tempdir().unwrap();
+        Self {
+            dir,
+            engine: MapEngine::default(),
+            addr: format!("127.0.0.1:{port}"),
+        }
+    }
+
+    async fn start(&self) -> Node {
+        let options = Options {
+            data_dir: self.dir.path().to_owned(),
+            engine: Arc::new(self.engine.clone()),
+            default_advertise_addr: None,
+            timing: Timing::default(),
+        };
+        Node::start(options).await.unwrap()
+    }
+
+    async fn init(&self, node: &Node) -> Result<Id, Error> {
+        let request = InitRequest {
+            listen_addr: self.addr.clone(),
+            advertise_addr: self.addr.clone(),
+            ..Default::default()
+        };
+        node.init(request).await
+    }
+
+    async fn join(&self, node: &Node, through: &Host, token: Secret) -> Result<(), Error> {
+        let request = JoinRequest {
+            listen_addr: self.addr.clone(),
+            advertise_addr: self.addr.clone(),
+            remote_addrs: vec![through.addr.clone()],
+            join_token: token,
+            ..Default::default()
+        };
+        node.join(request).await
+    }
+
+    /// Names of what lies in the data directory beside the lock.
+    fn left_behind(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != "skepd.lock").collect()
+    }
+
+    fn containers(&self) -> usize {
+        self.engine.0.lock().unwrap().containers.len()
+    }
+}
+
+/// Waits for a condition; says which one did not come.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < SOON, "not within {SOON:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn web(name: &str, replicas: u64) -> Command {
+    let container = ContainerSpec {
+        image: "busybox".into(),
+        ..Default::default()
+    };
+    let spec = ServiceSpec {
+        name: name.into(),
+        task_template: TaskSpec {
+            container_spec: Some(container),
+            ..Default::default()
+        },
+        mode: ServiceMode {
+            replicated: Some(ReplicatedService {
+                replicas: Some(replicas),
+            }),
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    Command::CreateService {
+        spec: Box::new(spec),
+        registry_auth: None,
+    }
+}
+
+async fn create(node: &Node, name: &str, replicas: u64) {
+    let reply = node.execute(web(name, replicas)).await.unwrap();
+    assert!(matches!(reply, Reply::Created(_)), "{reply:?}");
+}
+
+fn services(view: &View) -> usize {
+    view.state.services().len()
+}
+
+async fn tokens(node: &Node) -> (Secret, Secret) {
+    let state = node.view().await.unwrap().state;
+    let tokens = state.cluster().unwrap().join_tokens.clone();
+    (tokens.worker, tokens.manager)
+}
+
+fn ready(view: &View) -> usize {
+    view.state
+        .nodes()
+        .iter()
+        .filter(|node| node.status.state == NodeState::Ready)
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_founds_works_restarts_and_leaves() {
+    let host = Host::new();
+    let node = host.start().await;
+    assert_eq!(node.status().state, LocalNodeState::Inactive);
+    assert!(node.view().await.is_err());
+    assert_eq!(
+        node.leave(true).await.unwrap_err().message,
+        "This node is not part of a swarm"
+    );
+
+    let id = host.init(&node).await.unwrap();
+    assert_eq!(node.status().node_id, Some(id.clone()));
+    let again = host.init(&node).await.unwrap_err();
+    assert!(
+        again
+            .message
+            .starts_with("This node is already part of a swarm."),
+        "{again:?}"
+    );
+    create(&node, "web", 2).await;
+    until("two containers", async || host.containers() == 2).await;
+
+    node.stop().await;
+    drop(node);
+    let node = host.start().await;
+    assert_eq!(node.status().node_id, Some(id));
+    until("the cluster is back", async || node.view().await.is_ok()).await;
+    assert_eq!(services(&node.view().await.unwrap()), 1);
+    until("the node is ready again", async || {
+        ready(&node.view().await.unwrap()) == 1
+    })
+    .await;
+    assert_eq!(
+        host.engine.0.lock().unwrap().made,
+        2,
+        "running containers are adopted"
+    );
+
+    let refused = node.leave(false).await.unwrap_err();
+    assert!(
+        refused.message.contains("Removing the last manager"),
+        "{refused:?}"
+    );
+    node.leave(true).await.unwrap();
+    assert_eq!(node.status().state, LocalNodeState::Inactive);
+    assert_eq!((host.containers(), host.left_behind()), (0, vec![]));
+    host.init(&node).await.unwrap();
+    assert_eq!(services(&node.view().await.unwrap()), 0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_init_leaves_nothing() {
+    let host = Host::new();
+    let node = host.start().await;
+    let taken = UdpSocket::bind(&host.addr).unwrap();
+    let error = host.init(&node).await.unwrap_err();
+    let expected = format!(
+        "could not listen at udp {}: bind: address already in use",
+        host.addr
+    );
+    assert_eq!((error.kind, error.message), (Kind::System, expected));
+    assert_eq!(node.status().state, LocalNodeState::Inactive);
+    assert_eq!(host.left_behind(), Vec::<String>::new());
+    drop(taken);
+
+    let mut hasty = InitRequest {
+        listen_addr: host.addr.clone(),
+        advertise_addr: host.addr.clone(),
+        ..Default::default()
+    };
+    hasty.spec.ca_config.node_cert_expiry = 1000;
+    let error = node.init(hasty).await.unwrap_err();
+    assert_eq!(
+        (error.kind, error.message.as_str()),
+        (
+            Kind::System,
+            "error updating cluster settings: rpc error: code = InvalidArgument desc = minimum \
+             certificate expiry time is: 1h0m0s"
+        )
+    );
+    assert_eq!(host.left_behind(), Vec::<String>::new());
+
+    // What a daemon that was killed in the middle of an init leaves is not taken for its own.
+    std::fs::create_dir(host.dir.path().join("raft")).unwrap();
+    std::fs::write(host.dir.path().join("raft/log.redb"), b"of another swarm").unwrap();
+    host.init(&node).await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_leaves_no_half_done_move() {
+    let host = Host::new();
+    let node = host.start().await;
+    let impatient = tokio::time::timeout(Duration::from_millis(1), host.init(&node)).await;
+    assert!(impatient.is_err());
+    until("the node is in its swarm", async || {
+        node.view().await.is_ok()
+    })
+    .await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_membership_can_be_left() {
+    let host = Host::new();
+    let node = host.start().await;
+    host.init(&node).await.unwrap();
+    create(&node, "web", 1).await;
+    until("a container", async || host.containers() == 1).await;
+    node.stop().await;
+    drop(node);
+    std::fs::write(host.dir.path().join("raft/log.redb"), b"damaged").unwrap();
+
+    let node = host.start().await;
+    assert_eq!(node.status().state, LocalNodeState::Error);
+    assert!(!node.status().error.is_empty());
+    node.leave(true).await.unwrap();
+    assert_eq!((host.containers(), host.left_behind()), (0, vec![]));
+    host.init(&node).await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_join_leaves_nothing() {
+    let (first, second) = (Host::new(), Host::new());
+    let (founder, joiner) = (first.start().await, second.start().await);
+    first.init(&founder).await.unwrap();
+    let (worker, _) = tokens(&founder).await;
+    for token in [
+        "nonsense".into(),
+        Secret(format!("{}x", &worker[..worker.len() - 1])),
+    ] {
+        let error = second.join(&joiner, &first, token).await.unwrap_err();
+        assert!(!error.message.is_empty());
+        assert_eq!(joiner.status().state, LocalNodeState::Inactive);
+        assert_eq!(second.left_behind(), Vec::<String>::new());
+    }
+    second.join(&joiner, &first, worker).await.unwrap();
+    let refused = joiner.view().await.err().unwrap();
+    assert!(
+        refused
+            .message
+            .contains("Worker nodes can't be used to view"),
+        "{refused:?}"
+    );
+    joiner.leave(false).await.unwrap();
+    assert_eq!(second.left_behind(), Vec::<String>::new());
+    founder.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_managers_survive_the_leaders_stop_and_their_own() {
+    let hosts = [Host::new(), Host::new(), Host::new()];
+    let mut nodes = Vec::new();
+    for host in &hosts {
+        nodes.push(host.start().await);
+    }
+    hosts[0].init(&nodes[0]).await.unwrap();
+    let (_, manager) = tokens(&nodes[0]).await;
+    for index in [1, 2] {
+        hosts[index]
+            .join(&nodes[index], &hosts[0], manager.clone())
+            .await
+            .unwrap();
+        assert!(nodes[index].status().control_available);
+    }
+    create(&nodes[2], "one", 3).await;
+    let view = nodes[1].view().await.unwrap();
+    assert_eq!(
+        (services(&view), view.members.len(), ready(&view)),
+        (1, 3, 3)
+    );
+
+    nodes[0].stop().await;
+    nodes.remove(0);
+    create(&nodes[0], "two", 1).await;
+    assert_eq!(services(&nodes[1].view().await.unwrap()), 2);
+
+    for node in nodes {
+        node.stop().await;
+    }
+    let mut nodes = Vec::new();
+    for host in &hosts {
+        nodes.push(host.start().await);
+    }
+    for node in &nodes {
+        until("everybody is back", async || {
+            node.view()
+                .await
+                .is_ok_and(|view| services(&view) == 2 && ready(&view) == 3)
+        })
+        .await;
+    }
+    nodes[1].leave(true).await.unwrap();
+    let view = nodes[2].view().await.unwrap();
+    assert_eq!(view.members.len(), 2, "{:?}", view.members);
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// Each daemon has a runtime of its own; dropping that is as sudden as `kill -9` for its peers.
+#[test]
+fn nobody_is_called_down_when_the_leader_is_killed() {
+    let runtime = || Runtime::new().unwrap();
+    let hosts = [Host::new(), Host::new(), Host::new(), Host::new()];
+    let daemons: Vec<(Runtime, Node)> = hosts
+        .iter()
+        .map(|host| {
+            let runtime = runtime();
+            let node = runtime.block_on(host.start());
+            (runtime, node)
+        })
+        .collect();
+    let run = |index: usize| &daemons[index];
+    let (worker, manager) = run(0).0.block_on(async {
+        hosts[0].init(&run(0).1).await.unwrap();
+        tokens(&run(0).1).await
+    });
+    for (index, token) in [(1, &manager), (2, &manager), (3, &worker)] {
+        let joined = hosts[index].join(&run(index).1, &hosts[0], token.clone());
+        run(index).0.block_on(joined).unwrap();
+    }
+    let mut daemons = daemons.into_iter();
+    let (leader, node) = daemons.next().unwrap();
+    let leader_id = node.status().node_id.unwrap();
+    leader.shutdown_background();
+    let killed = Instant::now();
+    drop(node);
+    let daemons: Vec<(Runtime, Node)> = daemons.collect();
+    let (runtime, survivor) = &daemons[0];
+    runtime.block_on(async {
+        create(survivor, "web", 1).await;
+        println!("a write after {:?}", killed.elapsed());
+        // Longer than the new leader's grace for nodes that have not registered with it.
+        while killed.elapsed() < Duration::from_secs(6) {
+            let view = survivor.view().await.unwrap();
+            for node in view
+                .state
+                .nodes()
+                .iter()
+                .filter(|node| node.id != leader_id)
+            {
+                let state = &node.status.state;
+                assert_eq!(
+                    *state,
+                    NodeState::Ready,
+                    "{} after {:?}",
+                    node.id,
+                    killed.elapsed()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    for (runtime, node) in daemons {
+        runtime.block_on(node.stop());
+    }
+}
