@@ -23,7 +23,7 @@ impl World {
         self.note(format_args!("host {number} leaves"));
         self.kill_daemon(number);
         let host = &mut self.hosts[number];
-        host.exiled = true;
+        (host.exiled, host.void_before) = (true, host.life);
         host.engine.containers.clear();
         host.records.clear();
         let goodbye = Command::NodeLeft {

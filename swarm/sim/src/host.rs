@@ -27,6 +27,8 @@ pub struct Host {
     pub engine: Engine,
     /// It left the swarm and has not come back yet.
     pub exiled: bool,
+    /// What daemons before this one asked of the engine is void: the host left its swarm.
+    pub void_before: u64,
     /// Counts its daemons.
     pub life: u64,
     /// Its daemon, while one runs.
@@ -224,6 +226,9 @@ impl World {
             .daemon(number, life)
             .map(|daemon| daemon.cancelled.remove(&op_number));
         let host = &mut self.hosts[number];
+        if life < host.void_before {
+            return;
+        }
         // What nobody waits for any more may or may not have been done, but a request of a dead
         // daemon does not overtake the life of the container that its successor started.
         let overtaken = cancelled.is_none() && host.engine.was_started(op);

@@ -251,6 +251,7 @@ impl Host {
             description,
             records: Default::default(),
             exiled: false,
+            void_before: 0,
             engine: Engine::default(),
             life: 0,
             daemon: None,

@@ -34,8 +34,7 @@ fn a_commit_that_no_majority_has() {
 
 #[test]
 fn a_batch_applied_on_another_base() {
-    let by = ["slots", "planners", "transitions", "placement"];
-    caught(Mutation::IgnoreBase, &by, &[]);
+    caught(Mutation::IgnoreBase, &["bases"], &["slots", "planners"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! which it was written; some against what the engines do, some against a cluster that is at rest.
 
 pub mod acknowledged;
+pub mod bases;
 pub mod history;
 pub mod once;
 pub mod placement;
@@ -93,6 +94,7 @@ impl Checks {
             self.log.push_state(None);
             return Ok(());
         }
+        bases::check(self.log.newest(), batch).map_err(named("bases"))?;
         let mut before = self.log.newest().clone();
         for tx in &batch.txs {
             let mut next = before.clone();
