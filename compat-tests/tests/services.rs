@@ -1,5 +1,7 @@
 //! One swarm across three real engines: the life of a replicated service with the real CLI.
 
+#![allow(clippy::indexing_slicing, reason = "a panic fails the test, as it should")]
+
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
