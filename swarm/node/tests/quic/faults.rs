@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use skep_node::pki::Identity;
 use skep_node::pki::Role::Manager;
-use skep_node::quic::{CallError, Service};
+use skep_node::quic::{CallError, Endpoint, OpenGate, Service};
 use tokio::net::UdpSocket;
+use tokio::runtime::Runtime;
 
-use crate::harness::{Answer, Ask, Cluster, SOON};
+use crate::harness::{Answer, Ask, Cluster, Echo, SOON};
 
 #[tokio::test]
 async fn a_dead_address_fails_quickly_and_safely() {
@@ -57,6 +59,45 @@ async fn a_dial_outlives_an_impatient_caller() {
     tokio::time::timeout(SOON, connected).await.unwrap();
 }
 
+/// A daemon with a runtime of its own: dropping that is as sudden as `kill -9` for its peers.
+fn daemon(socket: SocketAddr, identity: &Arc<Identity>) -> (Runtime, Endpoint) {
+    let runtime = Runtime::new().unwrap();
+    let inside = runtime.enter();
+    let endpoint = Endpoint::bind_as(Some(socket), Arc::new(OpenGate), identity).unwrap();
+    endpoint.set_identity(identity.clone()).unwrap();
+    endpoint.serve(Arc::new(Echo));
+    drop(inside);
+    (runtime, endpoint)
+}
+
+#[test]
+fn peers_of_a_killed_daemon_hear_of_it_once_it_is_back() {
+    let cluster = Cluster::new("c");
+    let identity = cluster.identity("b", Manager);
+    let (runtime, b) = daemon(([127, 0, 0, 1], 0).into(), &identity);
+    let socket = b.local_addr().unwrap();
+    let here = Runtime::new().unwrap();
+    let link = here.block_on(async {
+        let a = cluster.node("a", Manager);
+        a.ask_at(&socket.to_string(), Service::Control, "x")
+            .await
+            .unwrap();
+        a.endpoint.links("b").pop().unwrap()
+    });
+    runtime.shutdown_timeout(SOON);
+    drop(b);
+    let _back = daemon(socket, &identity);
+    let back = Instant::now();
+    let why = here.block_on(async { tokio::time::timeout(SOON, link.closed()).await });
+    assert_eq!(why.unwrap(), "the node restarted");
+    // With the next keepalive, rather than after a time of silence.
+    assert!(
+        back.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        back.elapsed()
+    );
+}
+
 #[tokio::test]
 async fn a_black_hole_is_noticed_within_two_seconds() {
     let cluster = Cluster::new("c");
@@ -79,6 +120,7 @@ async fn a_black_hole_is_noticed_within_two_seconds() {
                 .await
         })
     };
+    // So that the call is on its way; too little would only make the test easier.
     tokio::time::sleep(Duration::from_millis(100)).await;
     proxy.swallow.store(true, Ordering::SeqCst);
     let before = Instant::now();

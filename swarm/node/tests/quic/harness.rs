@@ -151,6 +151,7 @@ impl Handler for Echo {
             };
             let text = match ask.text.as_str() {
                 "sleep" => {
+                    // An answer that never comes.
                     tokio::time::sleep(Duration::from_secs(60)).await;
                     return;
                 }

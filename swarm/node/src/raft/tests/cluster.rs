@@ -35,6 +35,7 @@ struct SlowDisk {
 impl Codec for SlowDisk {
     fn seal(&self, label: &[u8], plain: Vec<u8>) -> std::io::Result<Vec<u8>> {
         if self.stall.load(Ordering::SeqCst) {
+            // The stalled disk itself: what the test is about.
             std::thread::sleep(Duration::from_secs(1));
         }
         self.sealer.seal(label, plain)
