@@ -11,7 +11,7 @@ use skep_core::command::{Command, Reply};
 use skep_core::object::{Cluster, Role};
 
 use crate::pki::{self, Identity, JoinToken, KeyRequest, Leaf, RootCa};
-use crate::quic::{CallError, Endpoint, Service};
+use crate::quic::{Endpoint, Service};
 
 /// How long a joiner waits for one answer of a manager.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -141,10 +141,4 @@ fn unexpected(reply: &Reply) -> Error {
         Code::Internal,
         format!("the leader answered {reply:?} to a joining node"),
     )
-}
-
-impl From<CallError> for pki::PkiError {
-    fn from(error: CallError) -> Self {
-        Self::invalid(error.to_string())
-    }
 }

@@ -239,9 +239,8 @@ impl Manager {
         }
     }
 
-    /// Hands leadership over if this manager leads, and stops. The log stays on disk.
+    /// Stops without handing leadership over. The log stays on disk.
     pub async fn stop(&self) {
-        self.hand_over().await;
         self.raft.shutdown().await;
         self.tasks.close();
         // The loop ends when raft's channels close; a stuck one must not hold the daemon.

@@ -354,6 +354,50 @@ async fn three_managers_survive_the_leaders_stop_and_their_own() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_catches_up_with_a_leader_that_joined_while_it_was_away() {
+    let hosts = [Host::new(), Host::new(), Host::new(), Host::new()];
+    let mut nodes = Vec::new();
+    for host in &hosts {
+        nodes.push(host.start().await);
+    }
+    hosts[0].init(&nodes[0]).await.unwrap();
+    let (_, token) = tokens(&nodes[0]).await;
+    for index in [1, 2] {
+        let joined = hosts[index].join(&nodes[index], &hosts[0], token.clone());
+        joined.await.unwrap();
+    }
+    let away = nodes.remove(2);
+    away.stop().await;
+    drop(away);
+    hosts[3].join(&nodes[2], &hosts[0], token).await.unwrap();
+    let newcomer = nodes[2].status().node_id.unwrap();
+    let led_by_newcomer = async || {
+        let view = nodes[2].view().await.unwrap();
+        view.members
+            .iter()
+            .any(|member| member.leader && member.node == newcomer)
+    };
+    until("the newcomer leads", async || {
+        if !led_by_newcomer().await {
+            nodes[0].hand_over().await;
+            nodes[1].hand_over().await;
+        }
+        led_by_newcomer().await
+    })
+    .await;
+    create(&nodes[0], "web", 1).await;
+
+    let back = hosts[2].start().await;
+    until("it has caught up", async || {
+        back.view().await.is_ok_and(|view| services(&view) == 1)
+    })
+    .await;
+    for node in [&back, &nodes[0], &nodes[1], &nodes[2]] {
+        node.stop().await;
+    }
+}
+
 /// Each daemon has a runtime of its own; dropping that is as sudden as `kill -9` for its peers.
 #[test]
 fn nobody_is_called_down_when_the_leader_is_killed() {

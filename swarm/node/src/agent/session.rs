@@ -10,7 +10,7 @@ use skep_api::node::NodeDescription;
 use skep_core::assignment::{ToAgent, ToDispatcher};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::dial::{self, Known, Opened};
 use crate::engine::Engine;
@@ -121,6 +121,7 @@ pub async fn run(mut context: Context) {
                 format!("{addr} does not lead the swarm")
             }
             Ended::Over(reason) => {
+                info!(addr, reason, "the session with the dispatcher is over");
                 pause = FIRST_PAUSE;
                 failed = Some(addr.clone());
                 reason
@@ -131,7 +132,7 @@ pub async fn run(mut context: Context) {
             }
         };
         redirects = 0;
-        info!(addr, reason, "no session with the dispatcher");
+        debug!(addr, reason, "no session with the dispatcher");
         if context.events.send(Event::Lost(reason)).await.is_err() {
             return;
         }
