@@ -8,148 +8,21 @@
     clippy::indexing_slicing
 )]
 
+#[path = "support/host.rs"]
+mod host;
 #[path = "support/engine.rs"]
 #[allow(dead_code)]
 mod map;
 
 use std::net::UdpSocket;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use map::MapEngine;
-use skep_api::cluster::{InitRequest, JoinRequest, LocalNodeState};
-use skep_api::container::ContainerSpec;
+use host::{Host, create, ready, services, tokens, until};
+use skep_api::cluster::{InitRequest, LocalNodeState};
 use skep_api::node::NodeState;
-use skep_api::service::{ReplicatedService, ServiceMode, ServiceSpec};
-use skep_api::task::TaskSpec;
-use skep_api::{Error, Kind, Secret};
-use skep_core::Id;
-use skep_core::command::{Command, Reply};
-use skep_node::{Node, Options, Timing, View};
+use skep_api::{Kind, Secret};
+use skep_node::Node;
 use tokio::runtime::Runtime;
-
-const SOON: Duration = Duration::from_secs(30);
-
-/// A host: what survives a restart of its daemon.
-struct Host {
-    dir: tempfile::TempDir,
-    engine: MapEngine,
-    addr: String,
-}
-
-impl Host {
-    fn new() -> Self {
-        let port = UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let dir = tempfile::tempdir().unwrap();
-        Self {
-            dir,
-            engine: MapEngine::default(),
-            addr: format!("127.0.0.1:{port}"),
-        }
-    }
-
-    async fn start(&self) -> Node {
-        let options = Options {
-            data_dir: self.dir.path().to_owned(),
-            engine: Arc::new(self.engine.clone()),
-            default_advertise_addr: None,
-            timing: Timing::default(),
-        };
-        Node::start(options).await.unwrap()
-    }
-
-    async fn init(&self, node: &Node) -> Result<Id, Error> {
-        let request = InitRequest {
-            listen_addr: self.addr.clone(),
-            advertise_addr: self.addr.clone(),
-            ..Default::default()
-        };
-        node.init(request).await
-    }
-
-    async fn join(&self, node: &Node, through: &Host, token: Secret) -> Result<(), Error> {
-        let request = JoinRequest {
-            listen_addr: self.addr.clone(),
-            advertise_addr: self.addr.clone(),
-            remote_addrs: vec![through.addr.clone()],
-            join_token: token,
-            ..Default::default()
-        };
-        node.join(request).await
-    }
-
-    /// Names of what lies in the data directory beside the lock.
-    fn left_behind(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.dir.path()).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name != "skepd.lock").collect()
-    }
-
-    fn containers(&self) -> usize {
-        self.engine.0.lock().unwrap().containers.len()
-    }
-}
-
-/// Waits for a condition; says which one did not come.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !holds().await {
-        assert!(start.elapsed() < SOON, "not within {SOON:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn web(name: &str, replicas: u64) -> Command {
-    let container = ContainerSpec {
-        image: "busybox".into(),
-        ..Default::default()
-    };
-    let spec = ServiceSpec {
-        name: name.into(),
-        task_template: TaskSpec {
-            container_spec: Some(container),
-            ..Default::default()
-        },
-        mode: ServiceMode {
-            replicated: Some(ReplicatedService {
-                replicas: Some(replicas),
-            }),
-            ..Default::default()
-        },
-        ..Default::default()
-    };
-    Command::CreateService {
-        spec: Box::new(spec),
-        registry_auth: None,
-    }
-}
-
-async fn create(node: &Node, name: &str, replicas: u64) {
-    let reply = node.execute(web(name, replicas)).await.unwrap();
-    assert!(matches!(reply, Reply::Created(_)), "{reply:?}");
-}
-
-fn services(view: &View) -> usize {
-    view.state.services().len()
-}
-
-async fn tokens(node: &Node) -> (Secret, Secret) {
-    let state = node.view().await.unwrap().state;
-    let tokens = state.cluster().unwrap().join_tokens.clone();
-    (tokens.worker, tokens.manager)
-}
-
-fn ready(view: &View) -> usize {
-    view.state
-        .nodes()
-        .iter()
-        .filter(|node| node.status.state == NodeState::Ready)
-        .count()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_founds_works_restarts_and_leaves() {
@@ -449,6 +322,7 @@ fn nobody_is_called_down_when_the_leader_is_killed() {
                     killed.elapsed()
                 );
             }
+            // A pause between two looks.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
