@@ -1,7 +1,10 @@
 //! What a swarm survives: the leader's death, a host's death, all managers at once, restarts of
 //! the daemon. With the real CLI on real engines.
 
-#![allow(clippy::indexing_slicing, reason = "a panic fails the test, as it should")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a panic fails the test, as it should"
+)]
 
 use std::time::{Duration, Instant};
 

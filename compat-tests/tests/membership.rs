@@ -1,6 +1,9 @@
 //! Into a swarm and out of it with the real CLI: tokens, workers, refusals, leaving.
 
-#![allow(clippy::indexing_slicing, reason = "a panic fails the test, as it should")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a panic fails the test, as it should"
+)]
 
 use anyhow::{Context, Result, ensure};
 use compat_tests::swarm::*;

@@ -1,6 +1,9 @@
 //! One swarm across three real engines: the life of a replicated service with the real CLI.
 
-#![allow(clippy::indexing_slicing, reason = "a panic fails the test, as it should")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a panic fails the test, as it should"
+)]
 
 use std::collections::BTreeMap;
 

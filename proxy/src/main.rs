@@ -39,7 +39,8 @@ fn start(flags: Flags) -> anyhow::Result<()> {
 /// skep's own words at the level that was asked for. The libraries below are quiet: openraft reports
 /// every missed heartbeat, and bollard prints whole containers, environment included.
 fn log_filter(level: &str) -> tracing_subscriber::EnvFilter {
-    let quiet = "openraft=error,bollard=error,quinn=error,quinn_proto=error,rustls=error,hyper=error";
+    let quiet =
+        "openraft=error,bollard=error,quinn=error,quinn_proto=error,rustls=error,hyper=error";
     tracing_subscriber::EnvFilter::new(format!("{level},{quiet}"))
 }
 

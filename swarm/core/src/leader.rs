@@ -4,6 +4,7 @@
 
 use skep_api::Error;
 
+use crate::Timestamp;
 use crate::allocator::Allocator;
 use crate::assignment::ToDispatcher;
 use crate::command::{Command, Reply};
@@ -14,7 +15,6 @@ use crate::orchestrator::{Enforcer, Reaper, Replicated};
 use crate::reconcile::{Plan, Reconciler, earliest};
 use crate::scheduler::Scheduler;
 use crate::store::{Author, Batch, Change, Event, Reject, State, Tx};
-use crate::Timestamp;
 
 /// How often one step lets every reconciler plan before it hands over what there is: enough for a
 /// new service to get its tasks and their nodes at once, bounded so that a batch stays small.
@@ -103,7 +103,12 @@ impl Leader {
         now: Timestamp,
         ids: &mut dyn IdSource,
     ) -> Step {
-        let mut work = Work { scratch: state.clone(), txs: Vec::new(), changes: 0, now };
+        let mut work = Work {
+            scratch: state.clone(),
+            txs: Vec::new(),
+            changes: 0,
+            now,
+        };
         let mut step = Step::default();
         for input in inputs {
             self.take(input, &mut work, &mut step, ids);
@@ -120,7 +125,10 @@ impl Leader {
             }
         }
         if !work.txs.is_empty() {
-            step.batch = Some(Batch { base: state.revision(), txs: work.txs });
+            step.batch = Some(Batch {
+                base: state.revision(),
+                txs: work.txs,
+            });
         }
         step
     }
@@ -157,13 +165,16 @@ impl Leader {
                 step.answers.push((ticket, answer));
             }
             Input::Agent { peer, message } => {
-                let taken = self.dispatcher.receive(&work.scratch, &peer, message, work.now);
+                let taken = self
+                    .dispatcher
+                    .receive(&work.scratch, &peer, message, work.now);
                 if let Some((author, changes)) = taken {
                     self.write("agent", author, changes, work, step);
                 }
             }
             Input::Closed { node, session } => {
-                self.dispatcher.closed(&work.scratch, &node, session, work.now);
+                self.dispatcher
+                    .closed(&work.scratch, &node, session, work.now);
             }
         }
     }
@@ -180,8 +191,13 @@ impl Leader {
         for index in 0..self.reconcilers().len() {
             let now = work.now;
             let mut reconcilers = self.reconcilers();
-            let Some((name, author, reconciler)) = reconcilers.get_mut(index) else { continue };
-            let Plan { changes, wake_at: wake } = reconciler.plan(&work.scratch, now, ids);
+            let Some((name, author, reconciler)) = reconcilers.get_mut(index) else {
+                continue;
+            };
+            let Plan {
+                changes,
+                wake_at: wake,
+            } = reconciler.plan(&work.scratch, now, ids);
             let (name, author) = (*name, author.clone());
             wake_at = earliest(wake_at, wake);
             self.write(name, author, changes, work, step);
@@ -225,7 +241,11 @@ impl Work {
         if changes.is_empty() {
             return Ok(Vec::new());
         }
-        let tx = Tx { author, at: self.now, changes };
+        let tx = Tx {
+            author,
+            at: self.now,
+            changes,
+        };
         let events = self.scratch.apply(&tx)?;
         self.changes += tx.changes.len();
         self.txs.push(tx);

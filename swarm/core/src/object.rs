@@ -202,7 +202,9 @@ impl Task {
     pub fn reserved(&self) -> (i64, i64) {
         let resources = self.spec.resources.as_ref();
         let reservations = resources.and_then(|resources| resources.reservations.as_ref());
-        reservations.map_or((0, 0), |reserved| (reserved.nano_cpus, reserved.memory_bytes))
+        reservations.map_or((0, 0), |reserved| {
+            (reserved.nano_cpus, reserved.memory_bytes)
+        })
     }
 
     /// How long ago the status was reported, in nanoseconds.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use skep_api::task::TaskState;
 
+use crate::Timestamp;
 use crate::id::{Id, IdSource};
 use crate::object::{Object, Task};
 use crate::reconcile::{Plan, Reconciler};
 use crate::store::{Change, Event, State};
-use crate::Timestamp;
 
 /// What swarmkit writes when a task waits for the scheduler.
 const PENDING: &str = "pending task scheduling";
@@ -39,8 +39,13 @@ impl Reconciler for Allocator {
     fn plan(&mut self, view: &State, now: Timestamp, _ids: &mut dyn IdSource) -> Plan {
         let fresh = std::mem::take(&mut self.fresh);
         let tasks = fresh.iter().filter_map(|id| view.tasks().get(id));
-        let changes = tasks.filter(|task| is_new(task)).map(|task| allocate(task, now));
-        Plan { changes: changes.collect(), wake_at: None }
+        let changes = tasks
+            .filter(|task| is_new(task))
+            .map(|task| allocate(task, now));
+        Plan {
+            changes: changes.collect(),
+            wake_at: None,
+        }
     }
 }
 

@@ -23,11 +23,21 @@ pub(crate) fn is_dirty(view: &State, service: &Service, task: &Task) -> bool {
     if task.spec == wanted {
         return false;
     }
-    let elsewhere = TaskSpec { placement: wanted.placement.clone(), ..task.spec.clone() };
+    let elsewhere = TaskSpec {
+        placement: wanted.placement.clone(),
+        ..task.spec.clone()
+    };
     if elsewhere != wanted {
         return true;
     }
-    let constraints = wanted.placement.map(|placement| placement.constraints).unwrap_or_default();
+    let constraints = wanted
+        .placement
+        .map(|placement| placement.constraints)
+        .unwrap_or_default();
     let node = task.node_id.as_ref().and_then(|id| view.nodes().get(id));
-    !node.is_some_and(|node| Constraint::parse_all(&constraints).iter().all(|c| c.matches(node)))
+    !node.is_some_and(|node| {
+        Constraint::parse_all(&constraints)
+            .iter()
+            .all(|c| c.matches(node))
+    })
 }

@@ -41,7 +41,8 @@ impl Reconciler for Enforcer {
             }
             Some(Object::Service(service)) => {
                 let tasks = view.tasks_of_service(&service.id);
-                self.dirty.extend(tasks.filter_map(|task| task.node_id.clone()));
+                self.dirty
+                    .extend(tasks.filter_map(|task| task.node_id.clone()));
             }
             _ => {}
         }
@@ -50,12 +51,15 @@ impl Reconciler for Enforcer {
     fn plan(&mut self, view: &State, now: Timestamp, _ids: &mut dyn IdSource) -> Plan {
         let mut plan = Plan::default();
         for id in std::mem::take(&mut self.dirty) {
-            let Some(node) = view.nodes().get(&id) else { continue };
+            let Some(node) = view.nodes().get(&id) else {
+                continue;
+            };
             if node.spec.availability != Availability::Active {
                 continue;
             }
             let unsuitable = unsuitable(view, node);
-            plan.changes.extend(unsuitable.iter().map(|task| reject(task, now)));
+            plan.changes
+                .extend(unsuitable.iter().map(|task| reject(task, now)));
         }
         plan
     }
@@ -63,9 +67,13 @@ impl Reconciler for Enforcer {
 
 /// Tasks that do not meet their service's constraints on this node, or do not fit it.
 fn unsuitable(view: &State, node: &Arc<Node>) -> Vec<Arc<Task>> {
-    let resources = node.description.as_ref().map(|description| &description.resources);
-    let (mut cpus, mut memory) =
-        resources.map_or((0, 0), |resources| (resources.nano_cpus, resources.memory_bytes));
+    let resources = node
+        .description
+        .as_ref()
+        .map(|description| &description.resources);
+    let (mut cpus, mut memory) = resources.map_or((0, 0), |resources| {
+        (resources.nano_cpus, resources.memory_bytes)
+    });
     let mut found = Vec::new();
     for task in view.tasks_of_node(&node.id).filter(|task| is_live(task)) {
         let (own_cpus, own_memory) = task.reserved();
@@ -86,18 +94,26 @@ fn meets_constraints(view: &State, node: &Node, task: &Task) -> bool {
     let service = view.services().get(&task.service_id);
     let template = service.map_or(&task.spec, |service| &service.spec.task_template);
     let constraints = constraints(template);
-    if Constraint::parse_all(constraints).iter().all(|constraint| constraint.matches(node)) {
+    if Constraint::parse_all(constraints)
+        .iter()
+        .all(|constraint| constraint.matches(node))
+    {
         return true;
     }
     let status = service.and_then(|service| service.update_status.as_ref());
     let updated = status.is_some_and(|status| {
-        matches!(status.state, UpdateState::Completed | UpdateState::RollbackCompleted)
+        matches!(
+            status.state,
+            UpdateState::Completed | UpdateState::RollbackCompleted
+        )
     });
     !updated && constraints != self::constraints(&task.spec)
 }
 
 fn constraints(spec: &TaskSpec) -> &[String] {
-    spec.placement.as_ref().map_or(&[], |placement| &placement.constraints)
+    spec.placement
+        .as_ref()
+        .map_or(&[], |placement| &placement.constraints)
 }
 
 fn reject(task: &Arc<Task>, now: Timestamp) -> Change {

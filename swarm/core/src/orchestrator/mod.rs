@@ -40,12 +40,17 @@ const CREATED: &str = "created";
 /// How many tasks of a replicated service are wanted.
 fn replicas(service: &Service) -> u64 {
     let replicated = service.spec.mode.replicated.as_ref();
-    replicated.and_then(|replicated| replicated.replicas).unwrap_or(1)
+    replicated
+        .and_then(|replicated| replicated.replicas)
+        .unwrap_or(1)
 }
 
 /// The spec that a task of this service gets: the template, which in a task never names a runtime.
 fn template(service: &Service) -> TaskSpec {
-    TaskSpec { runtime: Runtime::Unset, ..service.spec.task_template.clone() }
+    TaskSpec {
+        runtime: Runtime::Unset,
+        ..service.spec.task_template.clone()
+    }
 }
 
 /// Why a task is made.
@@ -66,7 +71,11 @@ fn create(
     now: Timestamp,
     ids: &mut dyn IdSource,
 ) -> Change {
-    let desired_state = if gate.is_some() { TaskState::Ready } else { TaskState::Running };
+    let desired_state = if gate.is_some() {
+        TaskState::Ready
+    } else {
+        TaskState::Running
+    };
     let status = TaskStatus {
         timestamp: now,
         state: TaskState::New,
@@ -113,7 +122,9 @@ fn is_over(task: &Task) -> bool {
 /// Whether the node that a task has been given will not run it: gone, down or drained. A paused
 /// node keeps what it has.
 fn lost_its_node(view: &State, task: &Task) -> bool {
-    let Some(id) = &task.node_id else { return false };
+    let Some(id) = &task.node_id else {
+        return false;
+    };
     view.nodes().get(id).is_none_or(|node| {
         node.status.state == NodeState::Down || node.spec.availability == Availability::Drain
     })
@@ -121,6 +132,10 @@ fn lost_its_node(view: &State, task: &Task) -> bool {
 
 /// Whether the node of a task cannot say how the task ends, so that waiting for it is of no use.
 fn node_is_silent(view: &State, task: &Task) -> bool {
-    let Some(id) = &task.node_id else { return false };
-    view.nodes().get(id).is_none_or(|node| node.status.state == NodeState::Down)
+    let Some(id) = &task.node_id else {
+        return false;
+    };
+    view.nodes()
+        .get(id)
+        .is_none_or(|node| node.status.state == NodeState::Down)
 }

@@ -47,8 +47,9 @@ impl<'a> Progress<'a> {
                 progress.made.push(task);
                 progress.time(task, config.delay.max(0), now);
             }
-            let (dirty, clean): (Vec<_>, Vec<_>) =
-                slot.wanted().partition(|task| is_dirty(view, service, task));
+            let (dirty, clean): (Vec<_>, Vec<_>) = slot
+                .wanted()
+                .partition(|task| is_dirty(view, service, task));
             if !clean.is_empty() {
                 progress.beside += u64::from(!dirty.is_empty());
             } else if made.is_none() && slot.current().is_some_and(|t| is_dirty(view, service, t)) {
@@ -68,7 +69,10 @@ impl<'a> Progress<'a> {
     fn time(&mut self, task: &Task, delay: Nanos, now: Timestamp) {
         let came_to_something = task.running_since.or_else(|| {
             // The time of the last write, since the agents' clocks are their own.
-            task.status.state.is_terminal().then_some(task.meta.updated_at)
+            task.status
+                .state
+                .is_terminal()
+                .then_some(task.meta.updated_at)
         });
         match came_to_something {
             Some(at) => {
@@ -88,13 +92,20 @@ impl<'a> Progress<'a> {
     /// The new tasks that ended early although nobody wanted them to, in the order of slots.
     pub fn failed(&self, config: &UpdateConfig) -> Vec<&'a Arc<Task>> {
         let monitor = monitor(config);
-        self.made.iter().copied().filter(|task| failed_early(task, monitor)).collect()
+        self.made
+            .iter()
+            .copied()
+            .filter(|task| failed_early(task, monitor))
+            .collect()
     }
 }
 
 /// Whether a task was made by the update that is under way.
 pub(super) fn was_made(service: &Service, task: &Task) -> bool {
-    let started = service.update_status.as_ref().and_then(|status| status.started_at);
+    let started = service
+        .update_status
+        .as_ref()
+        .and_then(|status| status.started_at);
     task.of_update
         && task.spec_version == service.spec_version
         && started.is_some_and(|started| task.meta.created_at >= started)
@@ -102,13 +113,26 @@ pub(super) fn was_made(service: &Service, task: &Task) -> bool {
 
 /// Whether a task ended before it ran, or within `monitor` of running.
 fn failed_early(task: &Task, monitor: Nanos) -> bool {
-    let ended =
-        matches!(task.status.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected);
-    ended && task.running_since.is_none_or(|since| task.meta.updated_at.since(since) <= monitor)
+    let ended = matches!(
+        task.status.state,
+        TaskState::Complete | TaskState::Failed | TaskState::Rejected
+    );
+    ended
+        && task
+            .running_since
+            .is_none_or(|since| task.meta.updated_at.since(since) <= monitor)
 }
 
 /// How long a new task is watched once it runs.
 pub(super) fn monitor(config: &UpdateConfig) -> Nanos {
-    let monitor = if config.monitor <= 0 { 5 * SECOND } else { config.monitor };
-    if config.delay >= monitor { config.delay.saturating_add(SECOND) } else { monitor }
+    let monitor = if config.monitor <= 0 {
+        5 * SECOND
+    } else {
+        config.monitor
+    };
+    if config.delay >= monitor {
+        config.delay.saturating_add(SECOND)
+    } else {
+        monitor
+    }
 }

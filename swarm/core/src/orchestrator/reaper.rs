@@ -31,7 +31,11 @@ pub struct Reaper {
 
 impl Reconciler for Reaper {
     fn mark_all(&mut self, view: &State) {
-        self.dirty = view.tasks().iter().map(|task| task.service_id.clone()).collect();
+        self.dirty = view
+            .tasks()
+            .iter()
+            .map(|task| task.service_id.clone())
+            .collect();
     }
 
     fn observe(&mut self, event: &Event, view: &State) {
@@ -83,7 +87,9 @@ fn dead_tasks(view: &State, service: &Id) -> Vec<Arc<Task>> {
                 kept += 1;
             }
         }
-        let Some(limit) = history.last().and_then(|newest| limit(view, newest)) else { continue };
+        let Some(limit) = history.last().and_then(|newest| limit(view, newest)) else {
+            continue;
+        };
         // The last task of a slot says that the slot is not free.
         let surplus = (kept + history.len()).saturating_sub(limit.max(1));
         // An update that is under way counts how its tasks ended.
@@ -97,7 +103,10 @@ fn dead_tasks(view: &State, service: &Id) -> Vec<Arc<Task>> {
 
 /// Whether nothing is left of a task that is to be removed, or nobody is there to say so.
 fn may_go(view: &State, task: &Task) -> bool {
-    let node_is_gone = task.node_id.as_ref().is_some_and(|node| view.nodes().get(node).is_none());
+    let node_is_gone = task
+        .node_id
+        .as_ref()
+        .is_some_and(|node| view.nodes().get(node).is_none());
     is_over(task) || node_is_gone
 }
 
@@ -109,8 +118,8 @@ fn limit(view: &State, task: &Task) -> Option<usize> {
     if attempts > 0 {
         return usize::try_from(attempts.saturating_add(1)).ok();
     }
-    let asked = view.cluster().and_then(|cluster| {
-        cluster.spec.orchestration.task_history_retention_limit
-    });
+    let asked = view
+        .cluster()
+        .and_then(|cluster| cluster.spec.orchestration.task_history_retention_limit);
     usize::try_from(asked.unwrap_or(HISTORY)).ok()
 }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use skep_api::task::TaskState;
 
 use super::slots::{self, Slot};
-use super::{BATCH, Made, create, is_dirty, lost_its_node, progress, replicas, restart, update, want};
+use super::{
+    BATCH, Made, create, is_dirty, lost_its_node, progress, replicas, restart, update, want,
+};
 use crate::Timestamp;
 use crate::id::{Id, IdSource};
 use crate::object::{Object, Service, Task};
@@ -26,9 +28,14 @@ pub struct Replicated {
 
 impl Reconciler for Replicated {
     fn mark_all(&mut self, view: &State) {
-        self.dirty = view.services().iter().map(|service| service.id.clone()).collect();
+        self.dirty = view
+            .services()
+            .iter()
+            .map(|service| service.id.clone())
+            .collect();
         // Services that are gone may have left tasks behind.
-        self.dirty.extend(view.tasks().iter().map(|task| task.service_id.clone()));
+        self.dirty
+            .extend(view.tasks().iter().map(|task| task.service_id.clone()));
     }
 
     fn observe(&mut self, event: &Event, view: &State) {
@@ -72,15 +79,12 @@ impl Reconciler for Replicated {
 }
 
 /// What one service needs now.
-pub(super) fn plan_service(
-    view: &State,
-    id: &Id,
-    now: Timestamp,
-    ids: &mut dyn IdSource,
-) -> Plan {
+pub(super) fn plan_service(view: &State, id: &Id, now: Timestamp, ids: &mut dyn IdSource) -> Plan {
     let mut plan = Plan::default();
     let Some(service) = view.services().get(id) else {
-        let left = view.tasks_of_service(id).filter_map(|task| want(task, TaskState::Remove));
+        let left = view
+            .tasks_of_service(id)
+            .filter_map(|task| want(task, TaskState::Remove));
         plan.changes.extend(left.take(BATCH));
         if plan.changes.len() >= BATCH {
             plan.wake(now);
@@ -113,7 +117,9 @@ fn retire(slots: &mut BTreeMap<u64, Slot>, service: &Service, plan: &mut Plan) {
         .filter(|(_, slot)| slot.current().is_some())
         .map(|(number, slot)| (!slot.runs(), *number))
         .collect();
-    let surplus = filled.len().saturating_sub(usize::try_from(replicas(service)).unwrap_or(usize::MAX));
+    let surplus = filled
+        .len()
+        .saturating_sub(usize::try_from(replicas(service)).unwrap_or(usize::MAX));
     if surplus == 0 {
         return;
     }
@@ -122,7 +128,9 @@ fn retire(slots: &mut BTreeMap<u64, Slot>, service: &Service, plan: &mut Plan) {
     let mut copies: BTreeMap<Option<&Id>, usize> = BTreeMap::new();
     let mut ranked: Vec<(bool, usize, u64)> = Vec::with_capacity(filled.len());
     for (idle, number) in filled {
-        let copy = copies.entry(slots.get(&number).and_then(Slot::node)).or_default();
+        let copy = copies
+            .entry(slots.get(&number).and_then(Slot::node))
+            .or_default();
         *copy += 1;
         ranked.push((idle, *copy, number));
     }
@@ -132,7 +140,11 @@ fn retire(slots: &mut BTreeMap<u64, Slot>, service: &Service, plan: &mut Plan) {
             return;
         }
         let tasks = slots.remove(&number).unwrap_or_default().0;
-        plan.changes.extend(tasks.iter().filter_map(|task| want(task, TaskState::Remove)));
+        plan.changes.extend(
+            tasks
+                .iter()
+                .filter_map(|task| want(task, TaskState::Remove)),
+        );
     }
 }
 
@@ -179,8 +191,13 @@ fn settle(
             let unfinished = progress::was_made(service, old)
                 && !old.status.state.is_terminal()
                 && old.running_since.is_none();
-            let made = if unfinished { Made::ByUpdate } else { Made::ToFill };
-            plan.changes.push(create(service, *number, gate, made, now, ids));
+            let made = if unfinished {
+                Made::ByUpdate
+            } else {
+                Made::ToFill
+            };
+            plan.changes
+                .push(create(service, *number, gate, made, now, ids));
         }
     }
 }
@@ -201,12 +218,18 @@ fn fill(
     plan: &mut Plan,
 ) {
     let is_free = |number: &u64| slots.get(number).and_then(Slot::current).is_none();
-    let taken = slots.values().filter(|slot| slot.current().is_some()).count() as u64;
+    let taken = slots
+        .values()
+        .filter(|slot| slot.current().is_some())
+        .count() as u64;
     let missing = replicas(service).saturating_sub(taken);
     let room = BATCH.saturating_sub(plan.changes.len());
     let free = (1u64..).filter(is_free);
     for number in free.take(room.min(usize::try_from(missing).unwrap_or(room))) {
-        let gate = slots.get(&number).and_then(|slot| restart::gate(view, slot, 0, now));
-        plan.changes.push(create(service, number, gate, Made::ToFill, now, ids));
+        let gate = slots
+            .get(&number)
+            .and_then(|slot| restart::gate(view, slot, 0, now));
+        plan.changes
+            .push(create(service, number, gate, Made::ToFill, now, ids));
     }
 }

@@ -38,7 +38,10 @@ fn attempts_left(slot: &Slot, ended: &Task, policy: &RestartPolicy, now: Timesta
         return true;
     }
     let window = policy.window.unwrap_or(0);
-    let alike = slot.0.iter().filter(|task| task.spec_version == ended.spec_version);
+    let alike = slot
+        .0
+        .iter()
+        .filter(|task| task.spec_version == ended.spec_version);
     let restarts = alike.skip(1);
     let counted = restarts.filter(|task| window <= 0 || now.since(task.meta.created_at) <= window);
     (counted.count() as u64) < most
@@ -48,12 +51,20 @@ fn attempts_left(slot: &Slot, ended: &Task, policy: &RestartPolicy, now: Timesta
 /// slot that may still run: the one it replaces may never have started, and the one before that
 /// may be slow to stop.
 pub(super) fn gate(view: &State, slot: &Slot, delay: Nanos, now: Timestamp) -> Option<StartGate> {
-    let after = slot.0.iter().rfind(|task| may_run(view, task)).map(|task| task.id.clone());
+    let after = slot
+        .0
+        .iter()
+        .rfind(|task| may_run(view, task))
+        .map(|task| task.id.clone());
     if delay <= 0 && after.is_none() {
         return None;
     }
     let not_before = now.plus(delay.max(0));
-    Some(StartGate { not_before, after, deadline: not_before.plus(PATIENCE) })
+    Some(StartGate {
+        not_before,
+        after,
+        deadline: not_before.plus(PATIENCE),
+    })
 }
 
 /// Whether a task may run, and its node is there to say when it does not any more.
@@ -72,7 +83,10 @@ fn policy(task: &Task) -> RestartPolicy {
 
 /// Until when a task must not start, if it still waits.
 pub(super) fn waits_until(task: &Task, now: Timestamp) -> Option<Timestamp> {
-    let gate = task.start_gate.as_ref().filter(|_| task.desired_state == TaskState::Ready)?;
+    let gate = task
+        .start_gate
+        .as_ref()
+        .filter(|_| task.desired_state == TaskState::Ready)?;
     Some(gate.not_before).filter(|until| now < *until)
 }
 
@@ -87,13 +101,19 @@ pub(super) fn open_gate(
     if task.desired_state != TaskState::Ready {
         return None;
     }
-    let Some(gate) = &task.start_gate else { return want(task, TaskState::Running) };
+    let Some(gate) = &task.start_gate else {
+        return want(task, TaskState::Running);
+    };
     if now < gate.not_before {
         plan.wake(gate.not_before);
         return None;
     }
     let unwanted = |other: &&Arc<Task>| other.desired_state > TaskState::Running;
-    let stopped = !slot.0.iter().filter(unwanted).any(|other| may_run(view, other));
+    let stopped = !slot
+        .0
+        .iter()
+        .filter(unwanted)
+        .any(|other| may_run(view, other));
     if stopped || now >= gate.deadline {
         return want(task, TaskState::Running);
     }

@@ -17,19 +17,26 @@ impl Slot {
     /// Tasks that are meant to run now or soon: one, or two while an update starts the new one
     /// first.
     pub fn wanted(&self) -> impl DoubleEndedIterator<Item = &Arc<Task>> {
-        self.0.iter().filter(|task| task.desired_state <= TaskState::Running)
+        self.0
+            .iter()
+            .filter(|task| task.desired_state <= TaskState::Running)
     }
 
     /// The task that stands for the slot: the youngest that is wanted, else the one that ended last
     /// and is not replaced. `None` if the slot is free.
     pub fn current(&self) -> Option<&Arc<Task>> {
-        let ended = || self.0.last().filter(|task| task.desired_state < TaskState::Remove);
+        let ended = || {
+            self.0
+                .last()
+                .filter(|task| task.desired_state < TaskState::Remove)
+        };
         self.wanted().next_back().or_else(ended)
     }
 
     /// Whether one of its wanted tasks is observed running.
     pub fn runs(&self) -> bool {
-        self.wanted().any(|task| task.status.state == TaskState::Running)
+        self.wanted()
+            .any(|task| task.status.state == TaskState::Running)
     }
 
     /// The node of its wanted task.

@@ -20,9 +20,18 @@ pub fn node(id: &str) -> Node {
     Node {
         id: id.into(),
         meta: Meta::default(),
-        spec: NodeSpec { availability: Availability::Active, ..NodeSpec::default() },
-        description: Some(NodeDescription { hostname: id.to_owned(), ..Default::default() }),
-        status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
+        spec: NodeSpec {
+            availability: Availability::Active,
+            ..NodeSpec::default()
+        },
+        description: Some(NodeDescription {
+            hostname: id.to_owned(),
+            ..Default::default()
+        }),
+        status: NodeStatus {
+            state: NodeState::Ready,
+            ..NodeStatus::default()
+        },
         role: Role::Worker,
         manager: None,
     }
@@ -95,8 +104,15 @@ impl Harness {
 
     /// Writes as an author who may, and tells every part.
     pub fn write(&mut self, author: Author, changes: Vec<Change>) {
-        let tx = Tx { author, at: self.now, changes };
-        let events = self.state.apply(&tx).unwrap_or_else(|why| panic!("{why}: {tx:?}"));
+        let tx = Tx {
+            author,
+            at: self.now,
+            changes,
+        };
+        let events = self
+            .state
+            .apply(&tx)
+            .unwrap_or_else(|why| panic!("{why}: {tx:?}"));
         for event in &events {
             for (_, part) in self.parts.each() {
                 part.observe(event, &self.state);
@@ -150,8 +166,13 @@ impl Harness {
 
     /// A service whose id is its name.
     pub fn create(&mut self, name: &str, replicas: u64, edit: impl FnOnce(&mut ServiceSpec)) {
-        let mut spec = ServiceSpec { name: name.into(), ..ServiceSpec::default() };
-        spec.mode.replicated = Some(ReplicatedService { replicas: Some(replicas) });
+        let mut spec = ServiceSpec {
+            name: name.into(),
+            ..ServiceSpec::default()
+        };
+        spec.mode.replicated = Some(ReplicatedService {
+            replicas: Some(replicas),
+        });
         edit(&mut spec);
         self.put(Service {
             id: name.into(),
@@ -196,7 +217,9 @@ impl Harness {
 
     pub fn scale(&mut self, name: &str, replicas: u64) {
         self.update(name, |spec| {
-            spec.mode.replicated = Some(ReplicatedService { replicas: Some(replicas) });
+            spec.mode.replicated = Some(ReplicatedService {
+                replicas: Some(replicas),
+            });
         });
     }
 
@@ -215,7 +238,10 @@ impl Harness {
             }
             self.wake_at = wake_at;
             if !wrote {
-                assert!(wake_at.is_none_or(|at| at > self.now), "a timer that is due does nothing");
+                assert!(
+                    wake_at.is_none_or(|at| at > self.now),
+                    "a timer that is due does nothing"
+                );
                 return;
             }
         }
@@ -231,8 +257,14 @@ impl Harness {
         let oracle = new.plan(&self.state, self.now, &mut ids);
         let (author, part) = &mut self.parts.each()[index];
         let plan = part.plan(&self.state, self.now, &mut self.ids);
-        assert_eq!(plan.changes, oracle.changes, "a new leader ({author:?}) would plan otherwise");
-        assert_eq!(plan.wake_at, oracle.wake_at, "a new leader ({author:?}) would wake otherwise");
+        assert_eq!(
+            plan.changes, oracle.changes,
+            "a new leader ({author:?}) would plan otherwise"
+        );
+        assert_eq!(
+            plan.wake_at, oracle.wake_at,
+            "a new leader ({author:?}) would wake otherwise"
+        );
         (author.clone(), plan)
     }
 
@@ -264,9 +296,11 @@ impl Harness {
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
             self.plan();
-            let due = self.state.tasks().iter().find_map(|task| {
-                Some((task.id.clone(), self.next_report(task)?))
-            });
+            let due = self
+                .state
+                .tasks()
+                .iter()
+                .find_map(|task| Some((task.id.clone(), self.next_report(task)?)));
             let Some((task, state)) = due else { return };
             self.report(&task, state);
         }
@@ -290,8 +324,13 @@ impl Harness {
         let stopped = |task: &&std::sync::Arc<Task>| {
             task.desired_state > TaskState::Running && self.next_report(task).is_some()
         };
-        let stopped: Vec<Id> =
-            self.state.tasks().iter().filter(stopped).map(|task| task.id.clone()).collect();
+        let stopped: Vec<Id> = self
+            .state
+            .tasks()
+            .iter()
+            .filter(stopped)
+            .map(|task| task.id.clone())
+            .collect();
         for task in stopped {
             self.report(&task, TaskState::Shutdown);
         }
@@ -301,9 +340,11 @@ impl Harness {
     pub fn some_reports(&mut self, reports: u8) {
         for _ in 0..reports {
             self.plan();
-            let due = self.state.tasks().iter().find_map(|task| {
-                Some((task.id.clone(), self.next_report(task)?))
-            });
+            let due = self
+                .state
+                .tasks()
+                .iter()
+                .find_map(|task| Some((task.id.clone(), self.next_report(task)?)));
             let Some((task, state)) = due else { return };
             self.report(&task, state);
         }
@@ -322,9 +363,11 @@ impl Harness {
             if self.state.tasks().iter().filter(runs).count() >= tasks {
                 return;
             }
-            let due = self.state.tasks().iter().find_map(|task| {
-                Some((task.id.clone(), self.next_report(task)?))
-            });
+            let due = self
+                .state
+                .tasks()
+                .iter()
+                .find_map(|task| Some((task.id.clone(), self.next_report(task)?)));
             let (task, state) = due.expect("more tasks with this image will run");
             self.report(&task, state);
         }
@@ -338,7 +381,10 @@ impl Harness {
 
     /// The tasks of a service in one desired state, by slot and age.
     pub fn tasks(&self, service: &str, desired: TaskState) -> Vec<Task> {
-        let tasks = self.state.tasks_of_service(service).filter(|t| t.desired_state == desired);
+        let tasks = self
+            .state
+            .tasks_of_service(service)
+            .filter(|t| t.desired_state == desired);
         let mut tasks: Vec<Task> = tasks.map(|task| Task::clone(task)).collect();
         tasks.sort_by_key(|task| (task.slot, task.meta.created_at, task.id.clone()));
         tasks
@@ -372,8 +418,16 @@ impl Harness {
 
     /// State and message of the service's update, empty if it has none.
     pub fn progress(&self, service: &str) -> (String, String) {
-        let status = self.state.services().get(service).unwrap().update_status.clone();
-        status.map_or_else(Default::default, |s| (s.state.as_str().to_owned(), s.message))
+        let status = self
+            .state
+            .services()
+            .get(service)
+            .unwrap()
+            .update_status
+            .clone();
+        status.map_or_else(Default::default, |s| {
+            (s.state.as_str().to_owned(), s.message)
+        })
     }
 }
 

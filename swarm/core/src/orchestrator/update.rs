@@ -52,7 +52,9 @@ pub(super) fn judge(
         return None;
     }
     // The one that was too many.
-    let last = failed.iter().max_by_key(|task| (task.meta.updated_at, &task.id))?;
+    let last = failed
+        .iter()
+        .max_by_key(|task| (task.meta.updated_at, &task.id))?;
     Some(give_up(service, &config, last))
 }
 
@@ -66,7 +68,9 @@ pub(super) fn advance(
     plan: &mut Plan,
 ) {
     retire_replaced(view, service, slots, plan);
-    let Some(config) = config(service) else { return };
+    let Some(config) = config(service) else {
+        return;
+    };
     let progress = Progress::of(view, service, slots, &config, now);
     if service.update_status.is_none() {
         if !progress.dirty.is_empty() {
@@ -82,7 +86,9 @@ pub(super) fn advance(
         0 => u64::MAX,
         most => most.saturating_sub(progress.in_flight),
     };
-    let room = usize::try_from(room).unwrap_or(usize::MAX).min(super::BATCH);
+    let room = usize::try_from(room)
+        .unwrap_or(usize::MAX)
+        .min(super::BATCH);
     for (number, slot) in progress.dirty.iter().take(room) {
         replace(view, service, &config, (*number, slot), now, ids, plan);
     }
@@ -92,17 +98,19 @@ pub(super) fn advance(
 }
 
 /// Where a new task runs beside the old one (start-first), the old one has done its work.
-fn retire_replaced(
-    view: &State,
-    service: &Service,
-    slots: &BTreeMap<u64, Slot>,
-    plan: &mut Plan,
-) {
+fn retire_replaced(view: &State, service: &Service, slots: &BTreeMap<u64, Slot>, plan: &mut Plan) {
     for slot in slots.values().filter(|slot| slot.wanted().nth(1).is_some()) {
-        let (old, new): (Vec<_>, Vec<_>) =
-            slot.wanted().partition(|task| is_dirty(view, service, task));
-        if new.iter().any(|task| task.status.state == TaskState::Running) {
-            plan.changes.extend(old.into_iter().filter_map(|task| want(task, TaskState::Shutdown)));
+        let (old, new): (Vec<_>, Vec<_>) = slot
+            .wanted()
+            .partition(|task| is_dirty(view, service, task));
+        if new
+            .iter()
+            .any(|task| task.status.state == TaskState::Running)
+        {
+            plan.changes.extend(
+                old.into_iter()
+                    .filter_map(|task| want(task, TaskState::Shutdown)),
+            );
         }
     }
 }
@@ -120,7 +128,10 @@ fn replace(
     let mut old: Vec<&Arc<Task>> = slot.wanted().collect();
     let gate = if config.order == UpdateOrder::StartFirst {
         // Only one of them stays beside the new one: the best.
-        let best = old.iter().enumerate().max_by_key(|(_, task)| task.status.state);
+        let best = old
+            .iter()
+            .enumerate()
+            .max_by_key(|(_, task)| task.status.state);
         if let Some((index, _)) = best {
             old.remove(index);
         }
@@ -128,8 +139,12 @@ fn replace(
     } else {
         restart::gate(view, slot, 0, now)
     };
-    plan.changes.extend(old.into_iter().filter_map(|task| want(task, TaskState::Shutdown)));
-    plan.changes.push(create(service, number, gate, Made::ByUpdate, now, ids));
+    plan.changes.extend(
+        old.into_iter()
+            .filter_map(|task| want(task, TaskState::Shutdown)),
+    );
+    plan.changes
+        .push(create(service, number, gate, Made::ByUpdate, now, ids));
 }
 
 /// Stops an update that fails, or turns it back.
@@ -150,9 +165,16 @@ fn give_up(service: &Service, config: &UpdateConfig, failed: &Task) -> Change {
         status.state = UpdateState::RollbackStarted;
         status.message = format!("update rolled back {because}");
     } else {
-        let words = if wants_rollback && rolling_back { "rollback" } else { "update" };
-        status.state =
-            if rolling_back { UpdateState::RollbackPaused } else { UpdateState::Paused };
+        let words = if wants_rollback && rolling_back {
+            "rollback"
+        } else {
+            "update"
+        };
+        status.state = if rolling_back {
+            UpdateState::RollbackPaused
+        } else {
+            UpdateState::Paused
+        };
         status.message = format!("{words} paused {because}");
     }
     service.update_status = Some(status);
@@ -191,10 +213,15 @@ fn finish(
         return;
     }
     let mut service = service.clone();
-    let Some(status) = &mut service.update_status else { return };
+    let Some(status) = &mut service.update_status else {
+        return;
+    };
     let rolled_back = status.state == UpdateState::RollbackStarted;
     (status.state, status.message) = if rolled_back {
-        (UpdateState::RollbackCompleted, "rollback completed".to_owned())
+        (
+            UpdateState::RollbackCompleted,
+            "rollback completed".to_owned(),
+        )
     } else {
         (UpdateState::Completed, "update completed".to_owned())
     };

@@ -73,7 +73,9 @@ impl<'a> Filters<'a> {
 
     /// The first reason why the node does not do; `None` if it does.
     pub fn refuse(&self, load: &Load) -> Option<Reason> {
-        Reason::ALL.into_iter().find(|reason| !self.passes(*reason, load))
+        Reason::ALL
+            .into_iter()
+            .find(|reason| !self.passes(*reason, load))
     }
 
     fn passes(&self, reason: Reason, load: &Load) -> bool {
@@ -88,17 +90,28 @@ impl<'a> Filters<'a> {
                 (cpus == 0 || cpus <= load.nano_cpus) && (memory == 0 || memory <= load.memory)
             }
             Reason::Plugin => self.plugins.iter().all(|(kind, name)| {
-                let engine = node.description.as_ref().map(|description| &description.engine);
+                let engine = node
+                    .description
+                    .as_ref()
+                    .map(|description| &description.engine);
                 let of_kind = engine.map_or(&[][..], |engine| &engine.plugins);
-                let mut of_kind = of_kind.iter().filter(|plugin| plugin.kind == *kind).peekable();
+                let mut of_kind = of_kind
+                    .iter()
+                    .filter(|plugin| plugin.kind == *kind)
+                    .peekable();
                 // An engine that reports none of a kind does not report that kind at all.
                 of_kind.peek().is_none() || of_kind.any(|plugin| plugin.name == *name)
             }),
             Reason::Constraints => self.constraints.iter().all(|wish| wish.matches(node)),
-            Reason::Platform => self.platforms.is_empty() || {
-                let own = node.description.as_ref().map(|description| &description.platform);
-                own.is_some_and(|own| self.platforms.iter().any(|wanted| suits(wanted, own)))
-            },
+            Reason::Platform => {
+                self.platforms.is_empty() || {
+                    let own = node
+                        .description
+                        .as_ref()
+                        .map(|description| &description.platform);
+                    own.is_some_and(|own| self.platforms.iter().any(|wanted| suits(wanted, own)))
+                }
+            }
             Reason::MaxReplicas => {
                 let here = load.of_service(&self.task.service_id) as u64;
                 self.max_replicas == 0 || here < self.max_replicas
@@ -108,16 +121,23 @@ impl<'a> Filters<'a> {
 
     /// Why no node does, in swarmkit's words: most frequent reason first.
     pub fn explain(&self, nodes: &Nodes) -> String {
-        let refused: Vec<Reason> =
-            nodes.0.values().filter_map(|load| self.refuse(load)).collect();
+        let refused: Vec<Reason> = nodes
+            .0
+            .values()
+            .filter_map(|load| self.refuse(load))
+            .collect();
         let count = |reason| refused.iter().filter(|found| **found == reason).count();
-        let mut counts: Vec<(usize, Reason)> =
-            Reason::ALL.into_iter().map(|reason| (count(reason), reason)).collect();
+        let mut counts: Vec<(usize, Reason)> = Reason::ALL
+            .into_iter()
+            .map(|reason| (count(reason), reason))
+            .collect();
         counts.retain(|(count, _)| *count > 0);
         // A stable sort keeps the order of the filters among equals.
         counts.sort_by(|(a, _), (b, _)| b.cmp(a));
-        let texts: Vec<String> =
-            counts.into_iter().map(|(count, reason)| reason.explain(count)).collect();
+        let texts: Vec<String> = counts
+            .into_iter()
+            .map(|(count, reason)| reason.explain(count))
+            .collect();
         match texts.as_slice() {
             [] => "no suitable node".to_owned(),
             texts => format!("no suitable node ({})", texts.join("; ")),
@@ -133,16 +153,25 @@ fn plugins(task: &Task) -> Vec<(&'static str, &str)> {
         let driver = mount.volume_options.as_ref()?.driver_config.as_ref()?;
         Some(driver.name.as_str()).filter(|name| !name.is_empty() && *name != "local")
     });
-    let log = task.spec.log_driver.as_ref().map(|driver| driver.name.as_str());
+    let log = task
+        .spec
+        .log_driver
+        .as_ref()
+        .map(|driver| driver.name.as_str());
     let log = log.filter(|name| !name.is_empty() && *name != "none");
-    volumes.map(|name| ("Volume", name)).chain(log.map(|name| ("Log", name))).collect()
+    volumes
+        .map(|name| ("Volume", name))
+        .chain(log.map(|name| ("Log", name)))
+        .collect()
 }
 
 /// Whether a node's platform is one that is wanted; what is not named matches everything.
 fn suits(wanted: &Platform, own: &Platform) -> bool {
     let same = |wanted: &str, own: &str| wanted.is_empty() || wanted == own;
-    same(architecture(&wanted.architecture), architecture(&own.architecture))
-        && same(&wanted.os.to_lowercase(), &own.os.to_lowercase())
+    same(
+        architecture(&wanted.architecture),
+        architecture(&own.architecture),
+    ) && same(&wanted.os.to_lowercase(), &own.os.to_lowercase())
 }
 
 /// One name for architectures that have several.

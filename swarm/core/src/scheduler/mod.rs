@@ -109,7 +109,9 @@ fn place(
     changes: &mut Vec<Change>,
     now: Timestamp,
 ) -> Placed {
-    let Some(sample) = tasks.first() else { return Placed::All };
+    let Some(sample) = tasks.first() else {
+        return Placed::All;
+    };
     let filters = Filters::of(sample);
     let mut rest = tasks.iter();
     for task in rest.by_ref() {

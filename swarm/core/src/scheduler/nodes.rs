@@ -57,7 +57,10 @@ pub(super) struct Nodes(pub BTreeMap<Id, Load>);
 impl Nodes {
     /// The load as the state has it.
     pub fn of(view: &State, now: Timestamp) -> Self {
-        let loads = view.nodes().iter().map(|node| (node.id.clone(), empty(node)));
+        let loads = view
+            .nodes()
+            .iter()
+            .map(|node| (node.id.clone(), empty(node)));
         let mut nodes = Self(loads.collect());
         for task in view.tasks().iter() {
             let Some(load) = task.node_id.as_ref().and_then(|node| nodes.0.get_mut(node)) else {
@@ -82,7 +85,10 @@ impl Nodes {
 }
 
 fn empty(node: &Arc<Node>) -> Load {
-    let resources = node.description.as_ref().map(|description| &description.resources);
+    let resources = node
+        .description
+        .as_ref()
+        .map(|description| &description.resources);
     Load {
         node: node.clone(),
         tasks: 0,

@@ -13,9 +13,16 @@ const MANY_FAILURES: usize = 5;
 
 /// The best node for a task; `None` if none will do.
 pub(super) fn choose(nodes: &Nodes, filters: &Filters<'_>, task: &Task) -> Option<Id> {
-    let suitable: Vec<&Load> =
-        nodes.0.values().filter(|load| filters.refuse(load).is_none()).collect();
-    let preferences = task.spec.placement.as_ref().map_or(&[][..], |p| &p.preferences);
+    let suitable: Vec<&Load> = nodes
+        .0
+        .values()
+        .filter(|load| filters.refuse(load).is_none())
+        .collect();
+    let preferences = task
+        .spec
+        .placement
+        .as_ref()
+        .map_or(&[][..], |p| &p.preferences);
     let descriptors = preferences.iter().filter_map(|preference| {
         let spread = preference.spread.as_ref()?;
         Label::parse(&spread.spread_descriptor)
@@ -24,7 +31,9 @@ pub(super) fn choose(nodes: &Nodes, filters: &Filters<'_>, task: &Task) -> Optio
     let mut pool: Vec<&Load> = nodes.0.values().collect();
     for label in descriptors {
         candidates = emptiest_branch(candidates, &label, &pool, task);
-        let Some(branch) = candidates.first().map(|load| label.value(&load.node)) else { break };
+        let Some(branch) = candidates.first().map(|load| label.value(&load.node)) else {
+            break;
+        };
         pool.retain(|load| label.value(&load.node) == branch);
     }
     let best = candidates.into_iter().min_by_key(|load| rank(load, task));
@@ -34,8 +43,17 @@ pub(super) fn choose(nodes: &Nodes, filters: &Filters<'_>, task: &Task) -> Optio
 /// Lower is better; the id decides between equals, so that every replica of a plan agrees.
 fn rank(load: &Load, task: &Task) -> (usize, usize, usize, Id) {
     let failures = load.failures(task);
-    let failures = if failures >= MANY_FAILURES { failures } else { 0 };
-    (failures, load.of_service(&task.service_id), load.tasks, load.node.id.clone())
+    let failures = if failures >= MANY_FAILURES {
+        failures
+    } else {
+        0
+    };
+    (
+        failures,
+        load.of_service(&task.service_id),
+        load.tasks,
+        load.node.id.clone(),
+    )
 }
 
 /// The candidates of the branch of a preference in which fewest tasks of the service are, nodes of
@@ -48,7 +66,10 @@ fn emptiest_branch<'a>(
 ) -> Vec<&'a Load> {
     let mut branches: BTreeMap<&str, Vec<&'a Load>> = BTreeMap::new();
     for load in candidates {
-        branches.entry(label.value(&load.node)).or_default().push(load);
+        branches
+            .entry(label.value(&load.node))
+            .or_default()
+            .push(load);
     }
     let tasks = |value: &str| -> usize {
         let branch = pool.iter().filter(|load| label.value(&load.node) == value);
@@ -69,16 +90,22 @@ impl<'a> Label<'a> {
     fn parse(descriptor: &'a str) -> Option<Self> {
         let after = |prefix: &str| {
             let head = descriptor.get(..prefix.len())?;
-            head.eq_ignore_ascii_case(prefix).then(|| descriptor.get(prefix.len()..))?
+            head.eq_ignore_ascii_case(prefix)
+                .then(|| descriptor.get(prefix.len()..))?
         };
-        after("node.labels.").map(Label::Node).or_else(|| after("engine.labels.").map(Label::Engine))
+        after("node.labels.")
+            .map(Label::Node)
+            .or_else(|| after("engine.labels.").map(Label::Engine))
     }
 
     fn value<'n>(&self, node: &'n Node) -> &'n str {
         let found = match self {
             Label::Node(key) => node.spec.labels.get(*key),
             Label::Engine(key) => {
-                let engine = node.description.as_ref().map(|description| &description.engine);
+                let engine = node
+                    .description
+                    .as_ref()
+                    .map(|description| &description.engine);
                 engine.and_then(|engine| engine.labels.get(*key))
             }
         };

@@ -14,8 +14,14 @@ fn cluster(limit: Option<i64>) -> Cluster {
         id: "c".into(),
         meta: Meta::default(),
         spec,
-        root_ca: RootCa { cert_pem: String::new(), key_pem: Default::default() },
-        join_tokens: JoinTokens { worker: Default::default(), manager: Default::default() },
+        root_ca: RootCa {
+            cert_pem: String::new(),
+            key_pem: Default::default(),
+        },
+        join_tokens: JoinTokens {
+            worker: Default::default(),
+            manager: Default::default(),
+        },
         default_addr_pool: Vec::new(),
         subnet_size: 24,
         data_path_port: 4789,
@@ -32,13 +38,24 @@ fn fail_often(harness: &mut Harness, times: usize) {
 
 #[test]
 fn history_is_limited_by_slot_and_the_newest_stay() {
-    for (limit, kept) in [(None, 5), (Some(5), 5), (Some(1), 1), (Some(0), 1), (Some(-1), 13)] {
+    for (limit, kept) in [
+        (None, 5),
+        (Some(5), 5),
+        (Some(1), 1),
+        (Some(0), 1),
+        (Some(-1), 13),
+    ] {
         let mut harness = Harness::new(&["n1"]);
         harness.put(cluster(limit));
         harness.create("web", 2, |_| {});
         harness.settle();
         fail_often(&mut harness, 12);
-        let of_slot = |slot| harness.state.tasks_of_service("web").filter(move |t| t.slot == slot);
+        let of_slot = |slot| {
+            harness
+                .state
+                .tasks_of_service("web")
+                .filter(move |t| t.slot == slot)
+        };
         assert_eq!(of_slot(1).count(), kept, "{limit:?}");
         assert_eq!(of_slot(2).count(), 1);
         let last = of_slot(1).map(|task| task.meta.created_at).max();
@@ -55,7 +72,9 @@ fn a_policy_that_counts_attempts_keeps_as_many_as_it_counts() {
             ..RestartPolicy::default()
         };
         let mut harness = Harness::new(&["n1"]);
-        harness.create("web", 1, |spec| spec.task_template.restart_policy = Some(policy.clone()));
+        harness.create("web", 1, |spec| {
+            spec.task_template.restart_policy = Some(policy.clone())
+        });
         harness.settle();
         fail_often(&mut harness, 12);
         assert_eq!(harness.state.tasks().len(), kept);
@@ -83,7 +102,9 @@ fn only_ssd(spec: &mut ServiceSpec) {
 fn tasks_leave_a_node_that_no_longer_meets_their_constraints() {
     let mut harness = Harness::new(&["n1", "n2"]);
     for node in ["n1", "n2"] {
-        harness.node(node, |node| drop(node.spec.labels.insert("disk".into(), "ssd".into())));
+        harness.node(node, |node| {
+            drop(node.spec.labels.insert("disk".into(), "ssd".into()))
+        });
     }
     harness.create("web", 2, only_ssd);
     harness.settle();
@@ -92,8 +113,14 @@ fn tasks_leave_a_node_that_no_longer_meets_their_constraints() {
     harness.plan();
     let rejected = harness.tasks("web", TaskState::Shutdown).remove(0);
     assert_eq!(rejected.status.state, TaskState::Rejected);
-    assert_eq!(rejected.status.message, "task rejected by constraint enforcer");
-    assert_eq!(rejected.status.err, "assigned node no longer meets constraints");
+    assert_eq!(
+        rejected.status.message,
+        "task rejected by constraint enforcer"
+    );
+    assert_eq!(
+        rejected.status.err,
+        "assigned node no longer meets constraints"
+    );
     harness.pass(MINUTE);
     assert_eq!(harness.spread("web"), [("n2".into(), 2)]);
 }
@@ -101,7 +128,9 @@ fn tasks_leave_a_node_that_no_longer_meets_their_constraints() {
 #[test]
 fn paused_nodes_keep_tasks_that_do_not_suit_them() {
     let mut harness = Harness::new(&["n1"]);
-    harness.node("n1", |node| drop(node.spec.labels.insert("disk".into(), "ssd".into())));
+    harness.node("n1", |node| {
+        drop(node.spec.labels.insert("disk".into(), "ssd".into()))
+    });
     harness.create("web", 1, only_ssd);
     harness.settle();
     harness.node("n1", |node| {
@@ -115,19 +144,32 @@ fn paused_nodes_keep_tasks_that_do_not_suit_them() {
 #[test]
 fn constraints_that_an_update_brings_are_left_to_the_update() {
     let mut harness = Harness::new(&["n1", "n2", "n3"]);
-    harness.node("n3", |node| drop(node.spec.labels.insert("disk".into(), "ssd".into())));
+    harness.node("n3", |node| {
+        drop(node.spec.labels.insert("disk".into(), "ssd".into()))
+    });
     harness.create("web", 3, |_| {});
     harness.settle();
     harness.update("web", only_ssd);
     harness.plan();
-    assert_eq!(harness.tasks("web", TaskState::Shutdown).len(), 1, "one at a time");
+    assert_eq!(
+        harness.tasks("web", TaskState::Shutdown).len(),
+        1,
+        "one at a time"
+    );
     harness.pass(MINUTE);
     assert_eq!(harness.spread("web"), [("n3".into(), 3)]);
     let rejected = |task: &&std::sync::Arc<_>| -> bool {
         let task: &std::sync::Arc<crate::object::Task> = task;
         task.status.state == TaskState::Rejected
     };
-    assert_eq!(harness.state.tasks_of_service("web").filter(rejected).count(), 0);
+    assert_eq!(
+        harness
+            .state
+            .tasks_of_service("web")
+            .filter(rejected)
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -140,7 +182,10 @@ fn tasks_leave_a_node_that_lost_the_resources_they_reserve() {
     };
     give(&mut harness, "n1", 100);
     harness.create("web", 3, |spec| {
-        let reservations = Resources { memory_bytes: 30, ..Resources::default() };
+        let reservations = Resources {
+            memory_bytes: 30,
+            ..Resources::default()
+        };
         spec.task_template.resources = Some(ResourceRequirements {
             reservations: Some(reservations),
             ..ResourceRequirements::default()

@@ -36,8 +36,11 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let service = 0..SERVICES.len();
     let node = 0..NODES.len();
-    let availability =
-        prop::sample::select(vec![Availability::Active, Availability::Pause, Availability::Drain]);
+    let availability = prop::sample::select(vec![
+        Availability::Active,
+        Availability::Pause,
+        Availability::Drain,
+    ]);
     let health = prop::sample::select(vec![NodeState::Ready, NodeState::Down, NodeState::Unknown]);
     let step = prop_oneof![
         2 => (service.clone(), 0u64..7).prop_map(|(s, n)| Step::Scale(s, n)),
@@ -65,13 +68,23 @@ fn create(harness: &mut Harness, name: &str) {
             placement.constraints = vec!["node.labels.bad!=yes".into()];
         }
         spec.update_config = Some(UpdateConfig {
-            failure_action: if name == "a" { FailureAction::Rollback } else { FailureAction::Pause },
-            order: if name == "a" { UpdateOrder::StopFirst } else { UpdateOrder::StartFirst },
+            failure_action: if name == "a" {
+                FailureAction::Rollback
+            } else {
+                FailureAction::Pause
+            },
+            order: if name == "a" {
+                UpdateOrder::StopFirst
+            } else {
+                UpdateOrder::StartFirst
+            },
             delay: if name == "a" { 0 } else { 2 * SECOND },
             ..UpdateConfig::in_force()
         });
-        spec.task_template.restart_policy =
-            Some(RestartPolicy { delay: Some(3 * SECOND), ..RestartPolicy::default() });
+        spec.task_template.restart_policy = Some(RestartPolicy {
+            delay: Some(3 * SECOND),
+            ..RestartPolicy::default()
+        });
     });
 }
 
@@ -89,7 +102,8 @@ fn ends(harness: &mut Harness, which: &prop::sample::Index, state: TaskState) {
 }
 
 fn apply(harness: &mut Harness, step: &Step) {
-    let there = |harness: &Harness, index: usize| harness.state.services().get(SERVICES[index]).is_some();
+    let there =
+        |harness: &Harness, index: usize| harness.state.services().get(SERVICES[index]).is_some();
     match step {
         Step::Scale(s, _) | Step::Image(s, _) | Step::Label(s) if !there(harness, *s) => {
             // Its name is free at once, its tasks may still be stopping; a new one has a new id.
@@ -109,9 +123,13 @@ fn apply(harness: &mut Harness, step: &Step) {
         Step::Remove(s) if there(harness, *s) => harness.remove_service(SERVICES[*s]),
         Step::Remove(_) => {}
         Step::Availability(n, availability) => {
-            harness.node(NODES[*n], |node| node.spec.availability = availability.clone());
+            harness.node(NODES[*n], |node| {
+                node.spec.availability = availability.clone()
+            });
         }
-        Step::Health(n, health) => harness.node(NODES[*n], |node| node.status.state = health.clone()),
+        Step::Health(n, health) => {
+            harness.node(NODES[*n], |node| node.status.state = health.clone())
+        }
         Step::NodeLabel(n, bad) => harness.node(NODES[*n], |node| {
             node.spec.labels.clear();
             if *bad {
@@ -129,7 +147,14 @@ fn apply(harness: &mut Harness, step: &Step) {
 /// never more than allowed on a node; none wanted on a node that is drained or down.
 fn check(harness: &Harness) -> Result<(), TestCaseError> {
     for service in harness.state.services().iter() {
-        let replicas = service.spec.mode.replicated.as_ref().unwrap().replicas.unwrap();
+        let replicas = service
+            .spec
+            .mode
+            .replicated
+            .as_ref()
+            .unwrap()
+            .replicas
+            .unwrap();
         let live: Vec<&Task> = harness
             .state
             .tasks_of_service(&service.id)
@@ -145,13 +170,20 @@ fn check(harness: &Harness) -> Result<(), TestCaseError> {
             }
         }
         let start_first = &*service.id == "b";
-        prop_assert!(slots.len() as u64 <= replicas, "{slots:?} for {replicas} replicas");
+        prop_assert!(
+            slots.len() as u64 <= replicas,
+            "{slots:?} for {replicas} replicas"
+        );
         let most = if start_first { 2 } else { 1 };
         prop_assert!(slots.values().all(|tasks| *tasks <= most), "{slots:?}");
         let limit = if start_first { u64::MAX } else { 2 };
         prop_assert!(nodes.values().all(|tasks| *tasks <= limit), "{nodes:?}");
         for task in live.iter().filter(|task| task.node_id.is_some()) {
-            let node = harness.state.nodes().get(task.node_id.as_ref().unwrap()).unwrap();
+            let node = harness
+                .state
+                .nodes()
+                .get(task.node_id.as_ref().unwrap())
+                .unwrap();
             prop_assert!(node.spec.availability != Availability::Drain, "{task:?}");
             prop_assert!(node.status.state != NodeState::Down, "{task:?}");
         }
@@ -162,15 +194,30 @@ fn check(harness: &Harness) -> Result<(), TestCaseError> {
 /// With all nodes well and time enough, everything runs as declared.
 fn check_rest(harness: &Harness) -> Result<(), TestCaseError> {
     for service in harness.state.services().iter() {
-        let replicas = service.spec.mode.replicated.as_ref().unwrap().replicas.unwrap();
+        let replicas = service
+            .spec
+            .mode
+            .replicated
+            .as_ref()
+            .unwrap()
+            .replicas
+            .unwrap();
         let running = harness.running(&service.id);
         prop_assert_eq!(running.len() as u64, replicas, "{}", &service.id);
-        prop_assert!(running.iter().all(|task| task.status.state == TaskState::Running));
+        prop_assert!(
+            running
+                .iter()
+                .all(|task| task.status.state == TaskState::Running)
+        );
         let (state, _) = harness.progress(&service.id);
         prop_assert!(!["updating", "rollback_started"].contains(&state.as_str()));
         if !state.ends_with("paused") {
             let wanted = &service.spec.task_template.container_spec;
-            prop_assert!(running.iter().all(|task| task.spec.container_spec == *wanted));
+            prop_assert!(
+                running
+                    .iter()
+                    .all(|task| task.spec.container_spec == *wanted)
+            );
         }
     }
     for task in harness.state.tasks().iter() {

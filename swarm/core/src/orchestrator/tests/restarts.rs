@@ -7,7 +7,9 @@ use crate::{MINUTE, SECOND};
 
 fn service(policy: RestartPolicy) -> Harness {
     let mut harness = Harness::new(&["n1"]);
-    harness.create("web", 1, |spec| spec.task_template.restart_policy = Some(policy));
+    harness.create("web", 1, |spec| {
+        spec.task_template.restart_policy = Some(policy)
+    });
     harness.settle();
     harness
 }
@@ -25,15 +27,21 @@ fn conditions() {
         (None, TaskState::Failed, false),
         (None, TaskState::Complete, false),
     ] {
-        let mut harness =
-            service(RestartPolicy { condition: condition.clone(), ..RestartPolicy::default() });
+        let mut harness = service(RestartPolicy {
+            condition: condition.clone(),
+            ..RestartPolicy::default()
+        });
         let old = harness.wanted("web", 1);
         harness.report(&old.id, end);
         harness.pass(MINUTE);
         let running = harness.running("web").len();
         assert_eq!(running, usize::from(again), "{condition:?} after {end}");
         let old = harness.state.tasks().get(&old.id).unwrap();
-        assert_eq!(old.desired_state, TaskState::Shutdown, "{condition:?} after {end}");
+        assert_eq!(
+            old.desired_state,
+            TaskState::Shutdown,
+            "{condition:?} after {end}"
+        );
         assert_eq!(old.status.state, end);
     }
 }
@@ -41,7 +49,10 @@ fn conditions() {
 #[test]
 fn the_delay_is_five_seconds_unless_the_policy_says_otherwise() {
     for (delay, seconds) in [(None, 5), (Some(0), 0), (Some(20 * SECOND), 20)] {
-        let mut harness = service(RestartPolicy { delay, ..RestartPolicy::default() });
+        let mut harness = service(RestartPolicy {
+            delay,
+            ..RestartPolicy::default()
+        });
         let old = harness.wanted("web", 1);
         harness.fail(&old.id);
         harness.settle();
@@ -89,10 +100,16 @@ fn attempts_are_counted_per_slot() {
         ..RestartPolicy::default()
     };
     let mut harness = Harness::new(&["n1", "n2"]);
-    harness.create("web", 2, |spec| spec.task_template.restart_policy = Some(policy.clone()));
+    harness.create("web", 2, |spec| {
+        spec.task_template.restart_policy = Some(policy.clone())
+    });
     harness.settle();
     let mut started = 1;
-    while let Some(task) = harness.running("web").into_iter().find(|task| task.slot == 1) {
+    while let Some(task) = harness
+        .running("web")
+        .into_iter()
+        .find(|task| task.slot == 1)
+    {
         harness.fail(&task.id);
         harness.pass(10 * SECOND);
         started += usize::from(harness.running("web").iter().any(|task| task.slot == 1));
@@ -102,7 +119,11 @@ fn attempts_are_counted_per_slot() {
     assert_eq!(harness.running("web").len(), 1, "the slot stays as it is");
     harness.fail(&harness.wanted("web", 2).id.clone());
     harness.pass(10 * SECOND);
-    assert_eq!(harness.running("web").len(), 1, "the other slot counts for itself");
+    assert_eq!(
+        harness.running("web").len(),
+        1,
+        "the other slot counts for itself"
+    );
     harness.update("web", |spec| spec.task_template.force_update += 1);
     harness.pass(MINUTE);
     assert_eq!(harness.running("web").len(), 2, "an update begins anew");

@@ -6,7 +6,11 @@ use crate::orchestrator::testing::Harness;
 use crate::{MINUTE, SECOND};
 
 fn slots(harness: &Harness, service: &str) -> Vec<u64> {
-    harness.running(service).iter().map(|task| task.slot).collect()
+    harness
+        .running(service)
+        .iter()
+        .map(|task| task.slot)
+        .collect()
 }
 
 #[test]
@@ -15,16 +19,35 @@ fn a_new_service_fills_its_slots_and_spreads() {
     harness.create("web", 6, |_| {});
     harness.settle();
     assert_eq!(slots(&harness, "web"), [1, 2, 3, 4, 5, 6]);
-    assert_eq!(harness.spread("web"), [("n1".into(), 2), ("n2".into(), 2), ("n3".into(), 2)]);
-    assert!(harness.running("web").iter().all(|task| task.status.state == TaskState::Running));
+    assert_eq!(
+        harness.spread("web"),
+        [("n1".into(), 2), ("n2".into(), 2), ("n3".into(), 2)]
+    );
+    assert!(
+        harness
+            .running("web")
+            .iter()
+            .all(|task| task.status.state == TaskState::Running)
+    );
     harness.scale("web", 9);
     harness.settle();
-    assert_eq!(harness.spread("web"), [("n1".into(), 3), ("n2".into(), 3), ("n3".into(), 3)]);
+    assert_eq!(
+        harness.spread("web"),
+        [("n1".into(), 3), ("n2".into(), 3), ("n3".into(), 3)]
+    );
     harness.scale("web", 2);
     harness.settle();
     assert_eq!(harness.running("web").len(), 2);
-    assert_eq!(harness.spread("web").len(), 2, "what is left is spread, too");
-    assert_eq!(harness.state.tasks().len(), 2, "no history of slots that are gone");
+    assert_eq!(
+        harness.spread("web").len(),
+        2,
+        "what is left is spread, too"
+    );
+    assert_eq!(
+        harness.state.tasks().len(),
+        2,
+        "no history of slots that are gone"
+    );
 }
 
 #[test]
@@ -32,7 +55,10 @@ fn more_tasks_than_a_plan_holds() {
     let mut harness = Harness::new(&["n1", "n2"]);
     harness.create("web", 450, |_| {});
     harness.plan();
-    assert_eq!(harness.spread("web"), [("n1".into(), 225), ("n2".into(), 225)]);
+    assert_eq!(
+        harness.spread("web"),
+        [("n1".into(), 225), ("n2".into(), 225)]
+    );
     harness.remove_service("web");
     harness.plan();
     assert_eq!(harness.tasks("web", TaskState::Remove).len(), 450);
@@ -51,12 +77,16 @@ fn scaling_up_fills_the_lowest_free_slots() {
         }
         assert!([2, 4].contains(&task.slot));
     }
-    harness.node("n1", |node| node.spec.availability = skep_api::node::Availability::Pause);
+    harness.node("n1", |node| {
+        node.spec.availability = skep_api::node::Availability::Pause
+    });
     harness.settle();
     harness.scale("web", 2);
     harness.settle();
     assert_eq!(slots(&harness, "web"), [1, 3]);
-    harness.node("n1", |node| node.spec.availability = skep_api::node::Availability::Active);
+    harness.node("n1", |node| {
+        node.spec.availability = skep_api::node::Availability::Active
+    });
     harness.scale("web", 4);
     harness.settle();
     assert_eq!(slots(&harness, "web"), [1, 2, 3, 4]);
@@ -83,7 +113,11 @@ fn removing_a_service_removes_its_tasks() {
     harness.settle();
     harness.remove_service("web");
     harness.plan();
-    assert_eq!(harness.tasks("web", TaskState::Remove).len(), 2, "until the agent has stopped them");
+    assert_eq!(
+        harness.tasks("web", TaskState::Remove).len(),
+        2,
+        "until the agent has stopped them"
+    );
     harness.settle();
     assert!(harness.state.tasks().is_empty());
 }
@@ -121,7 +155,11 @@ fn tasks_leave_nodes_that_are_down_drained_or_removed_and_do_not_return() {
         if way != "remove" {
             harness.put(crate::orchestrator::testing::node("n1"));
             harness.pass(2 * MINUTE);
-            assert_eq!(harness.spread("web"), [("n2".into(), 4)], "{way}: nothing is rebalanced");
+            assert_eq!(
+                harness.spread("web"),
+                [("n2".into(), 4)],
+                "{way}: nothing is rebalanced"
+            );
         }
     }
 }
@@ -131,7 +169,9 @@ fn a_paused_node_keeps_what_it_has() {
     let mut harness = Harness::new(&["n1", "n2"]);
     harness.create("web", 2, |_| {});
     harness.settle();
-    harness.node("n1", |node| node.spec.availability = skep_api::node::Availability::Pause);
+    harness.node("n1", |node| {
+        node.spec.availability = skep_api::node::Availability::Pause
+    });
     harness.settle();
     assert_eq!(harness.spread("web"), [("n1".into(), 1), ("n2".into(), 1)]);
     harness.scale("web", 4);
@@ -173,8 +213,13 @@ fn a_task_that_does_not_stop_is_waited_for_one_minute() {
 #[test]
 fn scaling_leaves_alone_what_ended_for_good() {
     let mut harness = Harness::new(&["n1"]);
-    let policy = RestartPolicy { condition: RestartCondition::None, ..RestartPolicy::default() };
-    harness.create("once", 2, |spec| spec.task_template.restart_policy = Some(policy));
+    let policy = RestartPolicy {
+        condition: RestartCondition::None,
+        ..RestartPolicy::default()
+    };
+    harness.create("once", 2, |spec| {
+        spec.task_template.restart_policy = Some(policy)
+    });
     harness.settle();
     for task in harness.running("once") {
         harness.report(&task.id, TaskState::Complete);
@@ -183,8 +228,14 @@ fn scaling_leaves_alone_what_ended_for_good() {
     assert!(harness.running("once").is_empty());
     harness.scale("once", 3);
     harness.settle();
-    assert_eq!(slots(&harness, "once"), [3], "the others have done their work");
-    harness.update("once", |spec| drop(spec.labels.insert("a".into(), "b".into())));
+    assert_eq!(
+        slots(&harness, "once"),
+        [3],
+        "the others have done their work"
+    );
+    harness.update("once", |spec| {
+        drop(spec.labels.insert("a".into(), "b".into()))
+    });
     harness.settle();
     assert_eq!(slots(&harness, "once"), [3]);
 }

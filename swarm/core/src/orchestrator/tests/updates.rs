@@ -8,7 +8,10 @@ use crate::orchestrator::testing::{Harness, image};
 use crate::{MINUTE, SECOND};
 
 fn config(parallelism: u64) -> UpdateConfig {
-    UpdateConfig { parallelism, ..UpdateConfig::in_force() }
+    UpdateConfig {
+        parallelism,
+        ..UpdateConfig::in_force()
+    }
 }
 
 fn harness(replicas: u64, config: UpdateConfig) -> Harness {
@@ -17,8 +20,10 @@ fn harness(replicas: u64, config: UpdateConfig) -> Harness {
         image(spec, "v1");
         spec.update_config = Some(config.clone());
         spec.rollback_config = Some(config);
-        spec.task_template.restart_policy =
-            Some(RestartPolicy { delay: Some(SECOND), ..RestartPolicy::default() });
+        spec.task_template.restart_policy = Some(RestartPolicy {
+            delay: Some(SECOND),
+            ..RestartPolicy::default()
+        });
     });
     harness.settle();
     harness
@@ -31,11 +36,17 @@ fn image_of(task: &Task) -> &str {
 /// How many wanted tasks have an image.
 fn count(harness: &Harness, wanted: &str) -> usize {
     let tasks = harness.state.tasks_of_service("web");
-    tasks.filter(|t| t.desired_state <= TaskState::Running && image_of(t) == wanted).count()
+    tasks
+        .filter(|t| t.desired_state <= TaskState::Running && image_of(t) == wanted)
+        .count()
 }
 
 fn fresh(harness: &Harness, wanted: &str) -> Vec<Task> {
-    harness.running("web").into_iter().filter(|task| image_of(task) == wanted).collect()
+    harness
+        .running("web")
+        .into_iter()
+        .filter(|task| image_of(task) == wanted)
+        .collect()
 }
 
 #[test]
@@ -43,25 +54,52 @@ fn stop_first_one_at_a_time() {
     let mut harness = harness(3, config(1));
     harness.update("web", |spec| image(spec, "v2"));
     harness.plan();
-    assert_eq!(harness.progress("web"), ("updating".into(), "update in progress".into()));
-    let started = harness.state.services().get("web").unwrap().update_status.clone().unwrap();
+    assert_eq!(
+        harness.progress("web"),
+        ("updating".into(), "update in progress".into())
+    );
+    let started = harness
+        .state
+        .services()
+        .get("web")
+        .unwrap()
+        .update_status
+        .clone()
+        .unwrap();
     assert_eq!(started.started_at, Some(harness.now));
     // One slot: the new one is prepared, the old one has not stopped yet.
     assert_eq!((count(&harness, "v1"), count(&harness, "v2")), (2, 1));
     let old = harness.tasks("web", TaskState::Shutdown);
     assert_eq!(old.len(), 1);
-    assert_eq!(harness.wanted("web", old[0].slot).desired_state, TaskState::Ready);
+    assert_eq!(
+        harness.wanted("web", old[0].slot).desired_state,
+        TaskState::Ready
+    );
     harness.report(&old[0].id, TaskState::Shutdown);
     harness.plan();
     let new = harness.wanted("web", old[0].slot);
     assert_eq!(new.desired_state, TaskState::Running);
-    assert_eq!(count(&harness, "v2"), 1, "the next waits for this one to run");
+    assert_eq!(
+        count(&harness, "v2"),
+        1,
+        "the next waits for this one to run"
+    );
     harness.settle();
     assert_eq!((count(&harness, "v1"), count(&harness, "v2")), (0, 3));
     assert_eq!(harness.progress("web").0, "updating", "the last is watched");
     harness.pass(5 * SECOND);
-    assert_eq!(harness.progress("web"), ("completed".into(), "update completed".into()));
-    let status = harness.state.services().get("web").unwrap().update_status.clone().unwrap();
+    assert_eq!(
+        harness.progress("web"),
+        ("completed".into(), "update completed".into())
+    );
+    let status = harness
+        .state
+        .services()
+        .get("web")
+        .unwrap()
+        .update_status
+        .clone()
+        .unwrap();
     assert_eq!(status.completed_at, Some(harness.now));
 }
 
@@ -90,14 +128,24 @@ fn the_delay_passes_between_slots() {
         assert_eq!(count(&harness, "v2"), done);
         harness.pass(1);
     }
-    assert_eq!(harness.progress("web").0, "updating", "watched for longer than the delay");
+    assert_eq!(
+        harness.progress("web").0,
+        "updating",
+        "watched for longer than the delay"
+    );
     harness.pass(MINUTE);
     assert_eq!(harness.progress("web").0, "completed");
 }
 
 #[test]
 fn start_first_keeps_the_old_one_until_the_new_one_runs() {
-    let mut harness = harness(2, UpdateConfig { order: UpdateOrder::StartFirst, ..config(1) });
+    let mut harness = harness(
+        2,
+        UpdateConfig {
+            order: UpdateOrder::StartFirst,
+            ..config(1)
+        },
+    );
     harness.update("web", |spec| image(spec, "v2"));
     harness.plan();
     assert_eq!((count(&harness, "v1"), count(&harness, "v2")), (2, 1));
@@ -137,11 +185,18 @@ fn what_restarts_tasks_and_what_does_not() {
         ("v2", 3),
     ] {
         let mut harness = harness(3, config(1));
-        let before: Vec<_> = harness.running("web").iter().map(|t| t.id.clone()).collect();
+        let before: Vec<_> = harness
+            .running("web")
+            .iter()
+            .map(|t| t.id.clone())
+            .collect();
         harness.update("web", edit(what));
         harness.pass(MINUTE);
         let after = harness.running("web");
-        let new = after.iter().filter(|task| !before.contains(&task.id)).count();
+        let new = after
+            .iter()
+            .filter(|task| !before.contains(&task.id))
+            .count();
         assert_eq!(new, replaced, "{what}");
         let expected = if replaced == 0 { "" } else { "completed" };
         assert_eq!(harness.progress("web").0, expected, "{what}");
@@ -150,13 +205,22 @@ fn what_restarts_tasks_and_what_does_not() {
 
 #[test]
 fn a_failure_pauses_the_update() {
-    let mut harness = harness(3, UpdateConfig { delay: SECOND, ..config(1) });
+    let mut harness = harness(
+        3,
+        UpdateConfig {
+            delay: SECOND,
+            ..config(1)
+        },
+    );
     harness.update("web", |spec| image(spec, "v2"));
     harness.settle_until_running("v2", 1);
     let failed = fresh(&harness, "v2").remove(0);
     harness.fail(&failed.id);
     harness.pass(MINUTE);
-    let text = format!("update paused due to failure or early termination of task {}", failed.id);
+    let text = format!(
+        "update paused due to failure or early termination of task {}",
+        failed.id
+    );
     assert_eq!(harness.progress("web"), ("paused".into(), text));
     assert_eq!(count(&harness, "v1"), 2, "the others are as they were");
     harness.update("web", |spec| image(spec, "v3"));
@@ -168,7 +232,13 @@ fn a_failure_pauses_the_update() {
 #[test]
 fn a_failure_turns_back() {
     let action = FailureAction::Rollback;
-    let mut harness = harness(3, UpdateConfig { failure_action: action, ..config(1) });
+    let mut harness = harness(
+        3,
+        UpdateConfig {
+            failure_action: action,
+            ..config(1)
+        },
+    );
     harness.update("web", |spec| image(spec, "v2"));
     harness.settle_until_running("v2", 1);
     let failed = fresh(&harness, "v2").remove(0);
@@ -177,9 +247,15 @@ fn a_failure_turns_back() {
     let because = format!("due to failure or early termination of task {}", failed.id);
     assert_eq!(
         harness.progress("web"),
-        ("rollback_started".into(), format!("update rolled back {because}"))
+        (
+            "rollback_started".into(),
+            format!("update rolled back {because}")
+        )
     );
-    assert_eq!(harness.state.services().get("web").unwrap().previous_spec, None);
+    assert_eq!(
+        harness.state.services().get("web").unwrap().previous_spec,
+        None
+    );
     harness.pass(MINUTE);
     assert_eq!(count(&harness, "v1"), 3);
     assert_eq!(
@@ -190,28 +266,48 @@ fn a_failure_turns_back() {
 
 #[test]
 fn a_rollback_that_fails_is_paused_and_not_rolled_back() {
-    for (action, words) in [(FailureAction::Rollback, "rollback"), (FailureAction::Pause, "update")] {
-        let mut harness = harness(3, UpdateConfig { failure_action: action, ..config(1) });
+    for (action, words) in [
+        (FailureAction::Rollback, "rollback"),
+        (FailureAction::Pause, "update"),
+    ] {
+        let mut harness = harness(
+            3,
+            UpdateConfig {
+                failure_action: action,
+                ..config(1)
+            },
+        );
         harness.update("web", |spec| image(spec, "v2"));
         harness.pass(MINUTE);
         harness.rollback("web");
         harness.settle_until_running("v1", 1);
         assert_eq!(
             harness.progress("web"),
-            ("rollback_started".into(), "manually requested rollback".into())
+            (
+                "rollback_started".into(),
+                "manually requested rollback".into()
+            )
         );
         let failed = fresh(&harness, "v1").remove(0);
         harness.fail(&failed.id);
         harness.pass(MINUTE);
-        let text =
-            format!("{words} paused due to failure or early termination of task {}", failed.id);
+        let text = format!(
+            "{words} paused due to failure or early termination of task {}",
+            failed.id
+        );
         assert_eq!(harness.progress("web"), ("rollback_paused".into(), text));
     }
 }
 
 #[test]
 fn failures_up_to_the_ratio_and_late_ones_are_endured() {
-    let mut harness = harness(4, UpdateConfig { max_failure_ratio: 0.25, ..config(1) });
+    let mut harness = harness(
+        4,
+        UpdateConfig {
+            max_failure_ratio: 0.25,
+            ..config(1)
+        },
+    );
     harness.update("web", |spec| image(spec, "v2"));
     harness.settle_until_running("v2", 1);
     harness.fail(&fresh(&harness, "v2").remove(0).id.clone());
@@ -219,7 +315,14 @@ fn failures_up_to_the_ratio_and_late_ones_are_endured() {
     assert_eq!(harness.progress("web").0, "completed", "one of four");
 
     let delay = 20 * SECOND;
-    let mut harness = self::harness(2, UpdateConfig { delay, monitor: 5 * SECOND, ..config(1) });
+    let mut harness = self::harness(
+        2,
+        UpdateConfig {
+            delay,
+            monitor: 5 * SECOND,
+            ..config(1)
+        },
+    );
     harness.update("web", |spec| image(spec, "v2"));
     harness.settle();
     harness.pass(SECOND);
@@ -229,12 +332,22 @@ fn failures_up_to_the_ratio_and_late_ones_are_endured() {
     assert!(harness.now.since(first.running_since.unwrap()) > monitor);
     harness.fail(&first.id);
     harness.pass(2 * MINUTE);
-    assert_eq!(harness.progress("web").0, "completed", "a late failure is not the update's");
+    assert_eq!(
+        harness.progress("web").0,
+        "completed",
+        "a late failure is not the update's"
+    );
 }
 
 #[test]
 fn the_same_slot_failing_again_counts_once() {
-    let mut harness = harness(4, UpdateConfig { max_failure_ratio: 0.25, ..config(4) });
+    let mut harness = harness(
+        4,
+        UpdateConfig {
+            max_failure_ratio: 0.25,
+            ..config(4)
+        },
+    );
     harness.update("web", |spec| image(spec, "v2"));
     harness.settle();
     for _ in 0..3 {
@@ -252,7 +365,13 @@ fn the_same_slot_failing_again_counts_once() {
 #[test]
 fn continue_goes_through_all_slots_whatever_fails() {
     let action = FailureAction::Continue;
-    let mut harness = harness(3, UpdateConfig { failure_action: action, ..config(1) });
+    let mut harness = harness(
+        3,
+        UpdateConfig {
+            failure_action: action,
+            ..config(1)
+        },
+    );
     harness.update("web", |spec| image(spec, "v2"));
     for _ in 0..400 {
         harness.plan();
@@ -275,7 +394,13 @@ fn continue_goes_through_all_slots_whatever_fails() {
 
 #[test]
 fn a_new_update_takes_over() {
-    let mut harness = harness(4, UpdateConfig { delay: MINUTE, ..config(1) });
+    let mut harness = harness(
+        4,
+        UpdateConfig {
+            delay: MINUTE,
+            ..config(1)
+        },
+    );
     harness.update("web", |spec| image(spec, "v2"));
     harness.settle();
     assert_eq!((count(&harness, "v1"), count(&harness, "v2")), (3, 1));
@@ -320,8 +445,10 @@ fn slots_that_ended_for_good_are_updated_too() {
     let mut harness = harness(2, config(1));
     harness.update("web", |spec| {
         let condition = skep_api::task::RestartCondition::None;
-        spec.task_template.restart_policy =
-            Some(RestartPolicy { condition, ..RestartPolicy::default() });
+        spec.task_template.restart_policy = Some(RestartPolicy {
+            condition,
+            ..RestartPolicy::default()
+        });
     });
     harness.pass(MINUTE);
     for task in harness.running("web") {
