@@ -111,11 +111,10 @@ impl World {
         };
         let service = view.services().iter().find(dead)?;
         // Refused if the cluster has written the service meanwhile; then asked again.
-        self.rest.forced.insert(
-            service.id.to_string(),
-            service.spec.task_template.force_update + 1,
-        );
-        Some(force(service))
+        // A spec that no task has had before, not even one that was rolled back.
+        let times = service.spec.task_template.force_update + 1_000;
+        self.rest.forced.insert(service.id.to_string(), times);
+        Some(force(service, 1_000))
     }
 
     fn at_rest(&self, leader: usize, view: &State) -> Verdict {
@@ -141,6 +140,9 @@ impl World {
             self.same_state(manager, true);
         }
         let state = self.checks.log.newest().clone();
+        if let Ok(bytes) = rmp_serde::to_vec_named(&state) {
+            self.trace.bytes(&bytes);
+        }
         let verdict = planners::quiescent(&state, self.clock.now());
         self.hold(verdict.map_err(named("planners")));
         self.finished = true;

@@ -238,16 +238,6 @@ impl Engine {
         }
     }
 
-    /// Whether the operation is the start of a container that was started before.
-    pub fn was_started(&self, op: &EngineOp) -> bool {
-        let EngineOp::Start { container } = op else {
-            return false;
-        };
-        self.containers
-            .get(container)
-            .is_some_and(|fake| fake.shown.started)
-    }
-
     /// What a look at a container's health found; `None` if there is nothing to look at.
     pub fn examined(&mut self, container: &str, found: Health) -> Option<Effect> {
         let fake = self

@@ -40,6 +40,8 @@ pub struct Daemon {
     worker: Worker,
     wake_at: Option<Timestamp>,
     cancelled: BTreeSet<u64>,
+    /// Containers that the engine was asked to start and may not have started yet.
+    starting: BTreeSet<String>,
     /// The agent's connection.
     pub conn: Option<u64>,
     /// The manager to try next.
@@ -72,6 +74,7 @@ impl World {
             worker: Worker::new(host.node.clone(), records),
             wake_at: None,
             cancelled: BTreeSet::new(),
+            starting: BTreeSet::new(),
             conn: None,
             target: None,
         });
@@ -89,8 +92,17 @@ impl World {
     /// A daemon is killed, and starts again when asked to.
     pub fn kill_daemon(&mut self, host: usize) -> u64 {
         self.note(format_args!("host {host}: daemon dies"));
-        self.hosts[host].daemon = None;
+        let starting = self.hosts[host].daemon.take().map(|daemon| daemon.starting);
         self.hosts[host].life += 1;
+        // The engine is about to start these containers, or has not read the request.
+        for container in starting.into_iter().flatten() {
+            if self.dice.chance(50) {
+                let op = EngineOp::Start { container };
+                let engine = &mut self.hosts[host].engine;
+                let (_, effect) = engine.carry_out(&op, &mut self.dice, self.calm);
+                self.happen(host, effect);
+            }
+        }
         if let Some(manager) = self.managers.get_mut(host) {
             (manager.reign, manager.leader) = (None, None);
         }
@@ -133,9 +145,10 @@ impl World {
         let Some(daemon) = &mut host.daemon else {
             return;
         };
-        self.trace.note(
+        self.trace.full(
             self.clock.elapsed(),
-            format_args!("host {number} hears {input:?}"),
+            format_args!("host {number} hears"),
+            &input,
         );
         let output = daemon.worker.step(input, now);
         let Output {
@@ -152,6 +165,11 @@ impl World {
             }
         }
         daemon.cancelled.extend(cancel);
+        let starts = ops.iter().filter_map(|(_, op)| match op {
+            EngineOp::Start { container } => Some(container.clone()),
+            _ => None,
+        });
+        daemon.starting.extend(starts);
         if let Some(at) = wake_at.filter(|at| daemon.wake_at != Some(*at)) {
             self.clock.at(
                 at,
@@ -168,9 +186,10 @@ impl World {
             if self.settings.mutation == Some(Mutation::StoppedTooSoon) {
                 reports.extend(host.too_soon(&op));
             }
-            self.trace.note(
+            self.trace.full(
                 self.clock.elapsed(),
-                format_args!("host {number} asks {op:?}"),
+                format_args!("host {number} asks"),
+                &op,
             );
             let span = host.engine.span(&op, &mut self.dice, self.calm);
             let op = Box::new(op);
@@ -196,9 +215,10 @@ impl World {
             .map(|(task, status)| truth::check(task, status, engine, &self.checks.once));
         let verdict = verdicts.find(Result::is_err).unwrap_or(Ok(()));
         self.hold(verdict.map_err(named("truth")));
-        self.trace.note(
+        self.trace.full(
             self.clock.elapsed(),
-            format_args!("host {number} reports {report:?}"),
+            format_args!("host {number} reports"),
+            &report,
         );
         let conn = self.hosts[number]
             .daemon
@@ -229,10 +249,13 @@ impl World {
         if life < host.void_before {
             return;
         }
-        // What nobody waits for any more may or may not have been done, but a request of a dead
-        // daemon does not overtake the life of the container that its successor started.
-        let overtaken = cancelled.is_none() && host.engine.was_started(op);
-        let dropped = cancelled != Some(false) && (self.dice.chance(50) || overtaken);
+        if let EngineOp::Start { container } = op {
+            let daemon = host.daemon.as_mut().filter(|_| cancelled.is_some());
+            let Some(daemon) = daemon else { return };
+            daemon.starting.remove(container);
+        }
+        // What nobody waits for any more may or may not have been done.
+        let dropped = cancelled != Some(false) && self.dice.chance(50);
         let (mut result, mut effect) = (Err(OpError::Unavailable("reset".into())), Effect::None);
         if host.engine.boot == boot && !dropped {
             (result, effect) = host.engine.carry_out(op, &mut self.dice, self.calm);

@@ -127,9 +127,8 @@ impl World {
         self.hold(verdict);
         if let Some(batch) = batch {
             let (txs, base) = (batch.txs.len(), batch.base);
-            self.note(format_args!(
-                "manager {manager} plans {txs} of {count} on {base}: {batch:?}"
-            ));
+            let brief = format_args!("manager {manager} plans {txs} of {count} on {base}");
+            self.trace.full(self.clock.elapsed(), brief, &batch);
             self.propose(manager, Some(batch));
         }
     }

@@ -26,17 +26,25 @@ impl Trace {
     /// Adds a line.
     pub fn note(&mut self, elapsed: Nanos, what: fmt::Arguments<'_>) {
         let elapsed = elapsed / MILLISECOND;
-        match &mut self.lines {
-            None => {
-                // Writing to a hash never fails.
-                let _ = write!(Hasher(&mut self.hash), "{elapsed} {what}");
-            }
-            Some(lines) => {
-                let line = format!("{elapsed} {what}");
-                let _ = Hasher(&mut self.hash).write_str(&line);
-                lines.push(line);
-            }
+        // Writing to a hash never fails.
+        let _ = write!(Hasher(&mut self.hash), "{elapsed} {what}");
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{elapsed} {what}"));
         }
+    }
+
+    /// Adds a line of which only the beginning counts: the rest is long, and follows from what the
+    /// hash has seen.
+    pub fn full(&mut self, elapsed: Nanos, brief: fmt::Arguments<'_>, rest: &dyn fmt::Debug) {
+        self.note(elapsed, brief);
+        if let Some(line) = self.lines.as_mut().and_then(|lines| lines.last_mut()) {
+            let _ = write!(line, " {rest:?}");
+        }
+    }
+
+    /// Adds bytes to the hash.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        Hasher(&mut self.hash).add(bytes);
     }
 
     /// The hash of everything so far.
@@ -50,14 +58,20 @@ impl Trace {
     }
 }
 
-/// FNV-1a over the text.
+/// FNV-1a.
 struct Hasher<'a>(&'a mut u64);
+
+impl Hasher<'_> {
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            *self.0 = (*self.0 ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
+        }
+    }
+}
 
 impl fmt::Write for Hasher<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            *self.0 = (*self.0 ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
-        }
+        self.add(text.as_bytes());
         Ok(())
     }
 }

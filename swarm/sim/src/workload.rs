@@ -97,7 +97,8 @@ impl World {
 
     /// A command reaches a manager; without a leader there it is lost.
     pub fn command(&mut self, manager: usize, ticket: u64, command: Box<Command>) {
-        self.note(format_args!("manager {manager} is asked {command:?}"));
+        let brief = format_args!("manager {manager} is asked");
+        self.trace.full(self.clock.elapsed(), brief, &command);
         self.input(manager, Input::Command { ticket, command });
     }
 
@@ -146,7 +147,7 @@ impl World {
                 let node = self.dice.pick(&nodes)?.clone();
                 Some(self.change_node(&node))
             }
-            _ => Some(force(&service)),
+            _ => Some(force(&service, 1)),
         }
     }
 
@@ -214,9 +215,11 @@ pub fn update_node(node: &Node, spec: NodeSpec) -> Command {
     }
 }
 
-/// `docker service update --force`.
-pub fn force(service: &Service) -> Command {
-    update_with(service, false, |spec| spec.task_template.force_update += 1)
+/// `docker service update --force`, so many times at once.
+pub fn force(service: &Service, times: u64) -> Command {
+    update_with(service, false, |spec| {
+        spec.task_template.force_update += times;
+    })
 }
 
 fn update_with(

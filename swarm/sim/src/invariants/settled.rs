@@ -72,10 +72,11 @@ fn declared(state: &State, service: &Service) -> Verdict {
     let replicas = replicated.and_then(|mode| mode.replicas).unwrap_or(1);
     let mut slots = BTreeSet::new();
     let mut homeless = BTreeSet::new();
+    let mut placed = Ok(());
     for task in state.tasks_of_service(&service.id) {
         if task.desired_state == TaskState::Running && task.status.state == TaskState::Running {
             slots.insert(task.slot);
-            stays(state, service, task)?;
+            placed = placed.and(stays(state, service, task));
         } else if waits(task) && nowhere(state, task) {
             homeless.insert(task.slot);
         } else if !over(task) {
@@ -83,23 +84,18 @@ fn declared(state: &State, service: &Service) -> Verdict {
             return Err(format!("task {} is {now}, wanted {wanted}", task.id));
         }
     }
-    // An update waits for tasks without a node as long as that takes, and what comes after them
-    // waits too.
-    let progress = service.update_status.as_ref().map(|status| &status.state);
-    let waits = matches!(
-        progress,
-        Some(UpdateState::Updating | UpdateState::RollbackStarted)
-    );
-    if !homeless.is_empty() && waits {
-        return Ok(());
-    }
     slots.extend(&homeless);
-    // What ended for good waits for an update, which waits for a task that finds no node.
+    // An update waits for tasks without a node as long as that takes. What ended for good, or no
+    // longer suits its node, waits for the update.
     let stuck = !homeless.is_empty() && is_under_way(service);
     let count = slots.len() as u64;
     if count > replicas || (count < replicas && !stuck) {
         return Err(format!("{count} of {replicas} replicas run"));
     }
+    if stuck {
+        return Ok(());
+    }
+    placed?;
     if homeless.is_empty() {
         updated(state, service)
     } else {
@@ -143,11 +139,16 @@ fn stays(state: &State, service: &Service, task: &Task) -> Verdict {
             task.id, node.id
         ));
     }
-    // A task that suits new constraints is kept, with the old ones in its spec.
+    // A task that suits new constraints is kept, with the old ones in its spec; one that does not
+    // waits for the update, see `updated`.
+    placement::satisfies(task, node).or_else(|_| satisfies_new(service, task, node))
+}
+
+/// Whether a node satisfies the constraints that the service has now.
+fn satisfies_new(service: &Service, task: &Task, node: &Node) -> Verdict {
     let mut task = task.clone();
-    task.spec
-        .placement
-        .clone_from(&service.spec.task_template.placement);
+    let now = &service.spec.task_template.placement;
+    task.spec.placement.clone_from(now);
     placement::satisfies(&task, node)
 }
 
@@ -181,8 +182,15 @@ fn updated(state: &State, service: &Service) -> Verdict {
         spec.runtime.clone_from(&current.runtime);
         spec != *current
     };
-    match live.into_iter().find(|task| old(task)) {
-        Some(task) => Err(format!("task {} runs an old spec", task.id)),
-        None => Ok(()),
+    for task in live {
+        if old(task) {
+            return Err(format!("task {} runs an old spec", task.id));
+        }
+        let node = task
+            .node_id
+            .as_ref()
+            .and_then(|node| state.nodes().get(node));
+        node.map_or(Ok(()), |node| satisfies_new(service, task, node))?;
     }
+    Ok(())
 }
