@@ -294,7 +294,7 @@ impl World {
             };
             if place == reign.opening {
                 self.opened(manager);
-            } else {
+            } else if place > reign.opening {
                 self.landed(manager, place, result);
             }
         }

@@ -151,22 +151,19 @@ impl World {
 
     /// A batch of this leadership is applied here, or was refused.
     pub fn landed(&mut self, manager: usize, place: usize, result: Result<Vec<Change>, Reject>) {
+        // Also one that the loop did not wait for: what it knows has run ahead of the store.
+        if let Err(reject) = result {
+            self.refusals += 1;
+            self.note(format_args!("entry {place} was refused: {reject}"));
+            return self.depose(manager, "its batch was refused");
+        }
         let Some(office) = self.office(manager) else {
             return;
         };
-        let Some(flight) = office.flight.take_if(|flight| flight.place == place) else {
-            return;
-        };
-        match result {
-            Ok(_) => {
-                office.unproven = false;
-                self.conclude(manager, Some(place), flight.answers, flight.wake_at);
-            }
-            Err(reject) => {
-                self.refusals += 1;
-                self.note(format_args!("entry {place} was refused: {reject}"));
-                self.depose(manager, "its batch was refused");
-            }
+        let flight = office.flight.take_if(|flight| flight.place == place);
+        if let Some(flight) = flight {
+            office.unproven = false;
+            self.conclude(manager, Some(place), flight.answers, flight.wake_at);
         }
     }
 
