@@ -50,7 +50,8 @@ async fn a_dial_outlives_an_impatient_caller() {
         .endpoint
         .call::<_, Answer>(&b.addr, Service::Raft, None, hasty, &ask)
         .await;
-    assert!(matches!(error, Err(CallError::NotSent(_))), "{error:?}");
+    // Whether the request got out in that moment is chance.
+    assert!(error.is_err(), "{error:?}");
     let connected = async {
         while a.endpoint.links("b").is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;

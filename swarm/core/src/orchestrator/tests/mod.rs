@@ -1,5 +1,6 @@
 //! Tests of the orchestrator with the scheduler behind it and agents that do as they are told.
 
+mod failures;
 mod limits;
 mod properties;
 mod restarts;
