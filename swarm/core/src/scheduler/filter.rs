@@ -5,7 +5,7 @@ use skep_api::node::{Availability, NodeState};
 use skep_api::task::Platform;
 
 use super::nodes::{Load, Nodes};
-use crate::object::Task;
+use crate::object::{Node, Task};
 use crate::orchestrator::constraint::Constraint;
 
 /// A reason why a node does not do, in the order in which they are looked for.
@@ -83,25 +83,16 @@ impl<'a> Filters<'a> {
         match reason {
             Reason::NotReady => {
                 node.status.state == NodeState::Ready
-                    && node.spec.availability == Availability::Active
+                    && matches!(
+                        node.spec.availability,
+                        Availability::Active | Availability::Unset
+                    )
             }
-            Reason::Resources => {
-                let (cpus, memory) = self.reserved;
-                (cpus == 0 || cpus <= load.nano_cpus) && (memory == 0 || memory <= load.memory)
-            }
-            Reason::Plugin => self.plugins.iter().all(|(kind, name)| {
-                let engine = node
-                    .description
-                    .as_ref()
-                    .map(|description| &description.engine);
-                let of_kind = engine.map_or(&[][..], |engine| &engine.plugins);
-                let mut of_kind = of_kind
-                    .iter()
-                    .filter(|plugin| plugin.kind == *kind)
-                    .peekable();
-                // An engine that reports none of a kind does not report that kind at all.
-                of_kind.peek().is_none() || of_kind.any(|plugin| plugin.name == *name)
-            }),
+            Reason::Resources => load.has_room(self.reserved),
+            Reason::Plugin => self
+                .plugins
+                .iter()
+                .all(|(kind, name)| has(node, kind, name)),
             Reason::Constraints => self.constraints.iter().all(|wish| wish.matches(node)),
             Reason::Platform => {
                 self.platforms.is_empty() || {
@@ -121,11 +112,7 @@ impl<'a> Filters<'a> {
 
     /// Why no node does, in swarmkit's words: most frequent reason first.
     pub fn explain(&self, nodes: &Nodes) -> String {
-        let refused: Vec<Reason> = nodes
-            .0
-            .values()
-            .filter_map(|load| self.refuse(load))
-            .collect();
+        let refused: Vec<Reason> = nodes.iter().filter_map(|load| self.refuse(load)).collect();
         let count = |reason| refused.iter().filter(|found| **found == reason).count();
         let mut counts: Vec<(usize, Reason)> = Reason::ALL
             .into_iter()
@@ -143,6 +130,24 @@ impl<'a> Filters<'a> {
             texts => format!("no suitable node ({})", texts.join("; ")),
         }
     }
+}
+
+/// Whether a node's engine has a plugin. One that reports no log drivers at all is too old to: it
+/// may have any.
+fn has(node: &Node, kind: &str, name: &str) -> bool {
+    let engine = node
+        .description
+        .as_ref()
+        .map(|description| &description.engine);
+    let plugins = engine.map_or(&[][..], |engine| &engine.plugins);
+    let mut of_kind = plugins
+        .iter()
+        .filter(|plugin| plugin.kind == kind)
+        .peekable();
+    let silent = kind == "Log" && of_kind.peek().is_none();
+    // A plugin from a registry carries its tag.
+    let same = |own: &str| own == name || own.strip_suffix(":latest") == Some(name);
+    silent || of_kind.any(|plugin| same(&plugin.name))
 }
 
 /// Plugins that a task's volumes and its log need; the built-in local volume driver is everywhere.

@@ -3,9 +3,12 @@
 //!
 //! Source of the behaviour: swarmkit `manager/scheduler`.
 
+mod failures;
 mod filter;
 mod nodes;
 mod spread;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,8 +22,9 @@ use crate::reconcile::{Plan, Reconciler};
 use crate::store::{Change, Event, State};
 use filter::Filters;
 use nodes::Nodes;
+use spread::{Branch, Label, rank};
 
-/// Tasks that one plan assigns at most; the rest follows at once in the next.
+/// Tasks that one plan assigns or explains at most; the rest follows at once in the next.
 const BATCH: usize = 200;
 /// What swarmkit writes when a task gets its node.
 const ASSIGNED: &str = "scheduler assigned task to node";
@@ -31,33 +35,42 @@ type Group = (Id, u64);
 /// Assigns pending tasks to nodes.
 #[derive(Debug, Default)]
 pub struct Scheduler {
-    waiting: BTreeSet<Id>,
-    /// Something happened that may give a waiting task a place.
-    dirty: bool,
+    waiting: BTreeMap<Group, BTreeSet<(u64, Id)>>,
+    /// Groups to look at: new ones, or all when something happened that may make room.
+    dirty: BTreeSet<Group>,
+    /// What is where; a cache that is counted anew when it is not there.
+    nodes: Option<Nodes>,
 }
 
 impl Reconciler for Scheduler {
     fn mark_all(&mut self, view: &State) {
-        let waiting = view.tasks().iter().filter(|task| waits(task));
-        self.waiting = waiting.map(|task| task.id.clone()).collect();
-        self.dirty = true;
+        *self = Self::default();
+        for task in view.tasks().iter().filter(|task| waits(task)) {
+            self.enter(task);
+        }
     }
 
     fn observe(&mut self, event: &Event, _view: &State) {
+        self.nodes = self.nodes.take().and_then(|nodes| nodes.follow(event));
         match (&event.before, &event.after) {
-            (_, Some(Object::Node(_))) | (Some(Object::Node(_)), None) => self.dirty = true,
-            (_, Some(Object::Task(task))) if waits(task) => {
-                let fresh = self.waiting.insert(task.id.clone());
-                self.dirty |= fresh;
+            (Some(Object::Node(_)), _) | (_, Some(Object::Node(_))) => self.look_at_all(),
+            (before, Some(Object::Task(after))) => {
+                if waits(after) {
+                    self.enter(after);
+                } else {
+                    self.leave(after);
+                }
+                if let Some(Object::Task(before)) = before
+                    && changes_room(before, after)
+                {
+                    self.look_at_all();
+                }
             }
-            (Some(Object::Task(task)), after) => {
-                self.waiting.remove(&task.id);
-                let over = match after {
-                    Some(Object::Task(after)) => !crate::task::is_live(after),
-                    _ => true,
-                };
-                // Its place on the node is free now.
-                self.dirty |= over && task.node_id.is_some();
+            (Some(Object::Task(task)), None) => {
+                self.leave(task);
+                if task.node_id.is_some() {
+                    self.look_at_all();
+                }
             }
             _ => {}
         }
@@ -65,95 +78,134 @@ impl Reconciler for Scheduler {
 
     fn plan(&mut self, view: &State, now: Timestamp, _ids: &mut dyn IdSource) -> Plan {
         let mut plan = Plan::default();
-        if !self.dirty || self.waiting.is_empty() {
-            self.dirty = false;
+        if self.dirty.is_empty() {
             return plan;
         }
-        let mut nodes = Nodes::of(view, now);
-        for (_, tasks) in self.groups(view) {
-            if place(&tasks, &mut nodes, &mut plan.changes, now) == Placed::BatchFull {
+        let nodes = self.nodes.get_or_insert_with(|| Nodes::of(view));
+        while let Some(group) = self.dirty.pop_first() {
+            let ids = self.waiting.get(&group).into_iter().flatten();
+            let tasks: Vec<&Arc<Task>> = ids.filter_map(|(_, id)| view.tasks().get(id)).collect();
+            place(view, &tasks, nodes, &mut plan.changes, now);
+            if plan.changes.len() >= BATCH {
+                self.dirty.insert(group);
                 plan.wake(now);
-                return plan;
+                break;
             }
         }
-        self.dirty = false;
+        // Once the plan is written, its events count again what it gave away.
+        for change in &plan.changes {
+            if let Change::Update(Object::Task(task)) = change {
+                nodes.vacate(task);
+            }
+        }
         plan
     }
 }
 
-/// How far the tasks of one group got.
-#[derive(PartialEq, Eq)]
-enum Placed {
-    All,
-    BatchFull,
-}
-
 impl Scheduler {
-    fn groups(&self, view: &State) -> BTreeMap<Group, Vec<Arc<Task>>> {
-        let mut groups: BTreeMap<Group, Vec<Arc<Task>>> = BTreeMap::new();
-        for task in self.waiting.iter().filter_map(|id| view.tasks().get(id)) {
-            let group = (task.service_id.clone(), task.spec_version);
-            groups.entry(group).or_default().push(task.clone());
+    fn enter(&mut self, task: &Task) {
+        let group = (task.service_id.clone(), task.spec_version);
+        let fresh = self.waiting.entry(group.clone()).or_default();
+        if fresh.insert((task.slot, task.id.clone())) {
+            self.dirty.insert(group);
         }
-        for tasks in groups.values_mut() {
-            tasks.sort_by_key(|task| (task.slot, task.id.clone()));
+    }
+
+    fn leave(&mut self, task: &Task) {
+        let group = (task.service_id.clone(), task.spec_version);
+        if let Some(waiting) = self.waiting.get_mut(&group) {
+            waiting.remove(&(task.slot, task.id.clone()));
+            if waiting.is_empty() {
+                self.waiting.remove(&group);
+                self.dirty.remove(&group);
+            }
         }
-        groups
+    }
+
+    fn look_at_all(&mut self) {
+        self.dirty.extend(self.waiting.keys().cloned());
     }
 }
 
-/// Gives the tasks of one group their nodes, best node first for each.
+/// Whether a task takes less of its node than before; or more, if it reserves something: then
+/// there may be another reason why others have to wait.
+fn changes_room(before: &Task, after: &Task) -> bool {
+    let ended = |task: &Task| task.status.state.is_terminal();
+    let less = crate::task::is_live(before) && !crate::task::is_live(after)
+        || !ended(before) && ended(after);
+    let more = before.node_id.is_none() && after.reserved() != (0, 0);
+    after.node_id.is_some() && (less || more)
+}
+
+/// Gives the tasks of one group their nodes, best node first for each, and tells the others why
+/// not.
 fn place(
-    tasks: &[Arc<Task>],
+    view: &State,
+    tasks: &[&Arc<Task>],
     nodes: &mut Nodes,
     changes: &mut Vec<Change>,
     now: Timestamp,
-) -> Placed {
-    let Some(sample) = tasks.first() else {
-        return Placed::All;
-    };
-    let filters = Filters::of(sample);
-    let mut rest = tasks.iter();
-    for task in rest.by_ref() {
-        if changes.len() >= BATCH {
-            return Placed::BatchFull;
+) {
+    let Some(kind) = tasks.first() else { return };
+    let filters = Filters::of(kind);
+    let labels = Label::of(kind);
+    let failures = failures::of(view, kind, now);
+    let failed = |id: &Id| failures.get(id).copied().unwrap_or(0);
+    let mut root = Branch::default();
+    for load in nodes.iter() {
+        let path = path(&labels, &load.node);
+        root.count(&path, load.of_service(&kind.service_id));
+        if filters.refuse(load).is_none() {
+            root.open(&path, rank(load, kind, failed(&load.node.id)));
         }
-        let Some(node) = spread::choose(nodes, &filters, task) else {
+    }
+    let mut rest = tasks.iter().peekable();
+    while let Some(task) = rest.next_if(|_| changes.len() < BATCH) {
+        let Some(node) = root.take() else {
             // The others are alike: the same explanation serves them all.
             let why = filters.explain(nodes);
             let unplaced = std::iter::once(task).chain(rest);
-            changes.extend(unplaced.filter_map(|task| unplaceable(task, &why, now)));
-            return Placed::All;
+            let news = unplaced.filter_map(|task| unplaceable(task, &why, now));
+            changes.extend(news.take(BATCH.saturating_sub(changes.len())));
+            return;
         };
-        nodes.occupy(&node, task);
-        changes.push(assign(task, node, now));
+        let assigned = assigned(task, &node, now);
+        if let Some(load) = nodes.occupy(&assigned)
+            && filters.refuse(load).is_none()
+        {
+            root.open(&path(&labels, &load.node), rank(load, kind, failed(&node)));
+        }
+        changes.push(Change::Update(assigned.into()));
     }
-    Placed::All
 }
 
-fn assign(task: &Arc<Task>, node: Id, now: Timestamp) -> Change {
-    let mut task = task.as_ref().clone();
-    task.node_id = Some(node);
+fn path(labels: &[Label], node: &crate::object::Node) -> Vec<String> {
+    labels.iter().map(|label| label.value(node)).collect()
+}
+
+fn assigned(task: &Task, node: &Id, now: Timestamp) -> Task {
+    let mut task = task.clone();
+    task.node_id = Some(node.clone());
     task.status.state = TaskState::Assigned;
     task.status.message = ASSIGNED.to_owned();
     task.status.err.clear();
     task.status.timestamp = now;
-    Change::Update(task.into())
+    task
 }
 
 /// Writes down why a task waits, if that is news.
-fn unplaceable(task: &Arc<Task>, why: &str, now: Timestamp) -> Option<Change> {
+fn unplaceable(task: &Task, why: &str, now: Timestamp) -> Option<Change> {
     if task.status.err == why {
         return None;
     }
-    let mut task = task.as_ref().clone();
+    let mut task = task.clone();
     task.status.err = why.to_owned();
     task.status.timestamp = now;
     Some(Change::Update(task.into()))
 }
 
 /// Whether a task waits for a node.
-fn waits(task: &Arc<Task>) -> bool {
+fn waits(task: &Task) -> bool {
     task.status.state == TaskState::Pending
         && task.node_id.is_none()
         && task.desired_state <= TaskState::Running

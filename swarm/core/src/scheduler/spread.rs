@@ -1,114 +1,116 @@
 //! Among the nodes that will do, the best: spread over the preferences first, then away from where
-//! the task keeps failing, then where fewest tasks are. Never looks at what a node may run.
+//! such tasks keep failing, then where fewest tasks are. Never looks at what a node may run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::filter::Filters;
-use super::nodes::{Load, Nodes};
+use super::nodes::Load;
 use crate::id::Id;
 use crate::object::{Node, Task};
 
-/// A node where a task of this kind failed so often lately comes last.
-const MANY_FAILURES: usize = 5;
+/// Lower is better: failures if they are many, tasks of the service, tasks. The id decides between
+/// equals, so that the same state always gives the same plan.
+pub(super) type Rank = (usize, usize, usize, Id);
 
-/// The best node for a task; `None` if none will do.
-pub(super) fn choose(nodes: &Nodes, filters: &Filters<'_>, task: &Task) -> Option<Id> {
-    let suitable: Vec<&Load> = nodes
-        .0
-        .values()
-        .filter(|load| filters.refuse(load).is_none())
-        .collect();
-    let preferences = task
-        .spec
-        .placement
-        .as_ref()
-        .map_or(&[][..], |p| &p.preferences);
-    let descriptors = preferences.iter().filter_map(|preference| {
-        let spread = preference.spread.as_ref()?;
-        Label::parse(&spread.spread_descriptor)
-    });
-    let mut candidates = suitable;
-    let mut pool: Vec<&Load> = nodes.0.values().collect();
-    for label in descriptors {
-        candidates = emptiest_branch(candidates, &label, &pool, task);
-        let Some(branch) = candidates.first().map(|load| label.value(&load.node)) else {
-            break;
-        };
-        pool.retain(|load| label.value(&load.node) == branch);
-    }
-    let best = candidates.into_iter().min_by_key(|load| rank(load, task));
-    best.map(|load| load.node.id.clone())
+/// Nodes that may take a task, in branches by the labels that tasks are to be spread over. A node
+/// without the label is in a branch of its own.
+#[derive(Debug, Default)]
+pub(super) struct Branch {
+    /// Tasks of the service below, on nodes that may not take another one, too.
+    tasks: usize,
+    /// How many nodes below may take a task.
+    open: usize,
+    branches: BTreeMap<String, Branch>,
+    nodes: BTreeSet<Rank>,
 }
 
-/// Lower is better; the id decides between equals, so that every replica of a plan agrees.
-fn rank(load: &Load, task: &Task) -> (usize, usize, usize, Id) {
-    let failures = load.failures(task);
-    let failures = if failures >= MANY_FAILURES {
-        failures
-    } else {
-        0
-    };
-    (
-        failures,
-        load.of_service(&task.service_id),
-        load.tasks,
-        load.node.id.clone(),
-    )
+impl Branch {
+    /// Counts what a node has of the service.
+    pub fn count(&mut self, path: &[String], tasks: usize) {
+        self.tasks += tasks;
+        if let [value, rest @ ..] = path {
+            self.branches
+                .entry(value.clone())
+                .or_default()
+                .count(rest, tasks);
+        }
+    }
+
+    /// Adds a node that may take a task.
+    pub fn open(&mut self, path: &[String], rank: Rank) {
+        self.open += 1;
+        match path {
+            [value, rest @ ..] => self
+                .branches
+                .entry(value.clone())
+                .or_default()
+                .open(rest, rank),
+            [] => drop(self.nodes.insert(rank)),
+        }
+    }
+
+    /// Takes the best node out and counts the task that it gets.
+    pub fn take(&mut self) -> Option<Id> {
+        if self.open == 0 {
+            return None;
+        }
+        self.open -= 1;
+        self.tasks += 1;
+        let open = self.branches.values_mut().filter(|branch| branch.open > 0);
+        match open.min_by_key(|branch| branch.tasks) {
+            Some(branch) => branch.take(),
+            None => self.nodes.pop_first().map(|(.., id)| id),
+        }
+    }
 }
 
-/// The candidates of the branch of a preference in which fewest tasks of the service are, nodes of
-/// the pool that are not candidates included. A node without the label is in a branch of its own.
-fn emptiest_branch<'a>(
-    candidates: Vec<&'a Load>,
-    label: &Label<'_>,
-    pool: &[&Load],
-    task: &Task,
-) -> Vec<&'a Load> {
-    let mut branches: BTreeMap<&str, Vec<&'a Load>> = BTreeMap::new();
-    for load in candidates {
-        branches
-            .entry(label.value(&load.node))
-            .or_default()
-            .push(load);
-    }
-    let tasks = |value: &str| -> usize {
-        let branch = pool.iter().filter(|load| label.value(&load.node) == value);
-        branch.map(|load| load.of_service(&task.service_id)).sum()
-    };
-    let best = branches.into_iter().min_by_key(|(value, _)| tasks(value));
-    best.map(|(_, branch)| branch).unwrap_or_default()
+/// How good a node is for a task, given how often such tasks failed there too often lately.
+pub(super) fn rank(load: &Load, task: &Task, failures: usize) -> Rank {
+    let of_service = load.of_service(&task.service_id);
+    (failures, of_service, load.tasks, load.node.id.clone())
 }
 
 /// A label that a preference spreads over.
-enum Label<'a> {
-    Node(&'a str),
-    Engine(&'a str),
+pub(super) enum Label {
+    Node(String),
+    Engine(String),
 }
 
-impl<'a> Label<'a> {
-    /// Reads `node.labels.X` or `engine.labels.X`; anything else is no preference, as in swarmkit.
-    fn parse(descriptor: &'a str) -> Option<Self> {
-        let after = |prefix: &str| {
-            let head = descriptor.get(..prefix.len())?;
-            head.eq_ignore_ascii_case(prefix)
-                .then(|| descriptor.get(prefix.len()..))?
-        };
-        after("node.labels.")
-            .map(Label::Node)
-            .or_else(|| after("engine.labels.").map(Label::Engine))
+impl Label {
+    /// The labels that a task's placement names, outermost first. Other preferences than
+    /// `node.labels.X` and `engine.labels.X` do not count, as in swarmkit.
+    pub fn of(task: &Task) -> Vec<Self> {
+        let placement = task.spec.placement.as_ref();
+        let preferences = placement.map_or(&[][..], |placement| &placement.preferences);
+        let spreads = preferences
+            .iter()
+            .filter_map(|preference| preference.spread.as_ref());
+        spreads
+            .filter_map(|spread| Self::parse(&spread.spread_descriptor))
+            .collect()
     }
 
-    fn value<'n>(&self, node: &'n Node) -> &'n str {
+    fn parse(descriptor: &str) -> Option<Self> {
+        let after = |prefix: &str| {
+            let head = descriptor.get(..prefix.len())?;
+            let name = descriptor.get(prefix.len()..)?;
+            (head.eq_ignore_ascii_case(prefix) && !name.is_empty()).then(|| name.to_owned())
+        };
+        let node = after("node.labels.").map(Label::Node);
+        node.or_else(|| after("engine.labels.").map(Label::Engine))
+    }
+
+    /// What a node has under this label; empty if it has none.
+    pub fn value(&self, node: &Node) -> String {
         let found = match self {
-            Label::Node(key) => node.spec.labels.get(*key),
+            Label::Node(key) => node.spec.labels.get(key),
             Label::Engine(key) => {
                 let engine = node
                     .description
                     .as_ref()
                     .map(|description| &description.engine);
-                engine.and_then(|engine| engine.labels.get(*key))
+                engine.and_then(|engine| engine.labels.get(key))
             }
         };
-        found.map_or("", String::as_str)
+        found.cloned().unwrap_or_default()
     }
 }
