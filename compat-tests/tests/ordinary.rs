@@ -111,11 +111,11 @@ const CONTAINERS: &[Step<'_>] = &[
     ),
     (
         "a terminal",
-        "sleep 3 | script -qec \"stty rows 33 cols 77; docker run --rm -it busybox sh -c 'until stty size 2>/dev/null; do sleep 0.1; done; sleep 1; exit 5'\" /dev/null",
+        "mkfifo keys; sleep 60 > keys & held=$!; script -qec \"stty rows 33 cols 77; docker run --rm -it busybox sh -c 'until stty size 2>/dev/null | grep 33; do sleep 0.1; done; exit 5'\" /dev/null < keys; echo $?; { kill $held; wait $held; } 2>/dev/null; rm keys",
     ),
     (
         "a terminal that changes size",
-        "sleep 5 | script -qec \"stty rows 33 cols 77; (sleep 2; stty rows 44 cols 88 </dev/tty) & docker run --rm -it busybox sh -c 'until stty size 2>/dev/null | grep 44; do sleep 0.1; done; sleep 1'\" /dev/null",
+        "mkfifo keys; sleep 60 > keys & held=$!; script -qec \"stty rows 33 cols 77; (sleep 2; stty rows 44 cols 88 </dev/tty) & docker run --rm -it busybox sh -c 'until stty size 2>/dev/null | grep 44; do sleep 0.1; done'\" /dev/null < keys; echo $?; { kill $held; wait $held; } 2>/dev/null; rm keys",
     ),
     (
         "attach and detach",
