@@ -16,8 +16,9 @@ use skep_core::{Author, Event, Id, Nanos, SECOND, State, Timestamp};
 
 use super::{Verdict, Write};
 
-/// After this long a replacement need not wait any more.
-const WAIT: Nanos = 60 * SECOND;
+/// After this long a replacement need not wait any more. The leader's minute begins when it plans,
+/// which is before anybody else knows of it.
+const WAIT: Nanos = 58 * SECOND;
 
 /// What was seen of slots, nodes and tasks.
 #[derive(Default)]
