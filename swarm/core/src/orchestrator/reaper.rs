@@ -76,6 +76,7 @@ fn remove(task: &Arc<Task>) -> Change {
 fn dead_tasks(view: &State, service: &Id) -> Vec<Arc<Task>> {
     let mut dead = Vec::new();
     for slot in slots::of_service(view, service).into_values() {
+        let youngest = slot.0.last().map(|task| task.id.clone());
         let mut history = Vec::new();
         let mut kept = 0usize;
         for task in slot.0 {
@@ -92,6 +93,11 @@ fn dead_tasks(view: &State, service: &Id) -> Vec<Arc<Task>> {
         };
         // The last task of a slot says that the slot is not free.
         let surplus = (kept + history.len()).saturating_sub(limit.max(1));
+        // The youngest stands for its slot, also while one before it is slow to stop: without it
+        // that one would seem to be what the slot ended with.
+        if history.last().map(|task| &task.id) == youngest.as_ref() {
+            history.pop();
+        }
         // An update that is under way counts how its tasks ended.
         let update = view.services().get(service).filter(|_| limit > 1);
         let counts = |task: &Arc<Task>| update.is_some_and(|update| was_made(update, task));

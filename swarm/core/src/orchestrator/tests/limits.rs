@@ -1,10 +1,10 @@
 //! History that is kept and removed, and nodes that no longer suit their tasks.
 
 use skep_api::service::ServiceSpec;
-use skep_api::task::{ResourceRequirements, Resources, RestartPolicy, TaskState};
+use skep_api::task::{ResourceRequirements, Resources, RestartCondition, RestartPolicy, TaskState};
 
 use crate::object::{Cluster, JoinTokens, Meta, RootCa};
-use crate::orchestrator::testing::Harness;
+use crate::orchestrator::testing::{Harness, image};
 use crate::{MINUTE, SECOND};
 
 fn cluster(limit: Option<i64>) -> Cluster {
@@ -91,6 +91,34 @@ fn a_new_limit_takes_effect_at_once() {
     harness.put(cluster(Some(2)));
     harness.settle();
     assert_eq!(harness.state.tasks().len(), 2);
+}
+
+#[test]
+fn the_youngest_of_a_slot_stays_while_an_older_one_stops() {
+    let mut harness = Harness::new(&["n1"]);
+    harness.put(cluster(Some(1)));
+    harness.create("web", 1, |_| {});
+    harness.settle();
+    let old = harness.wanted("web", 1).id;
+    harness.update("web", |spec| {
+        image(spec, "bad");
+        spec.task_template.restart_policy = Some(RestartPolicy {
+            condition: RestartCondition::None,
+            ..RestartPolicy::default()
+        });
+    });
+    harness.plan();
+    // The update stops at the new task, which has no image, while the old one still stops.
+    let new = harness.wanted("web", 1).id;
+    harness.report(&new, TaskState::Rejected);
+    harness.plan();
+    assert!(harness.state.tasks().get(&new).is_some());
+    harness.report(&old, TaskState::Shutdown);
+    harness.plan();
+    assert_eq!(harness.state.tasks().len(), 1, "now the old one goes");
+    harness.rollback("web");
+    harness.pass(MINUTE);
+    assert_eq!(harness.running("web").len(), 1, "the slot is filled again");
 }
 
 fn only_ssd(spec: &mut ServiceSpec) {
