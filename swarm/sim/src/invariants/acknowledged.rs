@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
-use skep_core::State;
+use skep_api::node::NodeSpec;
+use skep_api::service::ServiceSpec;
 use skep_core::command::{Command, Reply};
+use skep_core::object::{Node, Object, Service};
+use skep_core::{Change, Id, State};
 
 use super::Verdict;
 use crate::log::Entry;
@@ -66,18 +69,44 @@ impl Committed {
     }
 
     /// A client was told that its command was carried out, by the entry at this place at the
-    /// latest: the state after that entry must show it.
+    /// latest: that entry wrote it, or the state after it shows it.
     pub fn told(&self, place: Option<usize>, command: &Command, reply: &Reply) -> Verdict {
-        let state = match place {
-            Some(place) => self.state_after(place + 1),
-            None => Some(self.newest()),
+        let (state, entry) = match place {
+            Some(place) => (self.state_after(place + 1), self.entries.get(place)),
+            None => (Some(self.newest()), None),
         };
         let state = state.ok_or("acknowledged without being committed")?;
-        let holds = match (command, reply) {
-            (Command::CreateService { spec, .. }, Reply::Created(id)) => state
+        let batch = entry.and_then(|entry| entry.batch.as_ref());
+        let changes = batch
+            .iter()
+            .flat_map(|batch| &batch.txs)
+            .flat_map(|tx| &tx.changes);
+        // A later command of the same batch may have changed it again.
+        let written: Vec<&Object> = changes
+            .filter_map(|change| match change {
+                Change::Create(object) | Change::Update(object) => Some(object),
+                Change::Remove(..) => None,
+            })
+            .collect();
+        let service = |id: &Id, spec: &ServiceSpec| {
+            let same = |service: &Service| service.id == *id && service.spec == *spec;
+            state
                 .services()
                 .get(id)
-                .is_some_and(|service| service.spec == **spec),
+                .is_some_and(|service| same(service))
+                || written
+                    .iter()
+                    .any(|o| matches!(o, Object::Service(s) if same(s)))
+        };
+        let node = |id: &Id, spec: &NodeSpec| {
+            let same = |node: &Node| node.id == *id && node.spec == *spec;
+            state.nodes().get(id).is_some_and(|node| same(node))
+                || written
+                    .iter()
+                    .any(|o| matches!(o, Object::Node(n) if same(n)))
+        };
+        let holds = match (command, reply) {
+            (Command::CreateService { spec, .. }, Reply::Created(id)) => service(id, spec),
             (
                 Command::UpdateService {
                     id,
@@ -86,16 +115,9 @@ impl Committed {
                     ..
                 },
                 _,
-            ) => state
-                .services()
-                .get(id)
-                .is_some_and(|service| service.spec == **spec),
-            (Command::UpdateService { id, .. }, _) => state.services().get(id).is_some(),
+            ) => service(id, spec),
             (Command::RemoveService { id }, _) => state.services().get(id).is_none(),
-            (Command::UpdateNode { id, spec, .. }, _) => state
-                .nodes()
-                .get(id)
-                .is_some_and(|node| node.spec == **spec),
+            (Command::UpdateNode { id, spec, .. }, _) => node(id, spec),
             _ => true,
         };
         if holds {
