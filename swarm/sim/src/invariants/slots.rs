@@ -16,9 +16,8 @@ use skep_core::{Author, Event, Id, Nanos, SECOND, State, Timestamp};
 
 use super::{Verdict, Write};
 
-/// After this long a replacement need not wait any more. The leader's minute begins when it plans,
-/// which is before anybody else knows of it.
-const WAIT: Nanos = 58 * SECOND;
+/// After this long a replacement need not wait any more.
+const WAIT: Nanos = 60 * SECOND;
 
 /// What was seen of slots, nodes and tasks.
 #[derive(Default)]
@@ -32,7 +31,8 @@ struct Seen {
     service: Id,
     slot: u64,
     node: Option<Id>,
-    /// When it was first not meant to run any more.
+    /// When it was first not meant to run any more, by the leader's plan: its minute begins then,
+    /// however long the commit takes.
     let_go: Option<Timestamp>,
     /// Its node no longer suited it: nobody can see any more when it has stopped.
     rejected: bool,
