@@ -76,7 +76,7 @@ impl Slots {
         });
         seen.node.clone_from(&task.node_id);
         if task.desired_state > TaskState::Running {
-            seen.let_go.get_or_insert(write.now);
+            seen.let_go.get_or_insert(task.meta.updated_at);
         }
         let by_enforcer = write.tx.author == Author::Orchestrator;
         seen.rejected |= by_enforcer && task.status.state == TaskState::Rejected;
