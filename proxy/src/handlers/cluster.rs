@@ -2,8 +2,8 @@
 //! without a socket. Knows no HTTP.
 
 use async_trait::async_trait;
-use skep_api::Error;
 use skep_api::cluster::{InitRequest, JoinRequest, LocalNodeState};
+use skep_api::{Error, Secret};
 use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
 use skep_core::{Id, State};
@@ -31,6 +31,12 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// `docker swarm join`
     async fn join(&self, request: JoinRequest) -> Result<(), Error>;
+
+    /// `docker swarm unlock`
+    ///
+    /// # Errors
+    /// dockerd's texts; that the swarm is not locked is one of them.
+    async fn unlock(&self, key: Secret) -> Result<(), Error>;
 
     /// `docker swarm leave`
     async fn leave(&self, force: bool) -> Result<(), Error>;

@@ -107,7 +107,7 @@ fn swarm() -> Swarm {
         spec: bootstrap::with_defaults(&Spec::default()),
         root_ca: RootCa {
             cert_pem: String::new(),
-            key_pem: Secret::default(),
+            ..RootCa::default()
         },
         join_tokens: JoinTokens {
             worker: Secret::from("SWMTKN-1-d-w"),
@@ -116,6 +116,7 @@ fn swarm() -> Swarm {
         default_addr_pool: Vec::new(),
         subnet_size: 24,
         data_path_port: 4789,
+        unlock_key: None,
     }
 }
 
@@ -187,6 +188,11 @@ impl Cluster for Fake {
             return Err(Error::invalid("at least 1 RemoteAddr is required to join"));
         }
         Ok(())
+    }
+
+    async fn unlock(&self, _key: Secret) -> Result<(), Error> {
+        self.view().await?;
+        Err(Error::conflict("swarm is not locked"))
     }
 
     async fn leave(&self, force: bool) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 //! The node itself as the handlers' [`Cluster`]: a translation, nothing else.
 
 use async_trait::async_trait;
-use skep_api::Error;
 use skep_api::cluster::{InitRequest, JoinRequest};
+use skep_api::{Error, Secret};
 use skep_core::Id;
 use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
@@ -48,6 +48,10 @@ impl Cluster for Node {
 
     async fn join(&self, request: JoinRequest) -> Result<(), Error> {
         Node::join(self, request).await
+    }
+
+    async fn unlock(&self, key: Secret) -> Result<(), Error> {
+        Node::unlock(self, key).await
     }
 
     async fn leave(&self, force: bool) -> Result<(), Error> {

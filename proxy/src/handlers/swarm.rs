@@ -47,8 +47,7 @@ pub(super) async fn update<C: Cluster>(node: &C, request: &OwnedRequest) -> Resu
     let version = params::version(&request.query, "swarm")?;
     let rotate_worker_token = params::rotation(&request.query, "rotateWorkerToken")?;
     let rotate_manager_token = params::rotation(&request.query, "rotateManagerToken")?;
-    // Without autolock there is no key to rotate, and autolock is refused below.
-    params::rotation(&request.query, "rotateManagerUnlockKey")?;
+    let rotate_unlock_key = params::rotation(&request.query, "rotateManagerUnlockKey")?;
     node.view().await?;
     let spec = Box::new(validate::cluster_update(spec)?);
     let command = Command::UpdateCluster {
@@ -56,22 +55,27 @@ pub(super) async fn update<C: Cluster>(node: &C, request: &OwnedRequest) -> Resu
         spec,
         rotate_worker_token,
         rotate_manager_token,
+        rotate_unlock_key,
+        new_root: None,
     };
     node.execute(command).await?;
     Ok(Reply::empty(StatusCode::OK))
 }
 
-/// There is no autolock yet, hence no key.
 pub(super) async fn unlock_key<C: Cluster>(node: &C) -> Result<Reply, Error> {
-    node.view().await?;
-    Ok(Reply::json(StatusCode::OK, &UnlockRequest::default()))
+    let view = node.view().await?;
+    let key = view
+        .state
+        .cluster()
+        .and_then(|cluster| cluster.unlock_key.clone());
+    let unlock_key = key.unwrap_or_default();
+    Ok(Reply::json(StatusCode::OK, &UnlockRequest { unlock_key }))
 }
 
-/// A manager that runs is not locked; one that does not is refused as everywhere else.
 pub(super) async fn unlock<C: Cluster>(node: &C, request: &OwnedRequest) -> Result<Reply, Error> {
-    let _: UnlockRequest = params::body(request)?;
-    node.view().await?;
-    Err(Error::conflict("swarm is not locked"))
+    let unlock: UnlockRequest = params::body(request)?;
+    node.unlock(unlock.unlock_key).await?;
+    Ok(Reply::empty(StatusCode::OK))
 }
 
 /// A manager without a cluster is still being prepared.

@@ -41,6 +41,9 @@ pub enum ToAgent {
         node: Box<Node>,
         /// Every manager: node id and `host:port`.
         managers: Vec<(Id, String)>,
+        /// What the node's certificate should be like.
+        #[serde(default)]
+        trust: Trust,
     },
     /// What the node has to do.
     Assignments(Assignments),
@@ -50,6 +53,16 @@ pub enum ToAgent {
     NotLeader(Option<String>),
     /// The session is over; say [`ToDispatcher::Register`] again.
     Expired,
+}
+
+/// Whom a node is to trust, and who must have issued its certificate. A node that differs renews
+/// its certificate at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trust {
+    /// Root certificates to trust, PEM: during a rotation the old one, then the new one.
+    pub roots_pem: String,
+    /// The root whose key must have signed the node's certificate, PEM.
+    pub issuer_pem: String,
 }
 
 /// Tasks for one node.

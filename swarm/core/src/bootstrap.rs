@@ -109,6 +109,7 @@ pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
         default_addr_pool: pools,
         subnet_size: or(request.subnet_size, SUBNET_SIZE),
         data_path_port: or(request.data_path_port, DATA_PATH_PORT),
+        unlock_key: None,
     };
     let node = Node {
         id: made.node,

@@ -7,7 +7,7 @@ use skep_api::node::{Availability, NodeSpec};
 use skep_api::service::ServiceSpec;
 
 use crate::id::Id;
-use crate::object::{Cluster, ManagerMember, Node, Role, Secret};
+use crate::object::{Cluster, ManagerMember, Node, Role, Rotation, Secret};
 
 /// A request that changes the cluster. Ids may be ids only: names and prefixes are resolved by the
 /// manager that took the request.
@@ -30,6 +30,13 @@ pub enum Command {
         rotate_worker_token: bool,
         /// Make a new manager token.
         rotate_manager_token: bool,
+        /// Make a new unlock key, if autolock is on.
+        #[serde(default)]
+        rotate_unlock_key: bool,
+        /// The root to rotate to, if the spec asks for one. Made by the manager that took the
+        /// request, from the root of the version that the client read: keys need randomness.
+        #[serde(default)]
+        new_root: Option<Box<Rotation>>,
     },
     /// `POST /services/create`
     CreateService {
@@ -80,6 +87,14 @@ pub enum Command {
         token: Secret,
         /// What it wants to be: active, paused, drained.
         availability: Availability,
+    },
+    /// A node whose certificate has expired proves who it was and asks to be let in again, with a
+    /// fresh token.
+    ReturnNode {
+        /// Which node, as its old certificate says; the manager that was asked has checked that.
+        node: Id,
+        /// The join token it presents.
+        token: Secret,
     },
     /// Records that a manager has become a member of raft, or has left it.
     SetMember {

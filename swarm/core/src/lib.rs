@@ -4,6 +4,7 @@
 pub mod allocator;
 pub mod assignment;
 pub mod bootstrap;
+pub mod ca;
 pub mod command;
 pub mod container;
 pub mod control;

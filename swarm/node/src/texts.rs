@@ -28,6 +28,39 @@ pub fn worker() -> Error {
     )
 }
 
+/// The manager's keys are locked.
+pub fn locked() -> Error {
+    Error::unavailable(
+        "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker \
+         swarm unlock\" to unlock it.",
+    )
+}
+
+/// The node's certificate has expired.
+pub fn expired() -> Error {
+    Error::unavailable(
+        "Swarm certificates have expired. To replace them, leave the swarm and join again.",
+    )
+}
+
+/// `leave` without force on a manager whose keys are locked.
+pub fn leaving_locked() -> Error {
+    Error::unavailable(
+        "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this \
+         message.",
+    )
+}
+
+/// `unlock` on a manager that runs.
+pub fn not_locked() -> Error {
+    Error::conflict("swarm is not locked")
+}
+
+/// `unlock` with a key that does not fit.
+pub fn wrong_key() -> Error {
+    Error::unauthorized("swarm could not be unlocked: invalid key provided")
+}
+
 /// `leave` on a node that is in no swarm.
 pub fn not_part() -> Error {
     Error::unavailable("This node is not part of a swarm")

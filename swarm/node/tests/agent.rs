@@ -21,7 +21,7 @@ use map::MapEngine;
 use skep_api::container::ContainerSpec;
 use skep_api::node::NodeSpec;
 use skep_api::task::{TaskSpec, TaskState, TaskStatus};
-use skep_core::assignment::{Assignments, ToAgent, ToDispatcher};
+use skep_core::assignment::{Assignments, ToAgent, ToDispatcher, Trust};
 use skep_core::object::{Meta, Node, NodeStatus, Role, Task};
 use skep_core::worker::{EngineOp, OpOutput};
 use skep_node::agent::{Agent, Config, forget_everything};
@@ -92,6 +92,7 @@ impl Session {
             heartbeat,
             node: Box::new(node),
             managers,
+            trust: Trust::default(),
         })
         .await;
         let all = Assignments {

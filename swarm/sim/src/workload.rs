@@ -202,6 +202,8 @@ impl World {
             spec: Box::new(spec),
             rotate_worker_token: false,
             rotate_manager_token: false,
+            rotate_unlock_key: false,
+            new_root: None,
         }
     }
 }

@@ -270,7 +270,7 @@ fn first_state(settings: &Settings, hosts: &[Host], dice: &mut Dice) -> State {
         spec,
         root_ca: RootCa {
             cert_pem: String::new(),
-            key_pem: Secret::default(),
+            ..RootCa::default()
         },
         join_tokens: JoinTokens {
             worker: Secret::from(TOKEN),
@@ -279,6 +279,7 @@ fn first_state(settings: &Settings, hosts: &[Host], dice: &mut Dice) -> State {
         default_addr_pool: Vec::new(),
         subnet_size: 24,
         data_path_port: 4789,
+        unlock_key: None,
     };
     let mut changes = vec![Change::Create(Object::from(cluster))];
     for (number, host) in hosts.iter().enumerate() {

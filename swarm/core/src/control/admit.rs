@@ -6,7 +6,7 @@ use skep_api::node::{Availability, NodeSpec, NodeState, Role as WishedRole};
 
 use super::Outcome;
 use crate::command::Reply;
-use crate::id::IdSource;
+use crate::id::{Id, IdSource};
 use crate::object::{Meta, Node, NodeStatus, Role, Secret};
 use crate::store::{Author, Change, State};
 use crate::validate::refused;
@@ -56,6 +56,24 @@ pub(super) fn admit(
         role,
     };
     Ok((vec![Change::Create(node.into())], Author::Ca, reply))
+}
+
+/// Lets a node in again that has proven who it was. Its row, and so its tasks, are as they were.
+pub(super) fn readmit(view: &State, id: &Id, token: &Secret) -> Result<Outcome, Error> {
+    let no = || refused("A valid join token is necessary to join this cluster");
+    let tokens = &view.cluster().ok_or_else(no)?.join_tokens;
+    let manager = equal(&tokens.manager, token);
+    let worker = equal(&tokens.worker, token);
+    let node = view.nodes().get(id).ok_or_else(no)?;
+    // A worker's token does not make a manager.
+    if !(manager || worker && node.role == Role::Worker) {
+        return Err(no());
+    }
+    let reply = Reply::Admitted {
+        node: node.id.clone(),
+        role: node.role,
+    };
+    Ok((Vec::new(), Author::Ca, reply))
 }
 
 /// Whether two secrets are equal, in a time that depends on the length of `given` only.

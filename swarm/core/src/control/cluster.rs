@@ -7,7 +7,7 @@ use skep_api::{Code, Error};
 use super::{Outcome, in_sequence};
 use crate::command::Reply;
 use crate::id::{IdSource, base36};
-use crate::object::{Cluster, Node, Secret};
+use crate::object::{Cluster, Node, Rotation, Secret};
 use crate::store::{Author, Change, State};
 use crate::validate::{check_cluster, missing};
 
@@ -15,11 +15,13 @@ use crate::validate::{check_cluster, missing};
 const TOKEN_BYTES: usize = 16;
 const TOKEN_DIGITS: usize = 25;
 
-/// Which tokens are made anew.
+/// What is made anew.
 #[derive(Clone, Copy)]
-pub(super) struct Rotate {
+pub(super) struct Rotate<'a> {
     pub worker: bool,
     pub manager: bool,
+    pub unlock_key: bool,
+    pub root: Option<&'a Rotation>,
 }
 
 pub(super) fn bootstrap(view: &State, cluster: &Cluster, node: &Node) -> Result<Outcome, Error> {
@@ -38,14 +40,14 @@ pub(super) fn update(
     view: &State,
     version: u64,
     spec: &Spec,
-    rotate: Rotate,
+    rotate: Rotate<'_>,
     ids: &mut dyn IdSource,
 ) -> Result<Outcome, Error> {
     check_cluster(spec)?;
     let Some(cluster) = view.cluster() else {
         return Err(Error::rpc(Code::NotFound, "cluster not found"));
     };
-    if spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate {
+    if spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate || rotate.root.is_some() {
         return Err(missing("the rotation of the root CA"));
     }
     in_sequence(&cluster.meta, version)?;
@@ -53,6 +55,9 @@ pub(super) fn update(
     cluster.spec = spec.clone();
     if rotate.worker {
         cluster.join_tokens.worker = rotated(&cluster.join_tokens.worker, ids);
+    }
+    if rotate.unlock_key {
+        return Err(missing("autolock"));
     }
     if rotate.manager {
         cluster.join_tokens.manager = rotated(&cluster.join_tokens.manager, ids);
@@ -95,6 +100,8 @@ mod tests {
             spec,
             rotate_worker_token,
             rotate_manager_token: false,
+            rotate_unlock_key: false,
+            new_root: None,
         };
         run(&view, &command)
     }

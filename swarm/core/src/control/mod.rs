@@ -39,10 +39,14 @@ pub fn execute(
             spec,
             rotate_worker_token,
             rotate_manager_token,
+            rotate_unlock_key,
+            new_root,
         } => {
             let rotate = cluster::Rotate {
                 worker: *rotate_worker_token,
                 manager: *rotate_manager_token,
+                unlock_key: *rotate_unlock_key,
+                root: new_root.as_deref(),
             };
             cluster::update(view, *version, spec, rotate, ids)
         }
@@ -77,6 +81,7 @@ pub fn execute(
             token,
             availability,
         } => admit::admit(view, token, availability, ids),
+        Command::ReturnNode { node, token } => admit::readmit(view, node, token),
         Command::SetMember { node, member } => node::set_member(view, node, member.as_ref()),
         Command::NodeLeft { node } => node::left(view, node),
     }

@@ -25,10 +25,7 @@ pub(crate) fn cluster() -> Cluster {
         id: Id::from("cluster"),
         meta: Meta::default(),
         spec: with_defaults(&skep_api::cluster::Spec::default()),
-        root_ca: RootCa {
-            cert_pem: String::new(),
-            key_pem: Secret::default(),
-        },
+        root_ca: RootCa::default(),
         join_tokens: JoinTokens {
             worker: Secret::from("SWMTKN-1-d-w"),
             manager: Secret::from("SWMTKN-1-d-m"),
@@ -36,6 +33,7 @@ pub(crate) fn cluster() -> Cluster {
         default_addr_pool: vec!["10.0.0.0/8".into()],
         subnet_size: 24,
         data_path_port: 4789,
+        unlock_key: None,
     }
 }
 

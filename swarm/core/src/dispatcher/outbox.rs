@@ -8,7 +8,8 @@ use skep_api::task::TaskState;
 
 use super::{Dispatcher, Outgoing, Session, heartbeat_period};
 use crate::Nanos;
-use crate::assignment::{Assignments, ToAgent};
+use crate::assignment::{Assignments, ToAgent, Trust};
+use crate::ca;
 use crate::id::Id;
 use crate::object::{Node, Task};
 use crate::store::State;
@@ -19,6 +20,7 @@ pub(super) struct Greeting {
     heartbeat: Nanos,
     node: Arc<Node>,
     managers: Arc<Vec<(Id, String)>>,
+    trust: Arc<Trust>,
 }
 
 impl Greeting {
@@ -26,6 +28,7 @@ impl Greeting {
     fn same(&self, other: &Self) -> bool {
         self.heartbeat == other.heartbeat
             && self.managers == other.managers
+            && self.trust == other.trust
             && self.node.spec == other.node.spec
             && self.node.role == other.node.role
             && self.node.description == other.node.description
@@ -74,6 +77,8 @@ impl Dispatcher {
         }
         let heartbeat = heartbeat_period(committed);
         let managers = Arc::new(managers(committed));
+        let root = committed.cluster().map(|cluster| &cluster.root_ca);
+        let trust = Arc::new(root.map(ca::trust).unwrap_or_default());
         for (id, session) in &mut self.sessions {
             if !all && !some.contains(id) {
                 continue;
@@ -85,6 +90,7 @@ impl Dispatcher {
                 heartbeat,
                 node: node.clone(),
                 managers: managers.clone(),
+                trust: trust.clone(),
             };
             if session
                 .greeting
@@ -98,6 +104,7 @@ impl Dispatcher {
                 heartbeat,
                 node,
                 managers: managers.to_vec(),
+                trust: Trust::clone(&trust),
             };
             out.push((id.clone(), session.number, message));
             session.greeting = Some(greeting);

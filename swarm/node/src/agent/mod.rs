@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_core::Id;
+use skep_core::assignment::Trust;
 use skep_core::object::Node;
 use skep_core::worker::{EngineOp, OpError, OpOutput, Worker};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -55,6 +56,8 @@ pub struct View {
     pub node: Option<Arc<Node>>,
     /// Every manager as the leader last told: node id and `host:port`.
     pub managers: Vec<(Id, String)>,
+    /// Whom the leader wants this node to trust, and who is to issue its certificate.
+    pub trust: Option<Arc<Trust>>,
     /// Why the last attempt at a session failed.
     pub error: Option<String>,
 }

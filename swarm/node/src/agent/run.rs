@@ -88,10 +88,16 @@ impl Runner {
                 Some(Input::SessionLost)
             }
             session::Event::Message(message) => match message {
-                ToAgent::Session { node, managers, .. } => {
+                ToAgent::Session {
+                    node,
+                    managers,
+                    trust,
+                    ..
+                } => {
                     self.view.send_modify(|view| {
                         view.node = Some(Arc::new((*node).clone()));
                         view.managers = managers;
+                        view.trust = Some(Arc::new(trust));
                     });
                     Some(Input::Session(node))
                 }

@@ -120,7 +120,8 @@ fn make(root: &pki::RootCa, member: ManagerMember) -> Result<Made, Error> {
         node: random_id(),
         root_ca: RootCa {
             cert_pem: root.cert_pem.clone(),
-            key_pem: root.key_pem.clone().unwrap_or_default(),
+            key_pem: root.key_pem.clone(),
+            rotation: None,
         },
         join_tokens: JoinTokens {
             worker: token()?,

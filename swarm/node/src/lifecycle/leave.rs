@@ -38,7 +38,8 @@ impl Node {
         let phase = self.0.phase.borrow().clone();
         let id = match phase {
             Phase::Inactive | Phase::Joining => return Err(texts::not_part()),
-            Phase::Broken(_) => self.recorded_id(),
+            Phase::Locked if !force => return Err(texts::leaving_locked()),
+            Phase::Broken(_) | Phase::Locked | Phase::Expired => self.recorded_id(),
             Phase::Member(membership) => {
                 if let Some(manager) = membership.manager() {
                     if !force {

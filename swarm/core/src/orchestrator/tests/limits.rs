@@ -16,7 +16,7 @@ fn cluster(limit: Option<i64>) -> Cluster {
         spec,
         root_ca: RootCa {
             cert_pem: String::new(),
-            key_pem: Default::default(),
+            ..RootCa::default()
         },
         join_tokens: JoinTokens {
             worker: Default::default(),
@@ -25,6 +25,7 @@ fn cluster(limit: Option<i64>) -> Cluster {
         default_addr_pool: Vec::new(),
         subnet_size: 24,
         data_path_port: 4789,
+        unlock_key: None,
     }
 }
 

@@ -1,0 +1,43 @@
+//! The node's side of the CA service. Trusts a manager that it does not know by the digest in its
+//! token only.
+
+use skep_api::node::Availability;
+use skep_api::{Error, Secret};
+
+use super::{CaRequest, CaResponse, TIMEOUT, system};
+use crate::pki::{self, Identity, JoinToken, KeyRequest};
+use crate::quic::{Endpoint, Service};
+
+/// Asks the manager at `addr` to be let in. Trusts it only by the digest in the token.
+///
+/// # Errors
+/// swarmkit's texts for a bad token or a foreign root; otherwise what went wrong with whom.
+pub async fn join(
+    endpoint: &Endpoint,
+    addr: &str,
+    token: &Secret,
+    availability: Availability,
+) -> Result<Identity, Error> {
+    let parsed: JoinToken = token
+        .parse()
+        .map_err(|error: pki::PkiError| system(&error))?;
+    let dialled = endpoint.dial_joining(addr, &parsed, TIMEOUT).await;
+    let (link, root_pem) = dialled.map_err(|error| system(&error))?;
+    let KeyRequest { key_pem, csr_pem } = KeyRequest::fresh().map_err(|error| system(&error))?;
+    let request = CaRequest::Join {
+        token: token.clone(),
+        csr_pem,
+        availability,
+    };
+    let answer = link
+        .call(Service::Ca, TIMEOUT, &request)
+        .await
+        .map_err(|error| system(&error))?;
+    link.close("joined");
+    match answer {
+        CaResponse::Issued { cert_pem } => {
+            Identity::new(&root_pem, &cert_pem, key_pem).map_err(|error| system(&error))
+        }
+        CaResponse::Refused(error) => Err(error),
+    }
+}

@@ -1,0 +1,50 @@
+//! The CA service: how a node gets a certificate, its first or its next. Here are the messages; the
+//! node's side is `client.rs`, the manager's `server.rs`, the signing `issue.rs`. The leader alone
+//! decides who is admitted. Never logs a token.
+
+mod client;
+mod issue;
+mod server;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use skep_api::node::Availability;
+use skep_api::{Error, Secret};
+
+pub use client::join;
+pub use issue::{issue, validity};
+pub use server::serve;
+
+/// How long a node waits for one answer of a manager.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a node asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum CaRequest {
+    /// A certificate for the role of the token.
+    Join {
+        /// The whole join token.
+        token: Secret,
+        /// A request that proves possession of the key; its names are ignored.
+        csr_pem: String,
+        /// What the node wants to be at first.
+        availability: Availability,
+    },
+}
+
+/// What a manager answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum CaResponse {
+    /// The node is in.
+    Issued {
+        /// Its certificate, with intermediates.
+        cert_pem: String,
+    },
+    /// The exact refusal.
+    Refused(Error),
+}
+
+fn system(error: &impl std::fmt::Display) -> Error {
+    Error::system(error.to_string())
+}
