@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use fleet::{Fleet, Host, Options, Part};
+use fleet::{Fleet, Host, Kind, Options, Part};
 use serde_json::{Value, json};
 use skep_core::worker::{Container, ContainerState, EngineOp, Health, OpError, OpOutput};
 use skep_node::engine::{DockerEngine, Engine, EngineEvent};
@@ -128,7 +128,7 @@ async fn a_real_engine() {
     }
     let options = Options {
         hosts: 1,
-        builtin: true,
+        kind: Kind::Builtin,
         engine_args: ["--label", "disk=ssd"].map(str::to_owned).into(),
         ..Options::test("t-engine")
     };
