@@ -55,9 +55,9 @@ impl Manager {
     }
 
     async fn serve_ca(&self, mut incoming: Incoming) -> Result<(), CallError> {
+        let caller = caller(&incoming);
         let request: CaRequest = incoming.stream.request().await?;
-        let execute = |command| async move { self.execute(command).await };
-        let response = ca::serve(request, || self.raft.state(), execute).await;
+        let response = ca::serve(self, &caller, request).await;
         incoming.stream.reply(&response).await
     }
 

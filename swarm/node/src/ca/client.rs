@@ -35,9 +35,25 @@ pub async fn join(
         .map_err(|error| system(&error))?;
     link.close("joined");
     match answer {
-        CaResponse::Issued { cert_pem } => {
+        CaResponse::Issued { cert_pem, .. } => {
             Identity::new(&root_pem, &cert_pem, key_pem).map_err(|error| system(&error))
         }
         CaResponse::Refused(error) => Err(error),
+    }
+}
+
+/// Asks the manager at `addr` for the next certificate of this node, as which the endpoint calls.
+///
+/// # Errors
+/// What went wrong with whom; the manager's refusal.
+pub async fn renew(endpoint: &Endpoint, addr: &str, csr_pem: &str) -> Result<CaResponse, Error> {
+    let csr_pem = csr_pem.to_owned();
+    let request = CaRequest::Renew { csr_pem };
+    let answer = endpoint
+        .call(addr, Service::Ca, None, TIMEOUT, &request)
+        .await;
+    match answer.map_err(|error| system(&error))? {
+        CaResponse::Refused(error) => Err(error),
+        issued @ CaResponse::Issued { .. } => Ok(issued),
     }
 }

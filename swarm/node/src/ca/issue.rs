@@ -13,7 +13,11 @@ use crate::pki::{self, Leaf, RootCa};
 ///
 /// # Errors
 /// When the cluster has no signing key or the request is no good.
-pub fn issue(state: &State, node: &str, role: Role, csr_pem: &str) -> Result<String, Error> {
+#[expect(
+    clippy::unused_async,
+    reason = "an external authority is asked over the network"
+)]
+pub async fn issue(state: &State, node: &str, role: Role, csr_pem: &str) -> Result<String, Error> {
     let cluster = state
         .cluster()
         .ok_or_else(|| Error::system("there is no cluster yet"))?;

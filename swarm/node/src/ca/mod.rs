@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use skep_api::node::Availability;
 use skep_api::{Error, Secret};
 
-pub use client::join;
+pub use client::{join, renew};
 pub use issue::{issue, validity};
-pub use server::serve;
+pub use server::{renewed, serve};
 
 /// How long a node waits for one answer of a manager.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +31,11 @@ pub enum CaRequest {
         /// What the node wants to be at first.
         availability: Availability,
     },
+    /// The next certificate of the calling node, for the role that its row in the node table has.
+    Renew {
+        /// A request that proves possession of the new key; its names are ignored.
+        csr_pem: String,
+    },
 }
 
 /// What a manager answers.
@@ -40,6 +45,10 @@ pub enum CaResponse {
     Issued {
         /// Its certificate, with intermediates.
         cert_pem: String,
+        /// Root certificates to trust from now on, PEM. A joiner has proven them by its token
+        /// already; empty from a manager that does not say.
+        #[serde(default)]
+        roots_pem: String,
     },
     /// The exact refusal.
     Refused(Error),

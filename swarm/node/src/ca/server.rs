@@ -1,41 +1,78 @@
 //! The manager's side of the CA service: has the leader decide, then signs. Decides nothing itself.
 
 use skep_api::{Code, Error};
-use skep_core::State;
 use skep_core::command::{Command, Reply};
+use skep_core::object::Role;
+use skep_core::{State, ca};
 
 use super::{CaRequest, CaResponse, issue};
+use crate::manager::Manager;
 
-/// Answers a joiner: has the leader admit it, then signs its key with the cluster's root.
-pub async fn serve<E, F>(request: CaRequest, state: impl Fn() -> State, execute: E) -> CaResponse
-where
-    E: FnOnce(Command) -> F,
-    F: Future<Output = Result<Reply, Error>>,
-{
-    let CaRequest::Join {
-        token,
-        csr_pem,
-        availability,
-    } = request;
-    let admitted = match execute(Command::AdmitNode {
-        token,
-        availability,
-    })
-    .await
-    {
-        Ok(Reply::Admitted { node, role }) => (node, role),
-        Ok(other) => return CaResponse::Refused(unexpected(&other)),
-        Err(error) => return CaResponse::Refused(error),
+/// Answers a node. `caller` is the node that its certificate proves; nobody for a joiner.
+pub async fn serve(manager: &Manager, caller: &str, request: CaRequest) -> CaResponse {
+    let answer = match request {
+        CaRequest::Join {
+            token,
+            csr_pem,
+            availability,
+        } => {
+            let command = Command::AdmitNode {
+                token,
+                availability,
+            };
+            admit(manager, command, &csr_pem).await
+        }
+        CaRequest::Renew { csr_pem } => renew(manager, caller, &csr_pem).await,
     };
-    match issue(&state(), &admitted.0, admitted.1, &csr_pem) {
-        Ok(cert_pem) => CaResponse::Issued { cert_pem },
-        Err(error) => CaResponse::Refused(error),
+    answer.unwrap_or_else(CaResponse::Refused)
+}
+
+/// Has the leader let a node in, then signs its key.
+async fn admit(manager: &Manager, command: Command, csr_pem: &str) -> Result<CaResponse, Error> {
+    match manager.execute(command).await? {
+        Reply::Admitted { node, role } => signed(&manager.raft.state(), &node, role, csr_pem).await,
+        other => Err(Error::rpc(
+            Code::Internal,
+            format!("the leader answered {other:?} to a joining node"),
+        )),
     }
 }
 
-fn unexpected(reply: &Reply) -> Error {
-    Error::rpc(
-        Code::Internal,
-        format!("the leader answered {reply:?} to a joining node"),
-    )
+/// Signs the next key of a node, in the role that the node table has for it now: a manager that
+/// lags behind must not hand out what was taken away.
+async fn renew(manager: &Manager, caller: &str, csr_pem: &str) -> Result<CaResponse, Error> {
+    if caller.is_empty() {
+        return Err(Error::rpc(
+            Code::PermissionDenied,
+            "a certificate is renewed for the node that shows one",
+        ));
+    }
+    let fresh = manager.raft.read_barrier().await;
+    fresh.map_err(|error| Error::unavailable(error.to_string()))?;
+    renewed(&manager.raft.state(), caller, csr_pem).await
+}
+
+/// The next certificate of a node by a state that is up to date.
+///
+/// # Errors
+/// swarmkit's text for a node that is not in the table; why there is no signature.
+pub async fn renewed(state: &State, node: &str, csr_pem: &str) -> Result<CaResponse, Error> {
+    let row = state.nodes().get(node).ok_or_else(|| {
+        Error::rpc(
+            Code::PermissionDenied,
+            format!("node {node} was removed from swarm"),
+        )
+    })?;
+    signed(state, node, row.role, csr_pem).await
+}
+
+async fn signed(state: &State, node: &str, role: Role, csr_pem: &str) -> Result<CaResponse, Error> {
+    let cert_pem = issue(state, node, role, csr_pem).await?;
+    let roots = state
+        .cluster()
+        .map(|cluster| ca::trust(&cluster.root_ca).roots_pem);
+    Ok(CaResponse::Issued {
+        cert_pem,
+        roots_pem: roots.unwrap_or_default(),
+    })
 }
