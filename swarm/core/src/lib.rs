@@ -17,6 +17,7 @@ pub mod names;
 pub mod object;
 pub mod orchestrator;
 pub mod reconcile;
+pub mod recover;
 pub mod scheduler;
 pub mod store;
 pub mod task;
