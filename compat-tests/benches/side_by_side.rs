@@ -148,6 +148,7 @@ fn main() -> Result<()> {
     }
     let fleet = Fleet::up(&Options {
         hosts: 1,
+        release: true,
         ..Options::test("bench")
     })?;
     let host = fleet.host("n1")?;

@@ -1,4 +1,5 @@
 //! Black-box helpers: a script run against two sockets. Never imports the daemon's crates.
 
 pub mod differential;
+pub mod http;
 pub mod swarm;
