@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod container;
 pub mod distribution;
 pub mod error;
+pub mod event;
 pub mod filters;
 pub mod go;
 pub mod network;
