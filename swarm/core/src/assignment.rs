@@ -53,6 +53,8 @@ pub enum ToAgent {
     NotLeader(Option<String>),
     /// The session is over; say [`ToDispatcher::Register`] again.
     Expired,
+    /// The node may not register now, and why. It may try again after a while.
+    Refused(String),
 }
 
 /// Whom a node is to trust, and who must have issued its certificate. A node that differs renews

@@ -173,8 +173,7 @@ impl Leader {
                 }
             }
             Input::Closed { node, session } => {
-                self.dispatcher
-                    .closed(&work.scratch, &node, session, work.now);
+                self.dispatcher.closed(&node, session, work.now);
             }
         }
     }

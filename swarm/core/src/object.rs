@@ -130,6 +130,15 @@ pub struct NodeStatus {
     pub message: String,
     /// The address the dispatcher sees the node at, without a port.
     pub addr: String,
+    /// When the node last went down, or came back from that.
+    #[serde(default)]
+    pub since: Timestamp,
+    /// How often it went down each time without having been there for long.
+    #[serde(default)]
+    pub flaps: u32,
+    /// The node said that it stops for a while, and is not to be missed before then.
+    #[serde(default)]
+    pub back_by: Option<Timestamp>,
 }
 
 /// A manager's membership in raft.

@@ -83,7 +83,7 @@ pub fn execute(
         } => admit::admit(view, token, availability, ids),
         Command::ReturnNode { node, token } => admit::readmit(view, node, token),
         Command::SetMember { node, member } => node::set_member(view, node, member.as_ref()),
-        Command::NodeLeft { node } => node::left(view, node),
+        Command::NodeLeft { node } => node::left(view, node, now),
     }
 }
 

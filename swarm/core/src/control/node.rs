@@ -11,7 +11,6 @@ use crate::command::Reply;
 use crate::id::Id;
 use crate::object::{Kind, ManagerMember, Node, Role};
 use crate::store::{Author, Change, State};
-use crate::validate::missing;
 
 fn precondition(text: impl std::fmt::Display) -> Error {
     Error::rpc(Code::FailedPrecondition, text)
@@ -27,13 +26,17 @@ pub(super) fn update(
     if node.spec.role == WishedRole::Manager && spec.role == WishedRole::Worker {
         may_be_demoted(view, node)?;
     }
-    if node.spec.role != spec.role {
-        // Nobody would act on it: certificates and raft stay as they are.
-        return Err(missing("changing the role of a node"));
-    }
     in_sequence(&node.meta, version)?;
     let mut node = node.as_ref().clone();
     node.spec = spec.clone();
+    match (&spec.role, &node.manager) {
+        // Its certificate may follow at once; raft has it when it has joined.
+        (WishedRole::Manager, _) => node.role = Role::Manager,
+        // Raft never had it, so there is nobody to wait for.
+        (WishedRole::Worker, None) => node.role = Role::Worker,
+        // The leader takes it out of raft first: see `node/src/roles.rs`.
+        _ => {}
+    }
     Ok((
         vec![Change::Update(node.into())],
         Author::Control,
@@ -41,30 +44,28 @@ pub(super) fn update(
     ))
 }
 
+/// Checks by what is desired, so that managers that are on their way out do not count any more:
+/// demoting all of them at once stops at the last.
 fn may_be_demoted(view: &State, node: &Node) -> Result<(), Error> {
-    let managers = || {
-        view.nodes()
-            .iter()
-            .filter(|node| node.role == Role::Manager)
+    if node.manager.is_none() {
+        // It never joined raft, or has left it: no vote is lost. The original insists on finding it
+        // among raft's members and so can never demote one whose joining failed.
+        return Ok(());
+    }
+    let others = || {
+        view.nodes().iter().filter(|other| {
+            other.id != node.id && other.manager.is_some() && other.spec.role == WishedRole::Manager
+        })
     };
-    if managers().count() == 1 && managers().all(|manager| manager.id == node.id) {
+    if others().next().is_none() {
         return Err(precondition(
             "attempting to demote the last manager of the swarm",
         ));
     }
-    if node.manager.is_none() {
-        return Err(Error::rpc(
-            Code::NotFound,
-            "can't find manager in raft memberlist",
-        ));
-    }
-    let members = || view.nodes().iter().filter(|node| node.manager.is_some());
     // A manager whose agent is down is taken for one that raft cannot reach either: the state
     // alone decides, so that every replica would decide alike.
-    let others = members()
-        .filter(|member| member.id != node.id && !matches!(member.status.state, NodeState::Down));
-    let quorum = (members().count() - 1) / 2 + 1;
-    if others.count() < quorum {
+    let reachable = others().filter(|other| other.status.state != NodeState::Down);
+    if reachable.count() < others().count() / 2 + 1 {
         return Err(precondition(
             "can't remove member from the raft: this would result in a loss of quorum",
         ));
@@ -76,9 +77,8 @@ fn may_be_demoted(view: &State, node: &Node) -> Result<(), Error> {
 /// worthless from then on, since peers are admitted by the table of nodes.
 pub(super) fn remove(view: &State, id: &Id, force: bool, now: Timestamp) -> Result<Outcome, Error> {
     let node = view.nodes().get(id).ok_or_else(|| not_found("node", id))?;
-    // Stricter than the original, which looks at the desired role too: a member of raft that is on
-    // its way out would otherwise vanish from the table and stay in raft.
-    if node.manager.is_some() {
+    // One that is on its way out may go: the leader takes members without a row out of raft.
+    if node.spec.role == WishedRole::Manager && node.manager.is_some() {
         return Err(precondition(format!(
             "node {id} is a cluster manager and is a member of the raft cluster. It must be \
              demoted to worker before removal"
@@ -131,13 +131,14 @@ pub(super) fn set_member(
 
 /// A node that says goodbye is down at once instead of after three missed heartbeats; it stays
 /// listed until it is removed. A node that is gone already is no error: its wish is fulfilled.
-pub(super) fn left(view: &State, id: &Id) -> Result<Outcome, Error> {
+pub(super) fn left(view: &State, id: &Id, now: Timestamp) -> Result<Outcome, Error> {
     let author = Author::Dispatcher;
     match view.nodes().get(id) {
         Some(node) if node.status.state != NodeState::Down => {
             let mut node = node.as_ref().clone();
             node.status.state = NodeState::Down;
             node.status.message = "node left the swarm".into();
+            node.status.since = now;
             Ok((vec![Change::Update(node.into())], author, Reply::Done))
         }
         _ => Ok((Vec::new(), author, Reply::Done)),

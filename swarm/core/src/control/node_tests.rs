@@ -63,33 +63,111 @@ fn a_spec_is_replaced() {
     );
 }
 
+fn promote(view: &State, id: &str) -> Result<Outcome, Error> {
+    let mut spec = view.nodes().get(id).unwrap().spec.clone();
+    spec.role = WishedRole::Manager;
+    update(view, &Id::from(id), 1, &spec)
+}
+
+/// The node that an update has written.
+fn written(outcome: Result<Outcome, Error>) -> Node {
+    let changes = outcome.unwrap().0;
+    let [Change::Update(Object::Node(after))] = changes.as_slice() else {
+        panic!("{changes:?}")
+    };
+    after.as_ref().clone()
+}
+
+fn down(mut node: Node) -> Node {
+    node.status.state = NodeState::Down;
+    node
+}
+
+/// A manager that the leader has yet to take out of raft.
+fn demoted(mut node: Node) -> Node {
+    node.spec.role = WishedRole::Worker;
+    node
+}
+
+/// A manager whose joining has not come to its end.
+fn joining(mut node: Node) -> Node {
+    node.manager = None;
+    node
+}
+
+const LAST: &str = "attempting to demote the last manager of the swarm";
+const QUORUM: &str = "can't remove member from the raft: this would result in a loss of quorum";
+
+#[test]
+fn a_promotion_changes_the_certificate_at_once_and_raft_later() {
+    let after = written(promote(&state([node("n1", "a").into()]), "n1"));
+    assert_eq!(after.spec.role, WishedRole::Manager);
+    assert_eq!((after.role, after.manager), (Role::Manager, None));
+    // A demotion that has not happened yet is taken back.
+    let back = demoted(manager("n1"));
+    let member = back.manager.clone();
+    let after = written(promote(&state([back.into()]), "n1"));
+    assert_eq!((after.role, after.manager), (Role::Manager, member));
+}
+
+#[test]
+fn a_demotion_waits_for_raft_unless_raft_never_knew_the_node() {
+    let view = state([
+        manager("n1").into(),
+        manager("n2").into(),
+        manager("n3").into(),
+    ]);
+    let after = written(demote(&view, "n2"));
+    assert_eq!(after.spec.role, WishedRole::Worker);
+    assert_eq!(after.role, Role::Manager);
+    assert!(after.manager.is_some());
+
+    let view = state([manager("n1").into(), joining(manager("n2")).into()]);
+    let after = written(demote(&view, "n2"));
+    assert_eq!((after.role, after.manager), (Role::Worker, None));
+}
+
 #[test]
 fn demotion_keeps_a_quorum() {
-    let alone = state([manager("n1").into(), node("n2", "b").into()]);
-    assert_eq!(
-        message(demote(&alone, "n1")),
-        "rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the \
-         swarm"
-    );
-    let mut gone = manager("n3");
-    gone.status.state = NodeState::Down;
-    let view = state([manager("n1").into(), manager("n2").into(), gone.into()]);
-    assert_eq!(
-        message(demote(&view, "n1")),
-        "rpc error: code = FailedPrecondition desc = can't remove member from the raft: this \
-         would result in a loss of quorum"
-    );
-    assert_eq!(
-        message(demote(&view, "n3")),
-        "changing the role of a node is not supported by this version of skep"
-    );
-    let mut joining = manager("n2");
-    joining.manager = None;
-    let view = state([manager("n1").into(), joining.into()]);
-    assert_eq!(
-        message(demote(&view, "n2")),
-        "rpc error: code = NotFound desc = can't find manager in raft memberlist"
-    );
+    let (one, two, three) = (manager("n1"), manager("n2"), manager("n3"));
+    for (nodes, whom, refusal) in [
+        (vec![one.clone(), node("n2", "b")], "n1", Some(LAST)),
+        (vec![one.clone(), joining(two.clone())], "n1", Some(LAST)),
+        (vec![one.clone(), demoted(two.clone())], "n1", Some(LAST)),
+        (vec![one.clone(), two.clone()], "n1", None),
+        (vec![one.clone(), down(two.clone())], "n1", Some(QUORUM)),
+        (vec![one.clone(), down(two.clone())], "n2", None),
+        (
+            vec![one.clone(), two.clone(), down(three.clone())],
+            "n1",
+            Some(QUORUM),
+        ),
+        (
+            vec![one.clone(), two.clone(), down(three.clone())],
+            "n3",
+            None,
+        ),
+        (
+            vec![one.clone(), two.clone(), demoted(down(three.clone()))],
+            "n1",
+            None,
+        ),
+        (vec![one, demoted(two), three], "n1", None),
+    ] {
+        let picture: Vec<_> = nodes
+            .iter()
+            .map(|node| (&node.spec.role, &node.status.state, node.manager.is_some()))
+            .collect();
+        let picture = format!("demote {whom} of {picture:?}");
+        let outcome = demote(&state(nodes.into_iter().map(Object::from)), whom);
+        let expected =
+            refusal.map(|text| format!("rpc error: code = FailedPrecondition desc = {text}"));
+        assert_eq!(
+            outcome.err().map(|error| error.message),
+            expected,
+            "{picture}"
+        );
+    }
 }
 
 #[test]
@@ -118,6 +196,9 @@ fn only_what_is_down_is_removed() {
         "rpc error: code = NotFound desc = node n9 not found"
     );
     assert_eq!(remove(&view, "n3", false).unwrap().0.len(), 1);
+    let leaving = state([demoted(manager("n4")).into(), joining(manager("n5")).into()]);
+    assert_eq!(remove(&leaving, "n4", true).unwrap().0.len(), 1);
+    assert_eq!(remove(&leaving, "n5", true).unwrap().0.len(), 1);
 
     let (changes, author, _) = remove(&view, "n2", true).unwrap();
     let mut after = view.clone();

@@ -4,7 +4,7 @@
 use skep_api::node::NodeState;
 use skep_api::task::TaskState;
 
-use super::{Dispatcher, MISSED_HEARTBEATS, heartbeat_period, update_node};
+use super::{Dispatcher, flapping, silence, update_node};
 use crate::assignment::ToAgent;
 use crate::id::Id;
 use crate::object::{Object, Task};
@@ -12,42 +12,55 @@ use crate::reconcile::{Plan, Reconciler, earliest};
 use crate::store::{Change, Event, State};
 use crate::{IdSource, MILLISECOND, Nanos, SECOND, Timestamp};
 
-/// How long a node whose connection broke may take to open another.
-pub const CLOSED_GRACE: Nanos = 1500 * MILLISECOND;
+/// How long a node whose connection broke may take to open another. A connection that is cut is
+/// known to be so after less than two seconds: such a node is down within three.
+pub const CLOSED_GRACE: Nanos = SECOND;
+/// After this long without a word to a new leader a node is `unknown`: most find the new leader
+/// sooner, and nothing is written about them.
+pub const UNKNOWN_AFTER: Nanos = 1500 * MILLISECOND;
 /// How long every node may take to find a new leader.
 pub const LEADER_GRACE: Nanos = 3 * SECOND;
 /// After this long the tasks of a node that is down are given up: `orphaned`.
 pub const ORPHAN_AFTER: Nanos = 24 * 3600 * SECOND;
+/// A leader that looks so much later than it meant to was stopped itself. What nodes said in that
+/// time may not have been read yet.
+const LATE: Nanos = 500 * MILLISECOND;
+/// What nodes are then given.
+const FORGIVEN: Nanos = SECOND;
 
 const MISSED: &str = "heartbeat failure";
 const MISSED_UNKNOWN: &str = r#"heartbeat failure for node in "unknown" state"#;
+const UNKNOWN: &str = r#"Node moved to "unknown" state due to leadership change in cluster"#;
 const NODE_DELETED: &str = "Task belonged to a node that has been deleted";
 
 /// A node without a session counts as down at `until`.
 pub(super) struct Grace {
     until: Timestamp,
     message: &'static str,
+    /// When the node is to be called unknown before that.
+    unknown_at: Option<Timestamp>,
 }
 
 impl Grace {
     pub(super) fn closed(now: Timestamp) -> Self {
+        Self::restarting(now.plus(CLOSED_GRACE))
+    }
+
+    pub(super) fn restarting(until: Timestamp) -> Self {
         Self {
-            until: now.plus(CLOSED_GRACE),
+            until,
             message: MISSED,
+            unknown_at: None,
         }
     }
 
-    pub(super) fn restarting(seen: Timestamp, period: Nanos) -> Self {
+    /// A new leader knows of a restart what the old one wrote down.
+    fn leader(back_by: Option<Timestamp>, now: Timestamp) -> Self {
+        let until = now.plus(LEADER_GRACE);
         Self {
-            until: seen.plus(period.saturating_mul(MISSED_HEARTBEATS)),
-            message: MISSED,
-        }
-    }
-
-    fn leader(now: Timestamp) -> Self {
-        Self {
-            until: now.plus(LEADER_GRACE),
+            until: back_by.map_or(until, |back_by| back_by.max(until)),
             message: MISSED_UNKNOWN,
+            unknown_at: Some(now.plus(UNKNOWN_AFTER)),
         }
     }
 }
@@ -90,6 +103,7 @@ impl Reconciler for Dispatcher {
         if self.fresh {
             self.start(view, now);
         }
+        self.forgive(view, now);
         if self.fresh || self.recheck || self.due.is_some_and(|due| due <= now) {
             (self.fresh, self.recheck, self.due) = (false, false, None);
             self.expire(view, now, &mut plan.changes);
@@ -118,6 +132,7 @@ impl Dispatcher {
                 .push((node.clone(), session.number, ToAgent::Expired));
         }
         self.graces.remove(node);
+        self.registrations.remove(node);
         self.changed.remove(node);
         self.deleted.insert(node.clone());
     }
@@ -128,7 +143,7 @@ impl Dispatcher {
             if node.status.state != NodeState::Down && !self.sessions.contains_key(&node.id) {
                 self.graces
                     .entry(node.id.clone())
-                    .or_insert_with(|| Grace::leader(now));
+                    .or_insert_with(|| Grace::leader(node.status.back_by, now));
             }
         }
         let homeless = view.tasks().iter().filter_map(|task| task.node_id.as_ref());
@@ -139,9 +154,24 @@ impl Dispatcher {
         );
     }
 
+    /// A leader that slept blames nobody for what it did not hear, once.
+    fn forgive(&mut self, view: &State, now: Timestamp) {
+        let late = self.due.is_some_and(|due| now.since(due) > LATE);
+        if late && !self.forgave {
+            let (span, until) = (silence(view), now.plus(FORGIVEN));
+            for session in self.sessions.values_mut() {
+                session.seen = session.seen.max(until.plus(-span));
+            }
+            for grace in self.graces.values_mut() {
+                grace.until = grace.until.max(until);
+            }
+        }
+        self.forgave = late;
+    }
+
     /// Declares nodes down whose time has run out, and finds the next time to look.
     fn expire(&mut self, view: &State, now: Timestamp, changes: &mut Vec<Change>) {
-        let span = heartbeat_period(view).saturating_mul(MISSED_HEARTBEATS);
+        let span = silence(view);
         let mut down: Vec<(Id, &'static str)> = Vec::new();
         for (node, session) in &self.sessions {
             let until = session.seen.plus(span);
@@ -151,12 +181,16 @@ impl Dispatcher {
                 self.due = earliest(self.due, Some(until));
             }
         }
-        for (node, grace) in &self.graces {
+        for (id, grace) in &mut self.graces {
             if grace.until <= now {
-                down.push((node.clone(), grace.message));
-            } else {
-                self.due = earliest(self.due, Some(grace.until));
+                down.push((id.clone(), grace.message));
+                continue;
             }
+            self.due = earliest(self.due, Some(grace.until));
+            if grace.unknown_at.take_if(|at| *at <= now).is_some() {
+                changes.extend(unknown(view, id));
+            }
+            self.due = earliest(self.due, grace.unknown_at);
         }
         for (id, message) in down {
             self.graces.remove(&id);
@@ -170,8 +204,7 @@ impl Dispatcher {
             };
             if node.status.state != NodeState::Down {
                 changes.push(update_node(node, |node| {
-                    node.status.state = NodeState::Down;
-                    message.clone_into(&mut node.status.message);
+                    node.status = flapping::gone(&node.status, message, now);
                 }));
             }
         }
@@ -190,7 +223,8 @@ impl Dispatcher {
             .iter()
             .filter(|node| node.status.state == NodeState::Down)
         {
-            let at = node.meta.updated_at.plus(ORPHAN_AFTER);
+            // Not the time of the last write: a new label does not make a node less dead.
+            let at = node.status.since.plus(ORPHAN_AFTER);
             if at <= now {
                 give_up(view, &node.id, "", now, changes);
             } else {
@@ -198,6 +232,19 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// The node has not come back to the new leader yet. Says nothing if that is known.
+fn unknown(view: &State, id: &Id) -> Option<Change> {
+    let node = view.nodes().get(id)?;
+    let known = node.status.state == NodeState::Unknown && node.status.message == UNKNOWN;
+    if known || node.status.state == NodeState::Down {
+        return None;
+    }
+    Some(update_node(node, |node| {
+        node.status.state = NodeState::Unknown;
+        UNKNOWN.clone_into(&mut node.status.message);
+    }))
 }
 
 fn give_up(view: &State, node: &Id, message: &str, now: Timestamp, changes: &mut Vec<Change>) {

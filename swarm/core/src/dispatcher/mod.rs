@@ -1,18 +1,20 @@
 //! The leader's side of every agent: sessions, heartbeats, statuses in, assignments out. Never
 //! writes and never sends: it returns changes for the leader to commit and messages to pass on.
 
+pub mod flapping;
 mod health;
 mod outbox;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skep_api::node::{NodeDescription, NodeState};
+use skep_api::node::NodeDescription;
 use skep_api::task::{TaskState, TaskStatus};
 
 use crate::assignment::{ToAgent, ToDispatcher};
 use crate::id::Id;
-use crate::object::{Node, NodeStatus, Object, Task};
+use crate::object::{Node, Object, Task};
 use crate::store::{Author, Change, State};
 use crate::{Nanos, SECOND, Timestamp};
 
@@ -23,6 +25,15 @@ use outbox::Greeting;
 pub const DEFAULT_HEARTBEAT: Nanos = 5 * SECOND;
 /// A node is down after this many heartbeat periods without a word.
 pub const MISSED_HEARTBEATS: i64 = 3;
+/// However short the period, silence is forgiven for as long as it takes to see that a connection
+/// is broken: a lost packet or a busy disk must not cost a node its tasks.
+pub const LEAST_SILENCE: Nanos = 2 * SECOND;
+/// However short the period, a daemon may take this long to restart.
+pub const LEAST_RESTART: Nanos = 5 * SECOND;
+/// A node may register so often within [`REGISTRATION_WINDOW`], as in the original.
+pub const REGISTRATIONS: u32 = 3;
+/// See [`REGISTRATIONS`].
+pub const REGISTRATION_WINDOW: Nanos = 8 * SECOND;
 /// Longest text that a node may report about a task, in bytes; more is cut off.
 const MAX_TEXT: usize = 4096;
 
@@ -46,6 +57,8 @@ pub struct Dispatcher {
     sessions: BTreeMap<Id, Session>,
     /// Nodes that the store has as alive but that have no session: when they count as down.
     graces: BTreeMap<Id, Grace>,
+    /// When each node's registrations began to be counted, and how many there were.
+    registrations: BTreeMap<Id, (Timestamp, u32)>,
     /// Tasks that changed since their nodes were last told.
     changed: BTreeMap<Id, BTreeSet<Id>>,
     /// Nodes that wait for their first assignments or for an acknowledgement.
@@ -63,14 +76,16 @@ pub struct Dispatcher {
     recheck: bool,
     /// The next timer.
     due: Option<Timestamp>,
+    /// Nodes were given time since this leader was late itself.
+    forgave: bool,
 }
 
 /// An open session.
 struct Session {
     number: u64,
     seen: Timestamp,
-    /// The node said that it will be back.
-    restarting: bool,
+    /// The node said that it will be back, and has until then.
+    back_by: Option<Timestamp>,
     /// What the session was told about itself; nothing yet if `None`.
     greeting: Option<Greeting>,
     /// Desired states of the tasks that the node was told; `None` before the complete set.
@@ -101,17 +116,14 @@ impl Dispatcher {
                 let changes = self.statuses(view, peer, sequence, statuses, now);
                 (Author::Agent(peer.node.clone()), changes)
             }
-            ToDispatcher::Restarting => {
-                self.restarting(peer, now);
-                return None;
-            }
+            ToDispatcher::Restarting => (Author::Dispatcher, self.restarting(view, peer, now)),
         };
         (!changes.1.is_empty()).then_some(changes)
     }
 
     /// Opens a session, or refreshes the description within one. The changes, by
     /// [`Author::Dispatcher`], make the node ready. A node that is not in the store is told that
-    /// its session is over.
+    /// its session is over; one that registers too often is refused for a while.
     pub fn register(
         &mut self,
         view: &State,
@@ -124,20 +136,24 @@ impl Dispatcher {
                 .push((peer.node.clone(), peer.session, ToAgent::Expired));
             return Vec::new();
         };
-        match self.sessions.get_mut(&peer.node) {
-            Some(session) if session.number == peer.session => session.seen = now,
-            Some(session) if session.number > peer.session => return Vec::new(),
+        let open = self.sessions.get(&peer.node);
+        match open.map(|session| session.number.cmp(&peer.session)) {
+            Some(Ordering::Equal) => self.heartbeat(peer, now),
+            Some(Ordering::Greater) => return Vec::new(),
+            _ if self.too_often(&peer.node, now) => {
+                let node = &peer.node;
+                let text = format!("node {node} exceeded rate limit count of registrations");
+                self.queued
+                    .push((node.clone(), peer.session, ToAgent::Refused(text)));
+                return Vec::new();
+            }
             _ => self.open(peer, now),
         }
         self.graces.remove(&peer.node);
         self.regreet.insert(peer.node.clone());
         self.pending.insert(peer.node.clone());
         self.recheck = true;
-        let status = NodeStatus {
-            state: NodeState::Ready,
-            message: String::new(),
-            addr: peer.addr.clone(),
-        };
+        let status = flapping::there(&node.status, &peer.addr, now);
         if node.status == status && node.description.as_ref() == Some(&description) {
             return Vec::new();
         }
@@ -147,11 +163,23 @@ impl Dispatcher {
         })]
     }
 
+    /// Counts a registration, unless there were as many as are allowed. What is refused does not
+    /// count: a node that keeps trying gets in when the window is over.
+    fn too_often(&mut self, node: &Id, now: Timestamp) -> bool {
+        let (began, count) = self.registrations.entry(node.clone()).or_insert((now, 0));
+        if now.since(*began) >= REGISTRATION_WINDOW {
+            (*began, *count) = (now, 0);
+        }
+        let refused = *count >= REGISTRATIONS;
+        *count += u32::from(!refused);
+        refused
+    }
+
     fn open(&mut self, peer: &Peer, now: Timestamp) {
         let session = Session {
             number: peer.session,
             seen: now,
-            restarting: false,
+            back_by: None,
             greeting: None,
             sent: None,
             ack: None,
@@ -210,7 +238,7 @@ impl Dispatcher {
     }
 
     /// The connection has ended. Without a goodbye the node has a moment to open another one.
-    pub fn closed(&mut self, view: &State, node: &Id, session: u64, now: Timestamp) {
+    pub fn closed(&mut self, node: &Id, session: u64, now: Timestamp) {
         if self
             .sessions
             .get(node)
@@ -222,21 +250,27 @@ impl Dispatcher {
             return;
         };
         self.changed.remove(node);
-        let grace = if open.restarting {
-            Grace::restarting(open.seen, heartbeat_period(view))
-        } else {
-            Grace::closed(now)
+        let grace = match open.back_by {
+            Some(until) => Grace::restarting(until),
+            None => Grace::closed(now),
         };
         self.graces.insert(node.clone(), grace);
         self.recheck = true;
     }
 
-    /// The node's daemon stops for a short while: it is granted all of the missed heartbeats.
-    pub fn restarting(&mut self, peer: &Peer, now: Timestamp) {
-        if let Some(session) = self.current(peer) {
-            session.seen = session.seen.max(now);
-            session.restarting = true;
-        }
+    /// The node's daemon stops for a short while: it is granted all of the missed heartbeats. The
+    /// change tells the next leader, should this one stop too: the leader's own daemon does.
+    pub fn restarting(&mut self, view: &State, peer: &Peer, now: Timestamp) -> Vec<Change> {
+        let until = now.plus(silence(view).max(LEAST_RESTART));
+        let Some(session) = self.current(peer) else {
+            return Vec::new();
+        };
+        session.seen = session.seen.max(now);
+        session.back_by = Some(until);
+        let node = view.nodes().get(&peer.node);
+        node.map(|node| update_node(node, |node| node.status.back_by = Some(until)))
+            .into_iter()
+            .collect()
     }
 
     /// How many agents have a session.
@@ -268,6 +302,13 @@ pub fn heartbeat_period(view: &State) -> Nanos {
     }
 }
 
+/// How long a node with a session may be silent.
+fn silence(view: &State) -> Nanos {
+    heartbeat_period(view)
+        .saturating_mul(MISSED_HEARTBEATS)
+        .max(LEAST_SILENCE)
+}
+
 fn update_node(node: &Arc<Node>, edit: impl FnOnce(&mut Node)) -> Change {
     let mut node = Node::clone(node);
     edit(&mut node);
@@ -290,5 +331,7 @@ fn bounded(mut status: TaskStatus) -> TaskStatus {
     status
 }
 
+#[cfg(test)]
+mod health_tests;
 #[cfg(test)]
 mod tests;

@@ -9,18 +9,17 @@ use crate::id::CountingIds;
 use crate::reconcile::Reconciler;
 use crate::store::Tx;
 use crate::testing;
-use crate::{HOUR, MILLISECOND};
 
 /// A leader that does nothing but dispatch.
-struct Bench {
-    state: State,
-    dispatcher: Dispatcher,
-    now: Timestamp,
+pub(super) struct Bench {
+    pub state: State,
+    pub dispatcher: Dispatcher,
+    pub now: Timestamp,
     wake_at: Option<Timestamp>,
 }
 
 impl Bench {
-    fn new(nodes: &[&str]) -> Self {
+    pub fn new(nodes: &[&str]) -> Self {
         let mut bench = Self {
             state: State::default(),
             dispatcher: Dispatcher::default(),
@@ -34,7 +33,7 @@ impl Bench {
         bench
     }
 
-    fn write(&mut self, author: Author, changes: Vec<Change>) {
+    pub fn write(&mut self, author: Author, changes: Vec<Change>) {
         let tx = Tx {
             author,
             at: self.now,
@@ -45,7 +44,7 @@ impl Bench {
         }
     }
 
-    fn say(&mut self, node: &str, session: u64, message: ToDispatcher) {
+    pub fn say(&mut self, node: &str, session: u64, message: ToDispatcher) {
         let peer = Peer {
             node: node.into(),
             session,
@@ -59,7 +58,7 @@ impl Bench {
         }
     }
 
-    fn register(&mut self, node: &str, session: u64) {
+    pub fn register(&mut self, node: &str, session: u64) {
         let description = testing::node(node).description.unwrap();
         self.say(
             node,
@@ -70,7 +69,7 @@ impl Bench {
         );
     }
 
-    fn report(&mut self, node: &str, sequence: u64, task: &str, state: TaskState) {
+    pub fn report(&mut self, node: &str, sequence: u64, task: &str, state: TaskState) {
         let status = TaskStatus {
             state,
             ..TaskStatus::default()
@@ -79,13 +78,12 @@ impl Bench {
         self.say(node, 1, ToDispatcher::Statuses { sequence, statuses });
     }
 
-    fn closed(&mut self, node: &str, session: u64) {
-        self.dispatcher
-            .closed(&self.state, &node.into(), session, self.now);
+    pub fn closed(&mut self, node: &str, session: u64) {
+        self.dispatcher.closed(&node.into(), session, self.now);
     }
 
     /// Lets time pass in the dispatcher's own steps.
-    fn pass(&mut self, span: Nanos) {
+    pub fn pass(&mut self, span: Nanos) {
         let end = self.now.plus(span);
         loop {
             self.plan();
@@ -98,7 +96,7 @@ impl Bench {
         self.plan();
     }
 
-    fn plan(&mut self) {
+    pub fn plan(&mut self) {
         loop {
             let plan = self
                 .dispatcher
@@ -111,7 +109,7 @@ impl Bench {
         }
     }
 
-    fn assign(&mut self, id: &str, node: &str) {
+    pub fn assign(&mut self, id: &str, node: &str) {
         let mut task = testing::task(id, "web", 1);
         task.node_id = Some(node.into());
         self.write(
@@ -120,7 +118,7 @@ impl Bench {
         );
     }
 
-    fn desire(&mut self, id: &str, state: TaskState) {
+    pub fn desire(&mut self, id: &str, state: TaskState) {
         let mut task = Task::clone(self.state.tasks().get(id).unwrap());
         task.desired_state = state;
         self.write(
@@ -130,7 +128,7 @@ impl Bench {
     }
 
     /// What is sent, one line a message.
-    fn sent(&mut self) -> Vec<String> {
+    pub fn sent(&mut self) -> Vec<String> {
         let messages = self.dispatcher.messages(&self.state);
         messages
             .iter()
@@ -138,12 +136,12 @@ impl Bench {
             .collect()
     }
 
-    fn health(&self, node: &str) -> (NodeState, &str) {
+    pub fn health(&self, node: &str) -> (NodeState, &str) {
         let status = &self.state.nodes().get(node).unwrap().status;
         (status.state.clone(), &status.message)
     }
 
-    fn task(&self, id: &str) -> TaskState {
+    pub fn task(&self, id: &str) -> TaskState {
         self.state.tasks().get(id).unwrap().status.state
     }
 }
@@ -167,6 +165,7 @@ fn show(message: &ToAgent) -> String {
         ToAgent::Ack(sequence) => format!("ack {sequence}"),
         ToAgent::NotLeader(_) => "not leader".to_owned(),
         ToAgent::Expired => "expired".to_owned(),
+        ToAgent::Refused(why) => why.clone(),
     }
 }
 
@@ -230,82 +229,6 @@ fn what_is_not_a_nodes_business_is_ignored_but_acknowledged() {
     bench.report("n1", 9, "t1", TaskState::Failed);
     assert_eq!(bench.task("t1"), TaskState::Running);
     assert_eq!(bench.sent(), ["n1/1 expired"]);
-}
-
-#[test]
-fn a_node_that_falls_silent_is_down_after_three_periods() {
-    let mut bench = Bench::new(&["n1"]);
-    bench.register("n1", 1);
-    bench.sent();
-    for _ in 0..10 {
-        bench.pass(4 * SECOND);
-        bench.say("n1", 1, ToDispatcher::Heartbeat);
-    }
-    bench.pass(15 * SECOND - 1);
-    assert_eq!(bench.health("n1").0, NodeState::Ready);
-    bench.pass(1);
-    assert_eq!(bench.health("n1"), (NodeState::Down, "heartbeat failure"));
-    assert_eq!(bench.sent(), ["n1/1 expired"]);
-    // It may come back at any time.
-    bench.register("n1", 1);
-    assert_eq!(bench.health("n1"), (NodeState::Ready, ""));
-    assert_eq!(bench.sent(), ["n1/1 session 0", "n1/1 all +[] -[]"]);
-}
-
-#[test]
-fn how_long_a_broken_connection_is_forgiven() {
-    // (goodbye, forgiven for)
-    for (goodbye, span) in [(false, 1500 * MILLISECOND), (true, 15 * SECOND)] {
-        let mut bench = Bench::new(&["n1"]);
-        bench.register("n1", 1);
-        bench.plan();
-        if goodbye {
-            bench.say("n1", 1, ToDispatcher::Restarting);
-        }
-        bench.closed("n1", 1);
-        bench.pass(span - 1);
-        assert_eq!(bench.health("n1").0, NodeState::Ready, "{goodbye}");
-        bench.pass(1);
-        assert_eq!(bench.health("n1"), (NodeState::Down, "heartbeat failure"));
-    }
-    // One that has a new session by then is not missed, and its old one does not matter.
-    let mut bench = Bench::new(&["n1"]);
-    bench.register("n1", 1);
-    bench.register("n1", 2);
-    bench.closed("n1", 1);
-    bench.pass(10 * SECOND);
-    assert_eq!(bench.health("n1").0, NodeState::Ready);
-}
-
-#[test]
-fn a_new_leader_gives_every_node_a_moment() {
-    let mut bench = Bench::new(&["n1", "n2"]);
-    bench.register("n1", 1);
-    bench.register("n2", 1);
-    bench.dispatcher = Dispatcher::default();
-    bench.dispatcher.mark_all(&bench.state.clone());
-    bench.plan();
-    bench.register("n1", 1);
-    bench.pass(3 * SECOND);
-    assert_eq!(bench.health("n1").0, NodeState::Ready);
-    let text = r#"heartbeat failure for node in "unknown" state"#;
-    assert_eq!(bench.health("n2"), (NodeState::Down, text));
-}
-
-#[test]
-fn tasks_of_a_node_that_stays_away_are_given_up() {
-    let mut bench = Bench::new(&["n1"]);
-    bench.assign("t1", "n1");
-    bench.assign("t2", "n1");
-    bench.register("n1", 1);
-    bench.report("n1", 1, "t2", TaskState::Failed);
-    bench.closed("n1", 1);
-    bench.pass(2 * SECOND);
-    bench.pass(24 * HOUR - 10 * SECOND);
-    assert_eq!(bench.task("t1"), TaskState::Assigned);
-    bench.pass(10 * SECOND);
-    assert_eq!(bench.task("t1"), TaskState::Orphaned);
-    assert_eq!(bench.task("t2"), TaskState::Failed, "it had ended before");
 }
 
 #[test]

@@ -44,6 +44,10 @@ impl Reconciler for Enforcer {
                 self.dirty
                     .extend(tasks.filter_map(|task| task.node_id.clone()));
             }
+            // One that was made before the service changed may get its node after that.
+            Some(Object::Task(task)) if task.node_id != node_before(event) => {
+                self.dirty.extend(task.node_id.clone());
+            }
             _ => {}
         }
     }
@@ -62,6 +66,14 @@ impl Reconciler for Enforcer {
                 .extend(unsuitable.iter().map(|task| reject(task, now)));
         }
         plan
+    }
+}
+
+/// The node that a task had before.
+fn node_before(event: &Event) -> Option<Id> {
+    match &event.before {
+        Some(Object::Task(task)) => task.node_id.clone(),
+        _ => None,
     }
 }
 

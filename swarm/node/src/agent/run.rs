@@ -104,7 +104,7 @@ impl Runner {
                 ToAgent::Assignments(assignments) => Some(Input::Assignments(assignments)),
                 ToAgent::Ack(sequence) => Some(Input::Ack(sequence)),
                 // The session itself has dealt with these.
-                ToAgent::NotLeader(_) | ToAgent::Expired => None,
+                ToAgent::NotLeader(_) | ToAgent::Expired | ToAgent::Refused(_) => None,
             },
         }
     }

@@ -14,7 +14,6 @@ use tracing::{debug, info};
 
 use super::dial::{self, Known, Opened};
 use crate::engine::Engine;
-use crate::pki::RootCa;
 use crate::quic::{CallError, Endpoint, FrameReceiver, FrameSender};
 
 /// Pauses between attempts: the first and the longest, each halved or not by the dice.
@@ -200,6 +199,7 @@ async fn register(
     Err(match timeout(PATIENCE, greeting).await {
         Ok(Ok(Some(greeting @ ToAgent::Session { .. }))) => return Ok(greeting),
         Ok(Ok(Some(ToAgent::NotLeader(leader)))) => Ended::Redirected(leader),
+        Ok(Ok(Some(ToAgent::Refused(reason)))) => Ended::Failed(reason),
         Ok(Ok(_)) => Ended::Failed(format!("{addr} closed the session")),
         Ok(Err(error)) => Ended::Failed(error.to_string()),
         Err(_) => Ended::Failed(format!("{addr} was too slow to open a session")),
@@ -246,6 +246,10 @@ async fn hold(
             Ok(Some(ToAgent::NotLeader(_) | ToAgent::Expired)) | Ok(None) => {
                 writer.abort();
                 return format!("{addr} ended the session");
+            }
+            Ok(Some(ToAgent::Refused(reason))) => {
+                writer.abort();
+                return reason;
             }
             Ok(Some(message)) => {
                 if let Some(asked) = heartbeat_of(&message) {
@@ -335,13 +339,7 @@ fn heartbeat_of(message: &ToAgent) -> Option<Duration> {
 /// What Docker's API shows as the node's TLSInfo.
 fn tls_info(endpoint: &Endpoint) -> TlsInfo {
     let identity = endpoint.identity();
-    let root = identity.and_then(|identity| RootCa::from_pem(&identity.root_pem, None).ok());
-    match root.and_then(|root| root.tls_info().ok()) {
-        None => TlsInfo::default(),
-        Some(info) => TlsInfo {
-            trust_root: info.trust_root,
-            cert_issuer_subject: info.issuer_subject.into(),
-            cert_issuer_public_key: info.issuer_public_key.into(),
-        },
-    }
+    identity
+        .map(|identity| identity.tls_info())
+        .unwrap_or_default()
 }
