@@ -10,14 +10,16 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::peer::system_time;
 use super::{Peer, PkiError, Role, Secret, pem};
-use crate::disk;
+use crate::disk::{self, DataDir};
 
 /// The root bundle, below DATA_DIR/certificates.
 const ROOT_FILE: &str = "swarm-root-ca.crt";
 /// The leaf and its intermediates.
 const CERT_FILE: &str = "swarm-node.crt";
-/// PKCS#8 of the leaf's key, mode 0600.
+/// PKCS#8 of the leaf's key, sealed with the node's data key, mode 0600.
 const KEY_FILE: &str = "swarm-node.key";
+/// What the sealed key is bound to.
+const KEY_LABEL: &[u8] = b"swarm-node.key";
 /// A key whose certificate is being written: the key file changes only after the certificate.
 const NEXT_KEY_FILE: &str = "swarm-node.key.next";
 
@@ -108,37 +110,53 @@ impl Identity {
         now > self.not_after
     }
 
-    /// Reads the identity in `dir` (DATA_DIR/certificates); `None` if there is none at all.
-    pub fn load(dir: &Path) -> Result<Option<Identity>, PkiError> {
-        let Some(cert) = read(&dir.join(CERT_FILE))? else {
+    /// Reads the identity in DATA_DIR/certificates; `None` if there is none at all. A key that an
+    /// older layout has left legible is sealed.
+    ///
+    /// # Errors
+    /// Files that are missing, damaged or do not belong together; keys that are locked.
+    pub fn load(data: &DataDir) -> Result<Option<Identity>, PkiError> {
+        let dir = &data.certificates();
+        let Some(cert) = text(&dir.join(CERT_FILE))? else {
             return Ok(None);
         };
-        let root = required(&dir.join(ROOT_FILE))?;
+        let root = text(&dir.join(ROOT_FILE))?.ok_or_else(|| missing(&dir.join(ROOT_FILE)))?;
         // A crash between the certificate and its key leaves the right key under the other name.
         let next = dir.join(NEXT_KEY_FILE);
-        if let Some(key) = read(&next)?
-            && let Ok(identity) = Identity::new(&root, &cert, Secret(key))
+        // Half of a pair that never came to be may be anything.
+        if let Ok(Some((key, _))) = node_key(data, &next)
+            && let Ok(identity) = Identity::new(&root, &cert, key)
         {
             disk::rename(&next, &dir.join(KEY_FILE)).map_err(|e| io(&next, e))?;
             return Ok(Some(identity));
         }
-        let key = required(&dir.join(KEY_FILE))?;
-        let identity = Identity::new(&root, &cert, Secret(key));
-        identity
-            .map_err(|error| PkiError::invalid(format!("{}: {error}", dir.display())))
-            .map(Some)
+        let path = dir.join(KEY_FILE);
+        let (key, sealed) = node_key(data, &path)?.ok_or_else(|| missing(&path))?;
+        let identity = Identity::new(&root, &cert, key)
+            .map_err(|error| PkiError::invalid(format!("{}: {error}", dir.display())))?;
+        if !sealed {
+            identity.save(data)?;
+        }
+        Ok(Some(identity))
     }
 
-    /// Writes the identity into `dir`; a crash at any moment leaves the old one or the new one.
-    pub fn save(&self, dir: &Path) -> Result<(), PkiError> {
+    /// Writes the identity into DATA_DIR/certificates; a crash at any moment leaves the old one or
+    /// the new one.
+    ///
+    /// # Errors
+    /// What the disk refuses; keys that are locked.
+    pub fn save(&self, data: &DataDir) -> Result<(), PkiError> {
+        let dir = &data.certificates();
         disk::create_private_dir(dir).map_err(|e| io(dir, e))?;
-        let write = |name: &str, text: &str, mode| {
+        let write = |name: &str, content: &[u8], mode| {
             let path = dir.join(name);
-            disk::write_atomic(&path, text.as_bytes(), mode).map_err(|e| io(&path, e))
+            disk::write_atomic(&path, content, mode).map_err(|e| io(&path, e))
         };
-        write(NEXT_KEY_FILE, &self.key_pem, 0o600)?;
-        write(ROOT_FILE, &self.root_pem, 0o644)?;
-        write(CERT_FILE, &self.cert_pem, 0o644)?;
+        let key = self.key_pem.as_bytes().to_vec();
+        let key = data.keys()?.seal(KEY_LABEL, key).map_err(|e| io(dir, e))?;
+        write(NEXT_KEY_FILE, &key, 0o600)?;
+        write(ROOT_FILE, self.root_pem.as_bytes(), 0o644)?;
+        write(CERT_FILE, self.cert_pem.as_bytes(), 0o644)?;
         let next = dir.join(NEXT_KEY_FILE);
         disk::rename(&next, &dir.join(KEY_FILE)).map_err(|e| io(&next, e))
     }
@@ -173,16 +191,44 @@ fn io(path: &Path, source: std::io::Error) -> PkiError {
     }
 }
 
-fn read(path: &Path) -> Result<Option<String>, PkiError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+fn read(path: &Path) -> Result<Option<Vec<u8>>, PkiError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io(path, error)),
     }
 }
 
-fn required(path: &Path) -> Result<String, PkiError> {
-    read(path)?.ok_or_else(|| io(path, std::io::ErrorKind::NotFound.into()))
+fn text(path: &Path) -> Result<Option<String>, PkiError> {
+    let decode = |bytes| String::from_utf8(bytes).map_err(|_| not_pem(path));
+    read(path)?.map(decode).transpose()
+}
+
+/// The private key in a file, and whether it was sealed.
+fn node_key(data: &DataDir, path: &Path) -> Result<Option<(Secret, bool)>, PkiError> {
+    let Some(bytes) = read(path)? else {
+        return Ok(None);
+    };
+    let sealed = disk::is_sealed(&bytes);
+    let plain = match sealed {
+        true => data.keys()?.open(KEY_LABEL, &bytes).ok_or_else(|| {
+            PkiError::invalid(format!(
+                "{}: damaged, or sealed with the keys of another node",
+                path.display()
+            ))
+        })?,
+        false => bytes,
+    };
+    let key = String::from_utf8(plain).map_err(|_| not_pem(path))?;
+    Ok(Some((Secret(key), sealed)))
+}
+
+fn missing(path: &Path) -> PkiError {
+    io(path, std::io::ErrorKind::NotFound.into())
+}
+
+fn not_pem(path: &Path) -> PkiError {
+    PkiError::invalid(format!("{}: not a PEM file", path.display()))
 }
 
 #[cfg(test)]
@@ -211,11 +257,12 @@ mod tests {
     #[test]
     fn saves_and_loads() {
         let temp = tempfile::tempdir().unwrap();
-        let dir = temp.path().join("certificates");
-        assert!(Identity::load(&dir).unwrap().is_none());
+        let data = DataDir::open(temp.path()).unwrap();
+        let dir = data.certificates();
+        assert!(Identity::load(&data).unwrap().is_none());
         for role in [Role::Worker, Role::Manager] {
-            make(role).save(&dir).unwrap();
-            let loaded = Identity::load(&dir).unwrap().unwrap();
+            make(role).save(&data).unwrap();
+            let loaded = Identity::load(&data).unwrap().unwrap();
             assert_eq!((loaded.role, loaded.node_id.as_str()), (role, "node"));
             assert_eq!(loaded.cluster_id, "cluster");
             assert!(!loaded.expired(SystemTime::now()));
@@ -238,16 +285,19 @@ mod tests {
     #[test]
     fn a_crash_between_the_files_loses_nothing() {
         let temp = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temp.path()).unwrap();
         let (old, new) = (make(Role::Worker), make(Role::Worker));
         // After the first step of a save: the old pair still rules.
-        old.save(temp.path()).unwrap();
-        let next = temp.path().join(NEXT_KEY_FILE);
-        std::fs::write(&next, &*new.key_pem).unwrap();
-        let loaded = Identity::load(temp.path()).unwrap().unwrap();
+        old.save(&data).unwrap();
+        let next = data.certificates().join(NEXT_KEY_FILE);
+        let sealed = data.keys().unwrap();
+        let sealed = sealed.seal(KEY_LABEL, new.key_pem.as_bytes().to_vec());
+        std::fs::write(&next, sealed.unwrap()).unwrap();
+        let loaded = Identity::load(&data).unwrap().unwrap();
         assert_eq!(loaded.cert_pem, old.cert_pem);
         // After the certificate, before the last rename: the new pair rules.
-        std::fs::write(temp.path().join(CERT_FILE), &new.cert_pem).unwrap();
-        let loaded = Identity::load(temp.path()).unwrap().unwrap();
+        std::fs::write(data.certificates().join(CERT_FILE), &new.cert_pem).unwrap();
+        let loaded = Identity::load(&data).unwrap().unwrap();
         assert_eq!(loaded.cert_pem, new.cert_pem);
         assert!(!next.exists());
     }
@@ -255,17 +305,45 @@ mod tests {
     #[test]
     fn damage_is_reported_with_the_file() {
         let temp = tempfile::tempdir().unwrap();
-        make(Role::Worker).save(temp.path()).unwrap();
-        std::fs::write(temp.path().join(KEY_FILE), &*make(Role::Worker).key_pem).unwrap();
-        let error = Identity::load(temp.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("does not belong to its certificate"),
-            "{error}"
-        );
-        std::fs::remove_file(temp.path().join(ROOT_FILE)).unwrap();
-        let error = Identity::load(temp.path()).unwrap_err().to_string();
+        let data = DataDir::open(temp.path()).unwrap();
+        let dir = data.certificates();
+        make(Role::Worker).save(&data).unwrap();
+        let sealed = std::fs::read(dir.join(KEY_FILE)).unwrap();
+        for (key, expected) in [
+            (
+                make(Role::Worker).key_pem.as_bytes(),
+                "does not belong to its certificate",
+            ),
+            (&sealed[..sealed.len() - 1], "damaged, or sealed"),
+            (&[0xff], "not a PEM file"),
+        ] {
+            std::fs::write(dir.join(KEY_FILE), key).unwrap();
+            let error = Identity::load(&data).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(error.contains("certificates"), "{error}");
+        }
+        std::fs::remove_file(dir.join(ROOT_FILE)).unwrap();
+        let error = Identity::load(&data).unwrap_err().to_string();
         assert!(error.contains("swarm-root-ca.crt"), "{error}");
         let text = format!("{:?}", make(Role::Manager));
         assert!(!text.contains("PRIVATE"), "{text}");
+    }
+
+    #[test]
+    fn a_legible_key_is_sealed() {
+        let temp = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temp.path()).unwrap();
+        let identity = make(Role::Manager);
+        identity.save(&data).unwrap();
+        let path = data.certificates().join(KEY_FILE);
+        let sealed = || disk::is_sealed(&std::fs::read(&path).unwrap());
+        assert!(sealed());
+        std::fs::write(&path, &*identity.key_pem).unwrap();
+        assert!(!sealed());
+        for _ in 0..2 {
+            let loaded = Identity::load(&data).unwrap().unwrap();
+            assert_eq!(loaded.key_pem, identity.key_pem);
+            assert!(sealed());
+        }
     }
 }

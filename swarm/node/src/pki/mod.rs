@@ -3,6 +3,7 @@
 
 mod base36;
 mod identity;
+mod issuer;
 mod peer;
 mod pem;
 mod root;
@@ -56,6 +57,9 @@ pub enum PkiError {
     /// The machine gave no random numbers, or a signature could not be made.
     #[error("cryptography failed: {0}")]
     Crypto(String),
+    /// The keys that seal the node's private key cannot be used, or are locked.
+    #[error(transparent)]
+    Disk(#[from] crate::disk::DiskError),
     /// A file below DATA_DIR/certificates could not be read or written.
     #[error("{path}: {source}")]
     Io {

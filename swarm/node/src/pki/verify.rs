@@ -2,6 +2,7 @@
 //! role. Removal from the cluster is not their business (the QUIC gate's), because it changes.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -289,4 +290,18 @@ pub fn check_joined(
         )));
     }
     Ok(peer)
+}
+
+/// Whether peers that trust the identity's roots accept its certificate at this time.
+pub fn check_own(identity: &Identity, now: SystemTime) -> Result<(), PkiError> {
+    let (leaf, intermediates) = identity
+        .chain()
+        .split_first()
+        .ok_or_else(|| PkiError::invalid("there is no certificate"))?;
+    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH);
+    let now = UnixTime::since_unix_epoch(since_1970.unwrap_or_default());
+    let algorithms = provider().signature_verification_algorithms;
+    let roots = root_store(identity)?;
+    chain(leaf, &roots, intermediates, now, &algorithms)
+        .map_err(|error| PkiError::invalid(format!("the certificate is not valid: {error}")))
 }
