@@ -1,8 +1,11 @@
-//! The data directory: its layout, its lock, the node's own state file. Never interprets what raft
-//! or the worker keep below it.
+//! The data directory: its layout, its lock, its keys, the node's own state file. Never interprets
+//! what raft or the worker keep below it.
 
 mod files;
+mod keyring;
+mod seal;
 mod state;
+mod unlock_key;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -10,8 +13,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use keyring::{KEYS, Ring};
+
 pub use files::{create_private_dir, rename, write_atomic};
-pub use state::{JoinInProgress, NodeState};
+pub use keyring::UnlockError;
+pub use seal::{Keys, is_sealed};
+pub use state::NodeState;
 
 const LOCK: &str = "skepd.lock";
 const STATE: &str = "state.json";
@@ -42,7 +49,10 @@ pub enum DiskError {
         /// ` (pid N)` if it is known.
         owner: String,
     },
-    /// The state file cannot be read. Its content is not quoted: it may hold a join token.
+    /// The keys are wrapped with the unlock key, which nobody has brought yet.
+    #[error("the keys of this node are locked; unlock it with the swarm's unlock key")]
+    Locked,
+    /// The state file or the key file cannot be read. The content is never quoted.
     #[error(
         "{path} is damaged ({reason}); restore it from a backup, or move {path} away and let the \
          node join again"
@@ -60,6 +70,7 @@ pub enum DiskError {
 pub struct DataDir {
     path: PathBuf,
     _lock: Arc<File>,
+    keyring: Arc<Ring>,
 }
 
 impl DataDir {
@@ -69,6 +80,7 @@ impl DataDir {
         let dir = DataDir {
             path: path.to_owned(),
             _lock: Arc::new(lock(path)?),
+            keyring: Arc::default(),
         };
         if dir.path.join(WIPING).exists() {
             dir.wipe()?;
@@ -117,12 +129,14 @@ impl DataDir {
         write_atomic(&path, &text, 0o600).map_err(|error| at(&path, error))
     }
 
-    /// Forgets the swarm: certificates, raft, worker and state. The directory, its lock and files
-    /// that are not ours stay. A wipe that a crash interrupts is finished by the next `open`.
+    /// Forgets the swarm: keys, certificates, raft, worker and state. The directory, its lock and
+    /// files that are not ours stay. A wipe that a crash interrupts is finished by the next `open`.
     pub fn wipe(&self) -> Result<(), DiskError> {
         let marker = self.path.join(WIPING);
         write_atomic(&marker, b"", 0o600).map_err(|error| at(&marker, error))?;
-        for name in [STATE, CERTIFICATES, RAFT, WORKER] {
+        self.keyring.forget();
+        // Without the keys the rest is noise, whatever becomes of it.
+        for name in [KEYS, STATE, CERTIFICATES, RAFT, WORKER] {
             let path = self.path.join(name);
             let removed = match path.symlink_metadata() {
                 Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),

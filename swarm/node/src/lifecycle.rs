@@ -47,7 +47,7 @@ impl Node {
         let Some(state) = disk.load().map_err(|error| system(&error))? else {
             return Ok(None);
         };
-        let identity = Identity::load(&disk.certificates()).map_err(|error| system(&error))?;
+        let identity = Identity::load(disk).map_err(|error| system(&error))?;
         let Some(identity) = identity else {
             return Err(Error::system(format!(
                 "there is no certificate in {}; leave the swarm with --force and join again",

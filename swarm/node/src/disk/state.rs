@@ -1,12 +1,12 @@
-//! What a node remembers of its membership beside its certificate. Only data; who writes it when
-//! is the membership's business.
+//! What a node remembers of its membership beside its certificate. Only data, legible also while
+//! the keys are locked, so nothing secret; who writes it when is the membership's business.
 
 use std::io;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use skep_api::Error;
 use skep_api::node::Availability;
-use skep_api::{Error, Secret};
 
 /// The layout that this code writes. A larger number on disk is of a newer skepd.
 const VERSION: u32 = 1;
@@ -33,20 +33,6 @@ pub struct NodeState {
     pub managers: Vec<String>,
     /// What the node asked to be when it joined.
     pub availability: Availability,
-    /// The managers' keys are locked: an unlock key is needed after a start.
-    pub locked: bool,
-    /// A join that has not come to its end and goes on after a restart.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub join: Option<JoinInProgress>,
-}
-
-/// What a join needs to go on. The token lies in a file with mode 0600 until the join ends.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct JoinInProgress {
-    /// The manager to join through, `host:port`.
-    pub remote_addr: String,
-    /// The join token.
-    pub token: Secret,
 }
 
 impl Default for NodeState {
@@ -61,8 +47,6 @@ impl Default for NodeState {
             data_path_port: 0,
             managers: Vec::new(),
             availability: Availability::default(),
-            locked: false,
-            join: None,
         }
     }
 }

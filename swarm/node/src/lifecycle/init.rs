@@ -73,9 +73,7 @@ impl Node {
             ..NodeState::default()
         };
         let disk = &self.0.disk;
-        identity
-            .save(&disk.certificates())
-            .map_err(|error| system(&error))?;
+        identity.save(disk).map_err(|error| system(&error))?;
         let membership = self.begin(state.clone(), identity).await?;
         let founded = match membership.manager() {
             Some(manager) => first_transaction(manager, cluster, node).await,

@@ -95,9 +95,7 @@ impl Node {
             ..NodeState::default()
         };
         let disk = &self.0.disk;
-        identity
-            .save(&disk.certificates())
-            .map_err(|error| system(&error))?;
+        identity.save(disk).map_err(|error| system(&error))?;
         disk.save(&state).map_err(|error| system(&error))?;
         let membership = self.begin(state, identity).await?;
         membership.settle(disk.clone());

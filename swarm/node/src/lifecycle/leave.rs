@@ -73,7 +73,7 @@ impl Node {
     fn recorded_id(&self) -> Option<Id> {
         let state = self.0.disk.load().ok().flatten().map(|state| state.node_id);
         let state = state.filter(|id| !id.is_empty());
-        let identity = || Identity::load(&self.0.disk.certificates()).ok().flatten();
+        let identity = || Identity::load(&self.0.disk).ok().flatten();
         let id = state.or_else(|| identity().map(|identity| identity.node_id));
         id.map(|id| Id::from(id.as_str()))
     }
