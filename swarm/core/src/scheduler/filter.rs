@@ -1,10 +1,10 @@
 //! Which nodes a task may run on, and the fixed explanations where none is left. The texts and
 //! their order are swarmkit's (`manager/scheduler/filter.go`); clients show them.
 
-use skep_api::node::{Availability, NodeState};
 use skep_api::task::Platform;
 
 use super::nodes::{Load, Nodes};
+use crate::Timestamp;
 use crate::object::{Node, Task};
 use crate::orchestrator::constraint::Constraint;
 
@@ -49,6 +49,8 @@ impl Reason {
 /// What a group of tasks asks of its nodes.
 pub(super) struct Filters<'a> {
     task: &'a Task,
+    /// Nodes that rest now are not ready; if there is a moment.
+    rest: Option<Timestamp>,
     reserved: (i64, i64),
     constraints: Vec<Constraint>,
     platforms: &'a [Platform],
@@ -59,10 +61,11 @@ pub(super) struct Filters<'a> {
 
 impl<'a> Filters<'a> {
     /// What this task, and so every one like it, asks.
-    pub fn of(task: &'a Task) -> Self {
+    pub fn of(task: &'a Task, rest: Option<Timestamp>) -> Self {
         let placement = task.spec.placement.as_ref();
         Self {
             task,
+            rest,
             reserved: task.reserved(),
             constraints: Constraint::parse_all(placement.map_or(&[], |p| &p.constraints)),
             platforms: placement.map_or(&[], |p| &p.platforms),
@@ -82,11 +85,8 @@ impl<'a> Filters<'a> {
         let node = &load.node;
         match reason {
             Reason::NotReady => {
-                node.status.state == NodeState::Ready
-                    && matches!(
-                        node.spec.availability,
-                        Availability::Active | Availability::Unset
-                    )
+                let rests = self.rest.and_then(|now| load.rests_until(now));
+                load.is_ready() && rests.is_none()
             }
             Reason::Resources => load.has_room(self.reserved),
             Reason::Plugin => self

@@ -38,6 +38,8 @@ pub struct Scheduler {
     waiting: BTreeMap<Group, BTreeSet<(u64, Id)>>,
     /// Groups to look at: new ones, or all when something happened that may make room.
     dirty: BTreeSet<Group>,
+    /// When the first node that came back too often may have tasks again.
+    rested_at: Option<Timestamp>,
     /// What is where; a cache that is counted anew when it is not there.
     nodes: Option<Nodes>,
 }
@@ -78,10 +80,15 @@ impl Reconciler for Scheduler {
 
     fn plan(&mut self, view: &State, now: Timestamp, _ids: &mut dyn IdSource) -> Plan {
         let mut plan = Plan::default();
+        if self.rested_at.is_some_and(|at| at <= now) {
+            self.look_at_all();
+        }
         if self.dirty.is_empty() {
+            plan.wake_at = self.rested_at.filter(|_| !self.waiting.is_empty());
             return plan;
         }
         let nodes = self.nodes.get_or_insert_with(|| Nodes::of(view));
+        self.rested_at = nodes.rested_at(now);
         while let Some(group) = self.dirty.pop_first() {
             let ids = self.waiting.get(&group).into_iter().flatten();
             let tasks: Vec<&Arc<Task>> = ids.filter_map(|(_, id)| view.tasks().get(id)).collect();
@@ -91,6 +98,9 @@ impl Reconciler for Scheduler {
                 plan.wake(now);
                 break;
             }
+        }
+        if let Some(at) = self.rested_at {
+            plan.wake(at);
         }
         // Once the plan is written, its events count again what it gave away.
         for change in &plan.changes {
@@ -147,7 +157,7 @@ fn place(
     now: Timestamp,
 ) {
     let Some(kind) = tasks.first() else { return };
-    let filters = Filters::of(kind);
+    let filters = Filters::of(kind, nodes.rest(now));
     let labels = Label::of(kind);
     let failures = failures::of(view, kind, now);
     let failed = |id: &Id| failures.get(id).copied().unwrap_or(0);

@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use skep_api::node::{Availability, NodeState};
 use skep_api::task::TaskState;
 
+use crate::Timestamp;
+use crate::dispatcher::flapping;
 use crate::id::Id;
 use crate::object::{Node, Object, Task};
 use crate::store::{Event, State};
@@ -50,6 +53,18 @@ impl Load {
         };
         fits(nano_cpus, there.map_or(0, |r| r.nano_cpus), self.nano_cpus)
             && fits(memory, there.map_or(0, |r| r.memory_bytes), self.memory)
+    }
+
+    /// Whether the node may have tasks at all.
+    pub fn is_ready(&self) -> bool {
+        let availability = &self.node.spec.availability;
+        let active = matches!(availability, Availability::Active | Availability::Unset);
+        active && self.node.status.state == NodeState::Ready
+    }
+
+    /// Until when the node rests, having come and gone too often; only if that is to come.
+    pub fn rests_until(&self, now: Timestamp) -> Option<Timestamp> {
+        flapping::rests_until(&self.node.status).filter(|until| *until > now)
     }
 
     fn add(&mut self, task: &Task) {
@@ -119,6 +134,21 @@ impl Nodes {
             }
         }
         Some(self)
+    }
+
+    /// When the first of the ready nodes that rest may have tasks again.
+    pub fn rested_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let ready = self.iter().filter(|load| load.is_ready());
+        ready.filter_map(|load| load.rests_until(now)).min()
+    }
+
+    /// The moment that decides which nodes rest; `None` while there is no other node than those:
+    /// any is better than none.
+    pub fn rest(&self, now: Timestamp) -> Option<Timestamp> {
+        let mut ready = self.iter().filter(|load| load.is_ready());
+        ready
+            .any(|load| load.rests_until(now).is_none())
+            .then_some(now)
     }
 
     /// Counts a task that is about to be given to a node.

@@ -2,6 +2,7 @@
 
 mod counts;
 mod filters;
+mod rests;
 mod spread;
 
 use skep_api::service::ServiceSpec;
