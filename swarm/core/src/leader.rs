@@ -7,6 +7,7 @@ use skep_api::Error;
 use crate::Timestamp;
 use crate::allocator::Allocator;
 use crate::assignment::ToDispatcher;
+use crate::ca::Rotations;
 use crate::command::{Command, Reply};
 use crate::control;
 use crate::dispatcher::{Dispatcher, Outgoing, Peer};
@@ -73,6 +74,7 @@ pub struct Leader {
     allocator: Allocator,
     scheduler: Scheduler,
     reaper: Reaper,
+    rotations: Rotations,
 }
 
 impl Leader {
@@ -85,6 +87,7 @@ impl Leader {
             allocator: Allocator::default(),
             scheduler: Scheduler::default(),
             reaper: Reaper::default(),
+            rotations: Rotations::default(),
         };
         for (_, _, reconciler) in leader.reconcilers() {
             reconciler.mark_all(state);
@@ -140,7 +143,7 @@ impl Leader {
     }
 
     /// The reconcilers in the order in which work flows through them.
-    fn reconcilers(&mut self) -> [(&'static str, Author, &mut dyn Reconciler); 6] {
+    fn reconcilers(&mut self) -> [(&'static str, Author, &mut dyn Reconciler); 7] {
         [
             ("dispatcher", Author::Dispatcher, &mut self.dispatcher),
             ("orchestrator", Author::Orchestrator, &mut self.orchestrator),
@@ -148,6 +151,7 @@ impl Leader {
             ("allocator", Author::Allocator, &mut self.allocator),
             ("scheduler", Author::Scheduler, &mut self.scheduler),
             ("reaper", Author::Reaper, &mut self.reaper),
+            ("rotations", Author::Ca, &mut self.rotations),
         ]
     }
 

@@ -269,7 +269,8 @@ fn first_state(settings: &Settings, hosts: &[Host], dice: &mut Dice) -> State {
         meta: Meta::default(),
         spec,
         root_ca: RootCa {
-            cert_pem: String::new(),
+            // Without a key, updates would look for an authority outside of the swarm.
+            key_pem: Some(Secret::from("key")),
             ..RootCa::default()
         },
         join_tokens: JoinTokens {

@@ -5,15 +5,12 @@ use skep_api::cluster::Spec;
 use skep_api::{Code, Error};
 
 use super::{Outcome, in_sequence};
+use crate::ca;
 use crate::command::Reply;
-use crate::id::{IdSource, base36};
+use crate::id::IdSource;
 use crate::object::{Cluster, Node, Rotation, Secret};
 use crate::store::{Author, Change, State};
 use crate::validate::{check_cluster, missing};
-
-/// Number of random bytes in a token's secret, and of base36 digits that they are written with.
-const TOKEN_BYTES: usize = 16;
-const TOKEN_DIGITS: usize = 25;
 
 /// What is made anew.
 #[derive(Clone, Copy)]
@@ -29,6 +26,9 @@ pub(super) fn bootstrap(view: &State, cluster: &Cluster, node: &Node) -> Result<
         return Err(Error::rpc(Code::AlreadyExists, "there is a swarm already"));
     }
     check_cluster(&cluster.spec)?;
+    if !cluster.spec.ca_config.signing_ca_cert.is_empty() {
+        return Err(missing("a signing CA certificate of one's own at init"));
+    }
     let changes = vec![
         Change::Create(cluster.clone().into()),
         Change::Create(node.clone().into()),
@@ -47,12 +47,12 @@ pub(super) fn update(
     let Some(cluster) = view.cluster() else {
         return Err(Error::rpc(Code::NotFound, "cluster not found"));
     };
-    if spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate || rotate.root.is_some() {
-        return Err(missing("the rotation of the root CA"));
-    }
+    let root_ca = ca::updated(cluster, &spec.ca_config, rotate.root)?;
     in_sequence(&cluster.meta, version)?;
     let mut cluster = cluster.as_ref().clone();
     cluster.spec = spec.clone();
+    cluster.spec.ca_config = ca::stored(&spec.ca_config);
+    cluster.root_ca = root_ca;
     if rotate.worker {
         cluster.join_tokens.worker = rotated(&cluster.join_tokens.worker, ids);
     }
@@ -72,9 +72,7 @@ pub(super) fn update(
 /// The same token with a new secret: its first parts name the format and the root certificate.
 fn rotated(token: &Secret, ids: &mut dyn IdSource) -> Secret {
     let kept = token.rsplit_once('-').map_or("", |(kept, _)| kept);
-    let random = ids.random_bytes();
-    let digits = base36(random.get(..TOKEN_BYTES).unwrap_or_default());
-    Secret::from(format!("{kept}-{digits:0>TOKEN_DIGITS$}"))
+    ca::token(kept, ids)
 }
 
 #[cfg(test)]
@@ -126,7 +124,7 @@ mod tests {
         let token = &after.join_tokens.worker;
         let (kept, secret) = token.rsplit_once('-').unwrap();
         assert_eq!(kept, "SWMTKN-1-d");
-        assert_eq!(secret.len(), TOKEN_DIGITS);
+        assert_eq!(secret.len(), 25);
         assert_eq!(after.join_tokens.manager, cluster().join_tokens.manager);
     }
 
@@ -140,10 +138,6 @@ mod tests {
         assert_eq!(
             text(update(|spec| spec.name = "x".into(), 1, false)),
             "rpc error: code = InvalidArgument desc = modification of cluster name is not allowed"
-        );
-        assert_eq!(
-            text(update(|spec| spec.ca_config.force_rotate = 1, 1, false)),
-            "the rotation of the root CA is not supported by this version of skep"
         );
     }
 }

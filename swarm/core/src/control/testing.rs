@@ -25,7 +25,10 @@ pub(crate) fn cluster() -> Cluster {
         id: Id::from("cluster"),
         meta: Meta::default(),
         spec: with_defaults(&skep_api::cluster::Spec::default()),
-        root_ca: RootCa::default(),
+        root_ca: RootCa {
+            key_pem: Some(Secret::from("key")),
+            ..RootCa::default()
+        },
         join_tokens: JoinTokens {
             worker: Secret::from("SWMTKN-1-d-w"),
             manager: Secret::from("SWMTKN-1-d-m"),

@@ -62,12 +62,6 @@ pub fn check_cluster(spec: &Spec) -> Result<(), Error> {
         let text = "if a signing CA key is provided, the signing CA cert must also be provided";
         return Err(Error::rpc(Code::InvalidArgument, text));
     }
-    if !ca.signing_ca_cert.is_empty() {
-        return Err(missing("a signing CA certificate of one's own"));
-    }
-    if !ca.external_cas.is_empty() {
-        return Err(missing("an external CA"));
-    }
     if spec.encryption_config != EncryptionConfig::default() {
         return Err(missing("autolock"));
     }

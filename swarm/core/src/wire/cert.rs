@@ -15,27 +15,38 @@ const VERSION: u8 = 0xa0;
 /// `TLSInfo` for a root certificate in PEM: the root is its own issuer. A certificate that cannot
 /// be read leaves subject and key empty, as in the original.
 pub fn tls_info(pem: &str) -> TlsInfo {
-    let (subject, key) = der(pem)
+    issued_by(pem, pem)
+}
+
+/// `TLSInfo` where the roots to trust are not the one that issues: in the midst of a rotation.
+pub fn issued_by(roots_pem: &str, issuer_pem: &str) -> TlsInfo {
+    let (subject, key) = certificates(issuer_pem)
         .as_deref()
-        .and_then(subject_and_key)
+        .and_then(|certificates| subject_and_key(certificates.first()?))
         .unwrap_or_default();
     TlsInfo {
-        trust_root: pem.to_owned(),
+        trust_root: roots_pem.to_owned(),
         cert_issuer_subject: Base64(subject),
         cert_issuer_public_key: Base64(key),
     }
 }
 
-/// The bytes of the first certificate in a PEM text.
-fn der(pem: &str) -> Option<Vec<u8>> {
-    let (_, rest) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
-    let (body, _) = rest.split_once("-----END CERTIFICATE-----")?;
-    let text: StrDeserializer<'_, PlainError> = body.into_deserializer();
-    Base64::deserialize(text).ok().map(|bytes| bytes.0)
+/// The bytes of every certificate in a PEM text; `None` if there is none or one is no base64.
+pub(crate) fn certificates(pem: &str) -> Option<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    let mut rest = pem;
+    while let Some((_, after)) = rest.split_once("-----BEGIN CERTIFICATE-----") {
+        let (body, after) = after.split_once("-----END CERTIFICATE-----")?;
+        let body: String = body.split_whitespace().collect();
+        let text: StrDeserializer<'_, PlainError> = body.as_str().into_deserializer();
+        found.push(Base64::deserialize(text).ok()?.0);
+        rest = after;
+    }
+    Some(found).filter(|found| !found.is_empty())
 }
 
 /// The subject's name and the `SubjectPublicKeyInfo`, each with its own tag and length.
-fn subject_and_key(der: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn subject_and_key(der: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let certificate = content(der, SEQUENCE)?;
     let mut fields = content(certificate, SEQUENCE)?;
     if fields.first() == Some(&VERSION) {

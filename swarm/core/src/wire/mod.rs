@@ -4,8 +4,9 @@
 //! Source of the behaviour: moby `daemon/cluster/convert` and `daemon/cluster/{services,nodes,
 //! tasks,filters}.go`.
 
-mod cert;
+pub(crate) mod cert;
 mod cluster;
+mod event;
 mod list;
 mod node;
 mod service;
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 
 pub use cert::tls_info;
 pub use cluster::{cluster_info, swarm};
+pub use event::{event, leadership};
 pub use list::{nodes, services, tasks};
 pub use node::node;
 pub use service::{service, service_status};
