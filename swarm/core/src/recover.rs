@@ -5,6 +5,7 @@
 //! and token and makes the node that was asked the only manager. Stricter than the original in one
 //! point: there the lost managers keep their role and have to be demoted by hand.
 
+use skep_api::cluster::{InitRequest, Spec};
 use skep_api::node::{NodeState, Role as WishedRole};
 
 use crate::Timestamp;
@@ -62,6 +63,43 @@ fn survivor(row: &Node, member: &ManagerMember) -> Node {
     row
 }
 
+/// The settings that a request names over those that the swarm has. Source: moby's
+/// `MergeSwarmSpecToGRPC`; but autolock, once on, stays on.
+pub fn merged(present: &Spec, request: &InitRequest) -> Spec {
+    let (mut spec, asked) = (present.clone(), &request.spec);
+    if !asked.labels.is_empty() {
+        spec.labels = asked.labels.clone();
+    }
+    let limit = asked.orchestration.task_history_retention_limit;
+    let history = &mut spec.orchestration.task_history_retention_limit;
+    *history = limit.or(*history);
+    let raft = &mut spec.raft;
+    raft.keep_old_snapshots = asked.raft.keep_old_snapshots.or(raft.keep_old_snapshots);
+    set(&mut raft.snapshot_interval, asked.raft.snapshot_interval);
+    set(
+        &mut raft.log_entries_for_slow_followers,
+        asked.raft.log_entries_for_slow_followers,
+    );
+    set(&mut raft.election_tick, asked.raft.election_tick);
+    set(&mut raft.heartbeat_tick, asked.raft.heartbeat_tick);
+    let period = asked.dispatcher.heartbeat_period;
+    set(&mut spec.dispatcher.heartbeat_period, period);
+    let expiry = asked.ca_config.node_cert_expiry;
+    set(&mut spec.ca_config.node_cert_expiry, expiry);
+    let external = asked.ca_config.external_cas.iter();
+    let new = external.filter(|ca| !present.ca_config.external_cas.contains(ca));
+    spec.ca_config.external_cas.extend(new.cloned());
+    let lock = request.auto_lock_managers || asked.encryption_config.auto_lock_managers;
+    spec.encryption_config.auto_lock_managers |= lock;
+    spec
+}
+
+fn set<T: Default + PartialEq>(value: &mut T, asked: T) {
+    if asked != T::default() {
+        *value = asked;
+    }
+}
+
 /// One that is told, should it come back, to become a worker.
 fn lost(row: &Node) -> Node {
     let mut row = row.clone();
@@ -117,6 +155,21 @@ mod tests {
         assert_eq!(after.nodes().get("w"), before.nodes().get("w"));
         assert_eq!(after.cluster(), before.cluster());
         assert!(after.services() == before.services() && after.tasks() == before.tasks());
+    }
+
+    #[test]
+    fn settings_that_are_named_change_and_others_stay() {
+        let mut present = cluster().spec;
+        present.encryption_config.auto_lock_managers = true;
+        assert_eq!(merged(&present, &InitRequest::default()), present);
+        let mut request = InitRequest::default();
+        request.spec.orchestration.task_history_retention_limit = Some(0);
+        request.spec.dispatcher.heartbeat_period = 7;
+        let spec = merged(&present, &request);
+        assert_eq!(spec.orchestration.task_history_retention_limit, Some(0));
+        assert_eq!(spec.dispatcher.heartbeat_period, 7);
+        assert_eq!(spec.raft, present.raft);
+        assert!(spec.encryption_config.auto_lock_managers);
     }
 
     #[test]

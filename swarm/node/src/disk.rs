@@ -1,6 +1,7 @@
 //! The data directory: its layout, its lock, its keys, the node's own state file. Never interprets
 //! what raft or the worker keep below it.
 
+mod adopt;
 mod files;
 mod keyring;
 mod seal;
@@ -85,6 +86,7 @@ impl DataDir {
         if dir.path.join(WIPING).exists() {
             dir.wipe()?;
         }
+        dir.finish_adoption()?;
         Ok(dir)
     }
 
@@ -96,6 +98,11 @@ impl DataDir {
     /// Where swarm-root-ca.crt, swarm-node.crt and swarm-node.key lie.
     pub fn certificates(&self) -> PathBuf {
         self.path.join(CERTIFICATES)
+    }
+
+    /// The file that holds the data key, wrapped or not.
+    pub fn keys_file(&self) -> PathBuf {
+        self.path.join(KEYS)
     }
 
     /// The raft module's own.
@@ -136,7 +143,7 @@ impl DataDir {
         write_atomic(&marker, b"", 0o600).map_err(|error| at(&marker, error))?;
         self.keyring.forget();
         // Without the keys the rest is noise, whatever becomes of it.
-        for name in [KEYS, STATE, CERTIFICATES, RAFT, WORKER] {
+        for name in [KEYS, STATE, CERTIFICATES, RAFT, WORKER, adopt::NEXT, adopt::ADOPTING] {
             let path = self.path.join(name);
             let removed = match path.symlink_metadata() {
                 Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),

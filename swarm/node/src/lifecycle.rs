@@ -6,6 +6,7 @@
 mod init;
 mod join;
 mod leave;
+mod recover;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -54,6 +55,9 @@ impl Node {
                 disk.certificates().display()
             )));
         };
+        if state.restored {
+            return Err(texts::restored());
+        }
         let membership = self.begin(state, identity).await?;
         membership.settle(disk.clone());
         Ok(Some(membership))
@@ -155,6 +159,7 @@ impl Node {
 }
 
 /// The addresses of a request, as they were given.
+#[derive(Clone, Copy)]
 struct Asked<'a> {
     listen: &'a str,
     advertise: &'a str,

@@ -191,7 +191,7 @@ impl Node {
     }
 
     /// The manager, if this node is one and can answer.
-    fn manager(&self) -> Result<Manager, Error> {
+    pub(crate) fn manager(&self) -> Result<Manager, Error> {
         match &*self.0.phase.borrow() {
             Phase::Inactive | Phase::Joining | Phase::Broken(_) => Err(texts::no_swarm()),
             Phase::Locked => Err(texts::locked()),

@@ -61,6 +61,15 @@ pub fn wrong_key() -> Error {
     Error::unauthorized("swarm could not be unlocked: invalid key provided")
 }
 
+/// The node's state comes from a backup. skep's own text: dockerd has no such state.
+pub fn restored() -> Error {
+    Error::unavailable(
+        "This node was restored from a backup and does not take part in its old swarm. Use \"docker \
+         swarm init --force-new-cluster\" to go on from the backup as the only manager, or \"docker \
+         swarm leave --force\" to forget it.",
+    )
+}
+
 /// `leave` on a node that is in no swarm.
 pub fn not_part() -> Error {
     Error::unavailable("This node is not part of a swarm")
@@ -111,6 +120,11 @@ pub fn leaving_manager(reachable: usize, unreachable: usize) -> Error {
     text += "The only way to restore a swarm that has lost consensus is to reinitialize it with \
              `--force-new-cluster`. Use `--force` to suppress this message.";
     Error::unavailable(text)
+}
+
+/// swarmkit's refusal of a certificate whose node is in the table no more.
+pub fn removed(node: &str) -> String {
+    format!("node {node} was removed from swarm")
 }
 
 #[cfg(test)]

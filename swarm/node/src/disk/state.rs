@@ -33,6 +33,10 @@ pub struct NodeState {
     pub managers: Vec<String>,
     /// What the node asked to be when it joined.
     pub availability: Availability,
+    /// What lies beside this comes from a backup: the raft that it belonged to has gone on, and may
+    /// know of votes that this node has forgotten, so it must not take part in that again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
 }
 
 impl Default for NodeState {
@@ -47,6 +51,7 @@ impl Default for NodeState {
             data_path_port: 0,
             managers: Vec::new(),
             availability: Availability::default(),
+            restored: false,
         }
     }
 }
@@ -77,7 +82,7 @@ impl NodeState {
     }
 
     /// The error is a reason without the content.
-    pub(super) fn decode(text: &[u8]) -> Result<Self, String> {
+    pub(crate) fn decode(text: &[u8]) -> Result<Self, String> {
         let state: Self = serde_json::from_slice(text).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             format!(
@@ -91,7 +96,7 @@ impl NodeState {
         Ok(state)
     }
 
-    pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> io::Result<Vec<u8>> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
         Ok(text)

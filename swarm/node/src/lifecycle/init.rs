@@ -32,6 +32,10 @@ impl Node {
 
     async fn init_now(&self, request: &InitRequest) -> Result<Id, Error> {
         let _moving = self.0.moving.lock().await;
+        let free = matches!(&*self.0.phase.borrow(), Phase::Inactive);
+        if request.force_new_cluster && !free {
+            return self.go_on_alone(request).await;
+        }
         self.must_be_free()?;
         refuse_what_is_missing(request)?;
         bootstrap::check(request)?;
@@ -95,9 +99,7 @@ impl Node {
 }
 
 fn refuse_what_is_missing(request: &InitRequest) -> Result<(), Error> {
-    let missing = if request.force_new_cluster {
-        "--force-new-cluster"
-    } else if request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers {
+    let missing = if request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers {
         "autolock"
     } else {
         return Ok(());

@@ -31,7 +31,7 @@ pub struct Published {
 }
 
 impl Published {
-    fn head(&self) -> Head {
+    pub(super) fn head(&self) -> Head {
         Head {
             last_log_id: self.applied,
             membership: self.membership.clone(),
@@ -189,7 +189,7 @@ fn take(store: &Arc<SnapshotStore>, ours: &Arc<SnapshotStore>) -> io::Result<(He
     Ok((head, state))
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work)
