@@ -2,10 +2,15 @@
 
 pub mod addr;
 pub mod agent;
+pub mod backup;
 mod ca;
 mod control;
 pub mod disk;
 pub mod engine;
+mod gate;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod events;
 mod inbox;
 mod leading;
 mod lifecycle;
@@ -21,5 +26,6 @@ mod system;
 mod texts;
 
 pub use control::MemberState;
+pub use events::{Happening, Happenings};
 pub use manager::View;
 pub use node::{Node, Options, Status, Timing};

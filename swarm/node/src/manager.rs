@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use crate::ca::Attempts;
 use crate::control::{self, ControlRequest, ControlResponse, MemberState};
 use crate::inbox::{self, Asked, Desk, Outcome};
 use crate::leading;
@@ -39,6 +40,8 @@ pub struct Manager {
     pub(crate) sessions: Arc<Sessions>,
     /// Held by whoever changes raft's membership here: one change at a time.
     pub(crate) membership: Arc<tokio::sync::Mutex<()>>,
+    /// Who has lately tried in vain to get in through this manager.
+    pub(crate) attempts: Arc<Attempts>,
     tasks: TaskTracker,
 }
 
@@ -66,6 +69,7 @@ impl Manager {
             desk,
             sessions,
             membership,
+            attempts: Arc::default(),
             tasks,
         }
     }

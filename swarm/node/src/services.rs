@@ -1,18 +1,18 @@
-//! The services a manager offers to other nodes: sorts incoming streams and says who may come in.
-//! The table of roles is the endpoint's; here is what only the replicated state can tell.
+//! The services a manager offers to other nodes: sorts incoming streams and answers them. Who may
+//! come in is for the gate to say.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use skep_core::State;
+use skep_api::{Code, Error, Kind};
+use tokio::time::Instant;
 use tracing::debug;
 
-use crate::ca::{self, CaRequest};
+use crate::ca::{self, CaRequest, CaResponse};
 use crate::control::ControlRequest;
 use crate::manager::Manager;
-use crate::pki::Peer;
-use crate::quic::{CallError, Gate, Handler, Incoming, Refusal, Service};
-use crate::raft::{self, Leadership, MemberStatus, Raft};
+use crate::quic::{CallError, Handler, Incoming, Service};
+use crate::raft;
 use crate::sessions;
 
 impl Handler for Manager {
@@ -55,9 +55,22 @@ impl Manager {
     }
 
     async fn serve_ca(&self, mut incoming: Incoming) -> Result<(), CallError> {
-        let caller = caller(&incoming);
+        let from = caller(&incoming);
+        let stranger = incoming
+            .peer()
+            .is_none()
+            .then(|| incoming.link.remote().ip());
         let request: CaRequest = incoming.stream.request().await?;
-        let response = ca::serve(self, &caller, request).await;
+        let wait = stranger.and_then(|addr| self.attempts.wait(addr, Instant::now()));
+        let response = match wait {
+            Some(wait) => CaResponse::Refused(too_many_attempts(wait)),
+            None => ca::serve(self, &from, request).await,
+        };
+        if let (Some(addr), None, CaResponse::Refused(error)) = (stranger, wait, &response)
+            && error.kind == Kind::InvalidParameter
+        {
+            self.attempts.failed(addr, Instant::now());
+        }
         incoming.stream.reply(&response).await
     }
 
@@ -73,6 +86,17 @@ impl Manager {
     }
 }
 
+fn too_many_attempts(wait: Duration) -> Error {
+    let seconds = wait.as_secs() + 1;
+    Error::rpc(
+        Code::ResourceExhausted,
+        format!(
+            "too many attempts to join from this address have failed; wait {seconds}s and try \
+             again with a token that docker swarm join-token shows"
+        ),
+    )
+}
+
 /// The caller's node id; empty for one without a certificate, whom the table of roles lets nowhere
 /// but to the CA.
 fn caller(incoming: &Incoming) -> String {
@@ -80,115 +104,4 @@ fn caller(incoming: &Incoming) -> String {
         .peer()
         .map(|peer| peer.node_id.clone())
         .unwrap_or_default()
-}
-
-/// Admits the nodes that the store knows, in the role that it knows them in. A removed node is in
-/// no table, so its certificate is worth nothing, for ever and without a list of the removed.
-///
-/// A manager that comes back after a while knows less than the others, perhaps not even its leader:
-/// towards raft, which brings it up to date, certificates alone count until it has one. While there
-/// is no state at all, they do for every service.
-#[derive(Clone, Default)]
-pub struct StoreGate(Arc<Mutex<Option<Raft>>>);
-
-impl StoreGate {
-    /// Looks at this manager's state from now on; `None` to let go of it.
-    pub fn follow(&self, raft: Option<Raft>) {
-        *self.raft() = raft;
-    }
-
-    fn raft(&self) -> MutexGuard<'_, Option<Raft>> {
-        // A panic elsewhere leaves the option whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Gate for StoreGate {
-    fn admit(&self, service: Service, peer: Option<&Peer>) -> Result<(), Refusal> {
-        let (Some(peer), Some(raft)) = (peer, self.raft().clone()) else {
-            return Ok(());
-        };
-        let verdict = belongs(&raft.state(), peer);
-        if service == Service::Raft
-            && verdict.is_err()
-            && may_be_new(&raft.leadership().borrow(), peer)
-        {
-            return Ok(());
-        }
-        verdict
-    }
-}
-
-fn belongs(state: &State, peer: &Peer) -> Result<(), Refusal> {
-    if state.cluster().is_none() {
-        return Ok(());
-    }
-    let Some(node) = state.nodes().get(&peer.node_id) else {
-        return Err(Refusal(format!(
-            "node {} was removed from swarm",
-            peer.node_id
-        )));
-    };
-    if peer.role == node.role {
-        return Ok(());
-    }
-    Err(Refusal(format!(
-        "node {} does not have the role of its certificate",
-        peer.node_id
-    )))
-}
-
-/// Whether the peer may have become a manager without this one having heard of it: raft counts it
-/// among its members already, or there is no leader to hear such news from.
-fn may_be_new(leadership: &Leadership, peer: &Peer) -> bool {
-    let member = |known: &MemberStatus| known.member.node_id.as_str() == peer.node_id;
-    leadership.leader.is_none() || leadership.members.iter().any(member)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pki::Role;
-    use crate::raft::Member;
-
-    fn peer(node_id: &str, role: Role) -> Peer {
-        let not_after = std::time::SystemTime::UNIX_EPOCH;
-        Peer {
-            node_id: node_id.into(),
-            role,
-            cluster_id: "c".into(),
-            not_after,
-        }
-    }
-
-    fn member(node_id: &str) -> Member {
-        Member {
-            raft_id: 1,
-            node_id: node_id.into(),
-            addr: "10.0.0.1:2377".into(),
-        }
-    }
-
-    #[test]
-    fn without_a_cluster_certificates_decide() {
-        assert_eq!(
-            belongs(&State::default(), &peer("n1", Role::Manager)),
-            Ok(())
-        );
-    }
-
-    #[test]
-    fn a_manager_that_lags_listens_to_a_leader_it_does_not_know_yet() {
-        let mut leadership = Leadership::default();
-        assert!(may_be_new(&leadership, &peer("new", Role::Manager)));
-        leadership.leader = Some(member("old"));
-        assert!(!may_be_new(&leadership, &peer("new", Role::Manager)));
-        let status = MemberStatus {
-            member: member("new"),
-            voter: true,
-            reachable: None,
-        };
-        leadership.members.push(status);
-        assert!(may_be_new(&leadership, &peer("new", Role::Manager)));
-    }
 }

@@ -2,6 +2,7 @@
 //! node's side is `client.rs`, the manager's `server.rs`, the signing `issue.rs`. The leader alone
 //! decides who is admitted. Never logs a token.
 
+mod attempts;
 mod client;
 mod issue;
 mod server;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use skep_api::node::Availability;
 use skep_api::{Error, Secret};
 
+pub use attempts::Attempts;
 pub use client::{join, renew};
 pub use issue::{issue, validity};
 pub use server::{renewed, serve};
