@@ -1,9 +1,9 @@
 //! History that is kept and removed, and nodes that no longer suit their tasks.
 
-use skep_api::service::ServiceSpec;
+use skep_api::service::{ServiceSpec, UpdateState, UpdateStatus};
 use skep_api::task::{ResourceRequirements, Resources, RestartCondition, RestartPolicy, TaskState};
 
-use crate::object::{Cluster, JoinTokens, Meta, RootCa};
+use crate::object::{Cluster, JoinTokens, Meta, RootCa, Service};
 use crate::orchestrator::testing::{Harness, image};
 use crate::{MINUTE, SECOND};
 
@@ -226,4 +226,30 @@ fn tasks_leave_a_node_that_lost_the_resources_they_reserve() {
     give(&mut harness, "n1", 60);
     harness.pass(MINUTE);
     assert_eq!(harness.spread("web"), [("n1".into(), 2), ("n2".into(), 1)]);
+}
+
+#[test]
+fn a_task_that_gets_its_node_after_its_service_changed_is_looked_at() {
+    let mut harness = Harness::new(&["n1"]);
+    harness.create("web", 1, |spec| {
+        let placement = spec.task_template.placement.get_or_insert_default();
+        placement.constraints = vec!["node.labels.zone==a".into()];
+    });
+    harness.settle();
+    let old = harness.wanted("web", 1).id;
+    harness.update("web", only_ssd);
+    let mut service = Service::clone(harness.state.services().get("web").unwrap());
+    service.update_status = Some(UpdateStatus {
+        state: UpdateState::Completed,
+        ..UpdateStatus::default()
+    });
+    harness.put(service);
+    harness.plan();
+    harness.node("n1", |node| {
+        drop(node.spec.labels.insert("zone".into(), "a".into()))
+    });
+    harness.plan();
+    let task = harness.state.tasks().get(&old).unwrap();
+    assert_eq!(task.status.state, TaskState::Rejected);
+    assert_eq!(harness.wanted("web", 1).node_id, None);
 }
