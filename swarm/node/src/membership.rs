@@ -15,12 +15,12 @@ use tracing::{debug, info, warn};
 use crate::agent::{self, Agent};
 use crate::control::{self, ControlRequest, ControlResponse};
 use crate::disk::{DataDir, NodeState};
+use crate::gate::StoreGate;
 use crate::manager::Manager;
 use crate::node::{Options, Status};
 use crate::pki::{Identity, Role};
 use crate::quic::Endpoint;
 use crate::raft::{self, Member, Raft};
-use crate::services::StoreGate;
 
 /// Pauses between attempts to become a member of raft: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

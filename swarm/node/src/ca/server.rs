@@ -7,6 +7,7 @@ use skep_core::{State, ca};
 
 use super::{CaRequest, CaResponse, issue};
 use crate::manager::Manager;
+use crate::texts;
 
 /// Answers a node. `caller` is the node that its certificate proves; nobody for a joiner.
 pub async fn serve(manager: &Manager, caller: &str, request: CaRequest) -> CaResponse {
@@ -57,12 +58,8 @@ async fn renew(manager: &Manager, caller: &str, csr_pem: &str) -> Result<CaRespo
 /// # Errors
 /// swarmkit's text for a node that is not in the table; why there is no signature.
 pub async fn renewed(state: &State, node: &str, csr_pem: &str) -> Result<CaResponse, Error> {
-    let row = state.nodes().get(node).ok_or_else(|| {
-        Error::rpc(
-            Code::PermissionDenied,
-            format!("node {node} was removed from swarm"),
-        )
-    })?;
+    let row = state.nodes().get(node);
+    let row = row.ok_or_else(|| Error::rpc(Code::PermissionDenied, texts::removed(node)))?;
     signed(state, node, row.role, csr_pem).await
 }
 
