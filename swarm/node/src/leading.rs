@@ -110,10 +110,11 @@ async fn lead(
         // A clock that is set back must not take back what was planned by it.
         clock = clock.max(now());
         let (inputs, waiting, room) = sort(gathered);
-        let step = leader.step(&raft.state(), inputs, clock, &mut RandomIds);
+        let state = raft.state();
+        let step = leader.step(&state, inputs, clock, &mut RandomIds);
         wake_at = step.wake_at;
         earliest = Instant::now() + PACE;
-        if !commit(raft, step, waiting).await {
+        if !commit(raft, step, state.revision(), waiting).await {
             return Over::Lost;
         }
         drop(room);
@@ -143,7 +144,7 @@ fn sort(gathered: Gathered) -> (Vec<Input>, Waiting, Vec<OwnedSemaphorePermit>) 
 
 /// Proposes what a step wrote and answers those who wait. False when leadership is lost, or has to
 /// begin anew since the leader knows of something that was not written.
-async fn commit(raft: &Raft, step: Step, waiting: Waiting) -> bool {
+async fn commit(raft: &Raft, step: Step, planned_on: u64, waiting: Waiting) -> bool {
     for (planner, reject) in &step.refused {
         error!(planner, %reject, "the store refused a plan; this is a mistake in skep");
     }
@@ -159,6 +160,10 @@ async fn commit(raft: &Raft, step: Step, waiting: Waiting) -> bool {
             return false;
         }
     };
+    if entries.is_empty() && !waiting.is_empty() && !is_current(raft, planned_on).await {
+        answer_all(waiting, || Outcome::NotLeader);
+        return false;
+    }
     for (written, entry) in entries.into_iter().enumerate() {
         if let Err(error) = raft.propose(entry).await {
             warn!(%error, "could not commit");
@@ -175,6 +180,18 @@ async fn commit(raft: &Raft, step: Step, waiting: Waiting) -> bool {
     }
     answer_each(waiting, step.answers);
     true
+}
+
+/// Whether nobody else has written since this revision. A refusal is an answer about the state, and
+/// a leader that was cut off and does not know it yet has an old one.
+async fn is_current(raft: &Raft, revision: u64) -> bool {
+    match raft.read_barrier().await {
+        Ok(()) => raft.state().revision() == revision,
+        Err(error) => {
+            warn!(%error, "could not confirm what was to be answered");
+            false
+        }
+    }
 }
 
 /// The batch in entries of the log, one after the other, each planned on what the ones before
