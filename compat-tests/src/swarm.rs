@@ -149,3 +149,13 @@ pub fn refusal(host: &Host, args: &[&str]) -> Result<String> {
     );
     Ok(output.stderr)
 }
+
+/// Whether an error says that there is no leader, in one of the two ways of the original: a
+/// manager that knows, and one whose deadline passed while it waited.
+pub fn no_leader(said: &str) -> bool {
+    said.contains(NO_LEADER) || said.contains("context deadline exceeded")
+}
+
+/// What a manager without a leader answers (swarmkit's text).
+pub const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few \
+    managers are online. Make sure more than half of the managers are online.";
