@@ -1,0 +1,118 @@
+//! From a write to the line of `GET /events` that tells clients of it. Pure. Says nothing of who
+//! leads or answers: that is not in the state.
+//!
+//! Source of the behaviour: moby `daemon/events.go`, asked of a real engine
+//! (`fixtures/wire/events.json`).
+
+use std::collections::BTreeMap;
+
+use skep_api::event::Message;
+
+use crate::Timestamp;
+use crate::object::{Node, Object, Role, Service};
+use crate::store::Event;
+
+type Attributes = BTreeMap<String, String>;
+
+/// What clients are told of a write; `None` for what they are not told of: tasks and the swarm
+/// itself. `now` dates a removal, since nothing in the object does.
+pub fn event(event: &Event, now: Timestamp) -> Option<Message> {
+    let (action, object, before) = match (&event.before, &event.after) {
+        (None, Some(after)) => ("create", after, None),
+        (Some(before), Some(after)) => ("update", after, Some(before)),
+        (Some(before), None) => ("remove", before, None),
+        (None, None) => return None,
+    };
+    let (kind, attributes) = match (object, before) {
+        (Object::Node(after), Some(Object::Node(before))) => ("node", node(before, after)),
+        (Object::Node(node), _) => ("node", named(node_name(node))),
+        (Object::Service(after), Some(Object::Service(before))) => {
+            ("service", service(before, after))
+        }
+        (Object::Service(service), _) => ("service", named(&service.spec.name)),
+        (Object::Cluster(_) | Object::Task(_), _) => return None,
+    };
+    let meta = object.meta();
+    let at = match action {
+        "create" => meta.created_at,
+        "update" => meta.updated_at,
+        _ => now,
+    };
+    Some(Message::of_swarm(kind, action, object.id(), attributes, at))
+}
+
+/// What clients are told when leadership has come to a node or has gone from it.
+pub fn leadership(of: &Node, leads: bool, now: Timestamp) -> Message {
+    let mut attributes = named(node_name(of));
+    let (was, is) = (!leads, leads);
+    changed(&mut attributes, "leader", &was.to_string(), &is.to_string());
+    Message::of_swarm("node", "update", &of.id, attributes, now)
+}
+
+fn named(name: &str) -> Attributes {
+    Attributes::from([("name".to_owned(), name.to_owned())])
+}
+
+/// The name that the user gave, else the host's.
+fn node_name(node: &Node) -> &str {
+    let description = node.description.as_ref();
+    let hostname = description.map_or("", |description| description.hostname.as_str());
+    if node.spec.name.is_empty() {
+        hostname
+    } else {
+        &node.spec.name
+    }
+}
+
+/// Writes down what has changed, if it has.
+fn changed(attributes: &mut Attributes, what: &str, old: &str, new: &str) {
+    if old != new {
+        attributes.insert(format!("{what}.old"), old.to_owned());
+        attributes.insert(format!("{what}.new"), new.to_owned());
+    }
+}
+
+fn node(before: &Node, after: &Node) -> Attributes {
+    let mut attributes = named(node_name(after));
+    let role = |node: &Node| match node.role {
+        Role::Manager => "manager",
+        Role::Worker => "worker",
+    };
+    let (old, new) = (&before.spec.availability, &after.spec.availability);
+    changed(&mut attributes, "availability", old.as_str(), new.as_str());
+    changed(&mut attributes, "role", role(before), role(after));
+    let (old, new) = (&before.status.state, &after.status.state);
+    changed(&mut attributes, "state", old.as_str(), new.as_str());
+    attributes
+}
+
+fn service(before: &Service, after: &Service) -> Attributes {
+    let mut attributes = named(&after.spec.name);
+    let image = |service: &Service| {
+        let container = service.spec.task_template.container_spec.as_ref();
+        container.map(|container| container.image.clone())
+    };
+    if let (Some(old), Some(new)) = (image(before), image(after)) {
+        changed(&mut attributes, "image", &old, &new);
+    }
+    let replicas = |service: &Service| {
+        let replicated = service.spec.mode.replicated.as_ref()?;
+        Some(replicated.replicas.unwrap_or(0).to_string())
+    };
+    if let (Some(old), Some(new)) = (replicas(before), replicas(after)) {
+        changed(&mut attributes, "replicas", &old, &new);
+    }
+    let state = |service: &Service| {
+        let status = service.update_status.as_ref();
+        status.map(|status| status.state.as_str().to_owned())
+    };
+    if let Some(new) = state(after) {
+        let old = state(before);
+        if let Some(old) = &old {
+            changed(&mut attributes, "updatestate", old, &new);
+        } else {
+            attributes.insert("updatestate.new".to_owned(), new);
+        }
+    }
+    attributes
+}
