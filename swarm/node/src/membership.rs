@@ -331,6 +331,7 @@ async fn assemble(
     let agent = Agent::start(agent::Config {
         node_id,
         dir: disk.worker(),
+        keys: disk.keys().map_err(|error| Error::system(error.to_string()))?,
         managers: state.managers.clone(),
         endpoint: endpoint.clone(),
         engine: options.engine.clone(),
@@ -364,7 +365,8 @@ async fn start_manager(
         node_id: node_id.clone(),
         addr: state.advertise.clone(),
     };
-    let mut config = raft::Config::new(disk.raft(), raft_id);
+    let keys = disk.keys().map_err(|error| Error::system(error.to_string()))?;
+    let mut config = raft::Config::new(disk.raft(), raft_id, keys);
     if let Some(heartbeat) = options.timing.heartbeat {
         config.heartbeat = heartbeat;
     }

@@ -25,6 +25,7 @@ use skep_core::assignment::{Assignments, ToAgent, ToDispatcher, Trust};
 use skep_core::object::{Meta, Node, NodeStatus, Role, Task};
 use skep_core::worker::{EngineOp, OpOutput};
 use skep_node::agent::{Agent, Config, forget_everything};
+use skep_node::disk::Keys;
 use skep_node::engine::Engine;
 use skep_node::pki::{self, DEFAULT_LEAF_VALIDITY, Identity, KeyRequest, Leaf, RootCa};
 use skep_node::quic::{Endpoint, FrameReceiver, FrameSender, Handler, Incoming, OpenGate};
@@ -115,11 +116,12 @@ impl Session {
     }
 }
 
-struct Swarm(RootCa);
+struct Swarm(RootCa, Keys);
 
 impl Swarm {
     fn new() -> Self {
-        Self(RootCa::create(SystemTime::now()).unwrap())
+        let root = RootCa::create(SystemTime::now()).unwrap();
+        Self(root, Keys::generate().unwrap())
     }
 
     fn endpoint(&self, node_id: &str, role: pki::Role, listen: bool) -> Endpoint {
@@ -157,6 +159,7 @@ impl Swarm {
         Agent::start(Config {
             node_id: NODE.into(),
             dir: dir.to_owned(),
+            keys: self.1.clone(),
             managers: managers
                 .iter()
                 .map(|manager| manager.addr.clone())

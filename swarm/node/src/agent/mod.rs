@@ -18,6 +18,7 @@ use skep_core::worker::{EngineOp, OpError, OpOutput, Worker};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::disk::Keys;
 use crate::engine::Engine;
 use crate::quic::Endpoint;
 use dial::Known;
@@ -37,6 +38,8 @@ pub struct Config {
     pub node_id: Id,
     /// `DATA_DIR/worker`: the agent keeps its tasks there.
     pub dir: PathBuf,
+    /// What they are sealed with.
+    pub keys: Keys,
     /// `host:port` of managers to try first; further ones come through [`Agent::set_managers`].
     pub managers: Vec<String>,
     /// The node's endpoint, with its identity set.
@@ -76,7 +79,7 @@ impl Agent {
     /// # Errors
     /// When its directory cannot be read or made.
     pub fn start(config: Config) -> std::io::Result<Agent> {
-        let records = Records::open(&config.dir)?;
+        let records = Records::open(&config.dir, config.keys)?;
         let worker = Worker::new(config.node_id, records.load()?);
         let (view, seen) = watch::channel(View::default());
         let (known, told) = watch::channel(Known {
@@ -188,7 +191,7 @@ pub async fn forget_everything(
             }
         }
     }
-    let forgotten = Records::open(dir).and_then(|records| records.forget());
+    let forgotten = records::forget(dir);
     if left.is_empty() {
         forgotten.map_err(|error| error.to_string())
     } else {

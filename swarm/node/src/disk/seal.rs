@@ -40,7 +40,7 @@ impl Keys {
     }
 
     /// The key of these bytes.
-    pub(super) fn from_bytes(bytes: [u8; KEY_LEN]) -> io::Result<Self> {
+    pub(crate) fn from_bytes(bytes: [u8; KEY_LEN]) -> io::Result<Self> {
         let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes)
             .map_err(|_| io::Error::other("a key has the wrong size"))?;
         Ok(Self(Arc::new(Inner {

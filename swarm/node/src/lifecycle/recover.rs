@@ -114,7 +114,8 @@ impl Node {
             node_id: Id::from(state.node_id.as_str()),
             addr: state.advertise.clone(),
         };
-        let read = Rescued::read(&disk.raft()).await;
+        let keys = disk.keys().map_err(|error| system(&error))?;
+        let read = Rescued::read(&disk.raft(), keys).await;
         let mut rescued = read.map_err(|error| system(&error))?;
         let member = ManagerMember {
             raft_id: me.raft_id,

@@ -8,6 +8,8 @@ use openraft::SnapshotPolicy;
 use serde::{Deserialize, Serialize};
 use skep_core::{Batch, Reject};
 
+use crate::disk::Keys;
+
 openraft::declare_raft_types!(
     /// The types that raft is instantiated with.
     pub Types:
@@ -49,6 +51,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// This manager's raft id.
     pub raft_id: u64,
+    /// What everything in those files is sealed with.
+    pub keys: Keys,
     /// How often the leader says that it is there.
     pub heartbeat: Duration,
     /// The shortest patience with a silent leader, beyond its lease.
@@ -71,10 +75,11 @@ impl Config {
     /// The defaults. A dead leader is replaced after the lease and the shortest of the followers'
     /// patiences, about half a second; a follower must miss eight heartbeats in a row before it
     /// asks for an election.
-    pub fn new(dir: impl Into<PathBuf>, raft_id: u64) -> Self {
+    pub fn new(dir: impl Into<PathBuf>, raft_id: u64, keys: Keys) -> Self {
         Self {
             dir: dir.into(),
             raft_id,
+            keys,
             heartbeat: Duration::from_millis(50),
             election_min: Duration::from_millis(170),
             election_max: Duration::from_millis(340),

@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::codec::{Codec, Sealer, named};
+use super::codec::{Codec, named};
 use super::config::{Config, Peer, Proposal, Types};
 use super::leadership::Watcher;
 use super::log_store::LogStore;
@@ -28,7 +28,7 @@ use super::types::{
     AppliedRef, Leadership, Member, MemberError, ProposeError, ReadError, StartError,
 };
 use super::{Core, Metrics};
-use crate::disk;
+use crate::disk::{self, Keys};
 
 /// Steps that a subscriber may lag behind.
 const STEPS: usize = 1024;
@@ -68,11 +68,9 @@ struct Files {
 }
 
 impl Files {
-    fn open(dir: &Path, wrap: impl FnOnce(Sealer) -> Arc<dyn Codec>) -> io::Result<Self> {
+    fn open(dir: &Path, codec: Arc<dyn Codec>) -> io::Result<Self> {
         disk::create_private_dir(dir).map_err(|error| named(dir, &error))?;
         let (log, snapshot) = (dir.join("log.redb"), dir.join("snapshot"));
-        let fresh = !log.exists() && !snapshot.exists();
-        let codec = wrap(Sealer::open_or_create(&dir.join("key"), fresh)?);
         let snapshots = Arc::new(SnapshotStore::open(&snapshot, codec.clone())?);
         Ok(Self {
             log: LogStore::open(&log, codec)?,
@@ -88,20 +86,20 @@ impl Raft {
     /// # Errors
     /// A directory, log or snapshot that cannot be used; nothing was changed.
     pub async fn start(config: Config, transport: Arc<dyn Transport>) -> Result<Self, StartError> {
-        Self::start_sealed(config, transport, |sealer| Arc::new(sealer)).await
+        Self::start_sealed(config, transport, |keys| Arc::new(keys)).await
     }
 
     /// The same with a codec around or in place of ours.
     pub(super) async fn start_sealed(
         config: Config,
         transport: Arc<dyn Transport>,
-        wrap: impl FnOnce(Sealer) -> Arc<dyn Codec> + Send + 'static,
+        wrap: impl FnOnce(Keys) -> Arc<dyn Codec> + Send + 'static,
     ) -> Result<Self, StartError> {
         let timing = config
             .to_openraft()
             .map_err(|error| StartError::Config(error.to_string()))?;
-        let dir = config.dir.clone();
-        let opened = tokio::task::spawn_blocking(move || Files::open(&dir, wrap)).await;
+        let (dir, codec) = (config.dir.clone(), wrap(config.keys.clone()));
+        let opened = tokio::task::spawn_blocking(move || Files::open(&dir, codec)).await;
         let disk_error = |error: io::Error| StartError::Disk(error.to_string());
         let files = opened
             .map_err(io::Error::other)

@@ -4,20 +4,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use openraft::entry::{EntryPayload, RaftEntry};
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 use skep_core::{Batch, State};
 
-use super::codec::{Codec, Sealer};
+use super::codec::Codec;
 use super::config::{Peer, Proposal};
 use super::handle::Raft;
 use super::log_store::{LogId, LogStore, Vote};
 use super::machine::blocking;
 use super::snapshot::{Head, Membership, SnapshotStore, decode_state, encode_state};
 use super::types::Member;
+use crate::disk::Keys;
 
 const LOG: &str = "log.redb";
 const SNAPSHOT: &str = "snapshot";
@@ -29,7 +30,6 @@ pub struct Rescued {
     last: LogId,
     term: u64,
     codec: Arc<dyn Codec>,
-    from: PathBuf,
 }
 
 impl Rescued {
@@ -39,8 +39,8 @@ impl Rescued {
     ///
     /// # Errors
     /// Damage, in words that name the file; a directory without anything.
-    pub async fn read(dir: &Path) -> io::Result<Self> {
-        let codec: Arc<dyn Codec> = Arc::new(Sealer::open_or_create(&dir.join("key"), false)?);
+    pub async fn read(dir: &Path, keys: Keys) -> io::Result<Self> {
+        let codec: Arc<dyn Codec> = Arc::new(keys);
         let (log, snapshot) = (dir.join(LOG), dir.join(SNAPSHOT));
         let sealed = codec.clone();
         let opened = blocking(move || {
@@ -62,7 +62,6 @@ impl Rescued {
             last,
             term,
             codec,
-            from: dir.to_owned(),
         })
     }
 
@@ -92,7 +91,6 @@ impl Rescued {
         };
         let (log, snapshot) = (dir.join(LOG), dir.join(SNAPSHOT));
         let (state, codec) = (self.state, self.codec);
-        std::fs::copy(self.from.join("key"), dir.join("key"))?;
         let written = blocking(move || {
             let store = SnapshotStore::open(&snapshot, codec.clone())?;
             store.save(&head, encode_state(&state)?)?;

@@ -11,7 +11,8 @@ use futures_util::future::BoxFuture;
 use skep_core::{Author, Batch, Change, Timestamp, Tx};
 use tempfile::TempDir;
 
-use crate::raft::codec::{Codec, Sealer};
+use crate::disk::Keys;
+use crate::raft::codec::Codec;
 use crate::raft::{Config, Leadership, Member, Raft, Request, Response, Transport, TransportError};
 
 /// The wires between the members of one cluster.
@@ -28,7 +29,7 @@ struct Wires {
 
 /// Writes take a second while `stall` is set: every commit seals something.
 struct SlowDisk {
-    sealer: Sealer,
+    sealer: Keys,
     stall: Arc<AtomicBool>,
 }
 
@@ -44,6 +45,11 @@ impl Codec for SlowDisk {
     fn open(&self, label: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         self.sealer.open(label, sealed)
     }
+}
+
+/// What every member's disk is sealed with.
+pub fn keys() -> Keys {
+    Keys::from_bytes([1; 32]).unwrap()
 }
 
 impl Net {
@@ -169,7 +175,7 @@ impl Cluster {
     }
 
     async fn start_in(&self, home: &Path, id: u64) -> Raft {
-        let mut config = Config::new(home, id);
+        let mut config = Config::new(home, id, keys());
         (self.tune)(&mut config);
         let wire = Arc::new(Wire {
             net: self.net.clone(),

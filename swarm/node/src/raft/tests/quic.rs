@@ -57,7 +57,8 @@ async fn host(root: &RootCa, dir: &TempDir, id: u64) -> Host {
     let door = Arc::new(Door::default());
     endpoint.serve(Arc::new(Doorman(door.clone())));
     let addr = endpoint.local_addr().unwrap().to_string();
-    let config = Config::new(dir.path().join(&node_id), id);
+    let keys = crate::disk::Keys::generate().unwrap();
+    let config = Config::new(dir.path().join(&node_id), id, keys);
     let transport = Arc::new(QuicTransport::new(endpoint.clone()));
     let raft = Raft::start(config, transport).await.unwrap();
     drop(door.0.set(raft.clone()));

@@ -1,6 +1,6 @@
 //! A raft of one out of what another raft has left.
 
-use super::cluster::{Cluster, empty_batch, member, until, write};
+use super::cluster::{Cluster, empty_batch, keys, member, until, write};
 use crate::raft::{Config, ProposeError, Rescued};
 
 fn hasty(config: &mut Config) {
@@ -28,7 +28,7 @@ async fn one_goes_on_with_everything_and_the_others_cannot_disturb_it() {
     drop(leader);
     cluster.stop(lost).await;
 
-    let mut rescued = Rescued::read(&cluster.home(lost)).await.unwrap();
+    let mut rescued = Rescued::read(&cluster.home(lost), keys()).await.unwrap();
     assert_eq!(rescued.state.revision(), 131);
     assert!(
         rescued.amend(&empty_batch(7)).is_err(),
@@ -38,7 +38,7 @@ async fn one_goes_on_with_everything_and_the_others_cannot_disturb_it() {
     let home = cluster.home(77);
     std::fs::create_dir(&home).unwrap();
     rescued.write(&home, &member(77)).await.unwrap();
-    let again = Rescued::read(&cluster.home(lost)).await.unwrap();
+    let again = Rescued::read(&cluster.home(lost), keys()).await.unwrap();
     assert_eq!(again.state.revision(), 131, "the old one is as it was");
 
     let alone = cluster.start_in(&home, 77).await;
@@ -80,11 +80,11 @@ async fn what_holds_nothing_or_is_damaged_is_refused() {
     drop(leader);
     cluster.stop(1).await;
     std::fs::write(cluster.home(1).join("snapshot"), b"noise").unwrap();
-    let error = Rescued::read(&cluster.home(1)).await.err().unwrap();
+    let error = Rescued::read(&cluster.home(1), keys()).await.err().unwrap();
     assert!(error.to_string().contains("snapshot"), "{error}");
 
     std::fs::remove_file(cluster.home(1).join("snapshot")).unwrap();
     std::fs::remove_file(cluster.home(1).join("log.redb")).unwrap();
-    let error = Rescued::read(&cluster.home(1)).await.err().unwrap();
+    let error = Rescued::read(&cluster.home(1), keys()).await.err().unwrap();
     assert!(error.to_string().contains("neither"), "{error}");
 }

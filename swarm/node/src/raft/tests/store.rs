@@ -9,7 +9,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 use tokio::sync::{broadcast, watch};
 
-use crate::raft::codec::Sealer;
+use crate::disk::Keys;
 use crate::raft::config::Types;
 use crate::raft::log_store::{Entry, LogId, LogStore};
 use crate::raft::machine::{Machine, Published};
@@ -20,7 +20,7 @@ struct Builder;
 impl StoreBuilder<Types, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), openraft::StorageError<Types>> {
         let dir = tempfile::tempdir().unwrap();
-        let codec = Arc::new(Sealer::open_or_create(&dir.path().join("key"), true).unwrap());
+        let codec = Arc::new(Keys::generate().unwrap());
         let log = LogStore::open(&dir.path().join("log.redb"), codec.clone()).unwrap();
         let snapshots = SnapshotStore::open(&dir.path().join("snapshot"), codec).unwrap();
         let (published, _) = watch::channel(Published::default());
@@ -39,7 +39,12 @@ async fn conforms_to_openraft() {
 }
 
 fn open(dir: &Path, fresh: bool) -> std::io::Result<LogStore> {
-    let codec = Arc::new(Sealer::open_or_create(&dir.join("key"), fresh)?);
+    let path = dir.join("key");
+    if fresh {
+        std::fs::write(&path, [1; 32])?;
+    }
+    let key = std::fs::read(&path)?.try_into().unwrap();
+    let codec = Arc::new(Keys::from_bytes(key)?);
     LogStore::open(&dir.join("log.redb"), codec)
 }
 
