@@ -2,6 +2,8 @@
 //! and hands the calls that belong to swarm mode to a [`Swarm`]; it holds no cluster state.
 
 pub mod answer;
+pub mod backup;
+pub mod cli;
 pub mod config;
 pub mod conn;
 pub mod daemon;

@@ -8,12 +8,19 @@ use anyhow::Context;
 use clap::Parser;
 use skep_node::engine::DockerEngine;
 use skep_node::{Node, Options, Timing};
+use skepd::cli::{self, Cli};
 use skepd::config::{Config, Flags};
-use skepd::daemon;
+use skepd::{backup, daemon};
 use skepd::handlers::Handlers;
 
 fn main() -> ExitCode {
-    match start(Flags::parse()) {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => start(cli.flags),
+        Some(cli::Command::Backup(asked)) => save(&asked),
+        Some(cli::Command::Restore(asked)) => restore(&asked),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -63,6 +70,33 @@ fn options(config: &Config) -> Options {
         default_advertise_addr: config.default_advertise_addr.clone(),
         timing: Timing::from_ticks(config.raft_heartbeat_tick, config.raft_election_tick),
     }
+}
+
+fn save(asked: &cli::Backup) -> anyhow::Result<()> {
+    let size = backup::save(&asked.host, &asked.file)?;
+    say(&format!("saved {size} bytes to {}", asked.file.display()));
+    Ok(())
+}
+
+fn restore(asked: &cli::Restore) -> anyhow::Result<()> {
+    let file = std::fs::File::open(&asked.file)
+        .with_context(|| format!("cannot open {}", asked.file.display()))?;
+    let manifest = skep_node::backup::restore(std::io::BufReader::new(file), &asked.data_dir)
+        .with_context(|| format!("cannot restore {}", asked.file.display()))?;
+    say(&format!(
+        "restored node {} of swarm {} as of {} into {}. Start skepd on it and run \"docker swarm \
+         init --force-new-cluster\"",
+        manifest.node_id,
+        manifest.cluster_id,
+        manifest.created_at,
+        asked.data_dir.display()
+    ));
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)]
+fn say(text: &str) {
+    println!("{text}");
 }
 
 /// Whoever started the process reads this, log level or not.

@@ -49,6 +49,10 @@ pub(crate) async fn serve(
     let version = target.version.unwrap_or(newest);
     let reply = match check_version(version, newest, &head.method, target.path, &owned) {
         Err(refusal) => refusal.into(),
+        // It holds the keys of the swarm, which whoever may use the API over a network need not get.
+        Ok(()) if owned == Owned::Backup && !connection.client.stream.is_local() => {
+            Reply::page_not_found()
+        }
         Ok(()) => {
             let query = Query::parse(target.query);
             let request = OwnedRequest {

@@ -15,6 +15,11 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {
     /// True when the other end is gone for good, as opposed to having closed one direction only.
     /// Asked after the end of its data was read. May miss a peer that is gone, never the reverse.
     fn hung_up(&self) -> bool;
+
+    /// True of a unix socket, whose file says who may connect.
+    fn is_local(&self) -> bool {
+        false
+    }
 }
 
 /// A stream of any kind.
@@ -23,6 +28,10 @@ pub type BoxStream = Box<dyn Duplex>;
 impl Duplex for UnixStream {
     fn hung_up(&self) -> bool {
         closed_both_ways(self.as_fd())
+    }
+
+    fn is_local(&self) -> bool {
+        true
     }
 }
 
