@@ -11,6 +11,7 @@ use skep_core::Id;
 use skep_core::command::{Command, Reply};
 use tokio::sync::{Mutex, watch};
 
+use crate::ca;
 use crate::disk::{DataDir, DiskError};
 use crate::engine::Engine;
 use crate::manager::{Manager, View};
@@ -169,7 +170,10 @@ impl Node {
     /// # Errors
     /// As [`view`](Self::view), and the command's own refusals.
     pub async fn execute(&self, command: Command) -> Result<Reply, Error> {
-        self.manager()?.execute(command).await
+        let manager = self.manager()?;
+        let (state, me) = (manager.raft.state(), manager.endpoint.identity());
+        let command = ca::prepare(command, &state, me.as_deref()).await?;
+        manager.execute(command).await
     }
 
     /// `docker swarm unlock`: opens the keys of a locked manager and resumes its membership.

@@ -4,8 +4,10 @@
 
 mod attempts;
 mod client;
+mod external;
 mod issue;
 mod server;
+mod successor;
 
 use std::time::Duration;
 
@@ -14,9 +16,10 @@ use skep_api::node::Availability;
 use skep_api::{Error, Secret};
 
 pub use attempts::Attempts;
-pub use client::{join, renew};
-pub use issue::{issue, validity};
+pub use client::{come_back, join, renew};
+pub use issue::{issue, issue_as, validity};
 pub use server::{renewed, serve};
+pub use successor::prepare;
 
 /// How long a node waits for one answer of a manager.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,11 +36,26 @@ pub enum CaRequest {
         /// What the node wants to be at first.
         availability: Availability,
     },
+    /// A certificate for a node whose last one has expired.
+    Return(Returning),
     /// The next certificate of the calling node, for the role that its row in the node table has.
     Renew {
         /// A request that proves possession of the new key; its names are ignored.
         csr_pem: String,
     },
+}
+
+/// What a node that comes back with an expired certificate shows.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Returning {
+    /// A fresh join token, of its role at least.
+    pub token: Secret,
+    /// A request that proves possession of the new key; its names are ignored.
+    pub csr_pem: String,
+    /// The expired certificate with its intermediates.
+    pub old_cert_pem: String,
+    /// The old key's signature over the request; see [`crate::pki::vouched_for`].
+    pub signature: Vec<u8>,
 }
 
 /// What a manager answers.

@@ -5,8 +5,9 @@ use skep_core::command::{Command, Reply};
 use skep_core::object::Role;
 use skep_core::{State, ca};
 
-use super::{CaRequest, CaResponse, issue};
+use super::{CaRequest, CaResponse, Returning, issue_as};
 use crate::manager::Manager;
+use crate::pki::{self, Identity};
 use crate::texts;
 
 /// Answers a node. `caller` is the node that its certificate proves; nobody for a joiner.
@@ -24,6 +25,7 @@ pub async fn serve(manager: &Manager, caller: &str, request: CaRequest) -> CaRes
             admit(manager, command, &csr_pem).await
         }
         CaRequest::Renew { csr_pem } => renew(manager, caller, &csr_pem).await,
+        CaRequest::Return(returning) => readmit(manager, returning).await,
     };
     answer.unwrap_or_else(CaResponse::Refused)
 }
@@ -31,12 +33,37 @@ pub async fn serve(manager: &Manager, caller: &str, request: CaRequest) -> CaRes
 /// Has the leader let a node in, then signs its key.
 async fn admit(manager: &Manager, command: Command, csr_pem: &str) -> Result<CaResponse, Error> {
     match manager.execute(command).await? {
-        Reply::Admitted { node, role } => signed(&manager.raft.state(), &node, role, csr_pem).await,
+        Reply::Admitted { node, role } => {
+            let me = manager.endpoint.identity();
+            signed(me.as_deref(), &manager.raft.state(), &node, role, csr_pem).await
+        }
         other => Err(Error::rpc(
             Code::Internal,
             format!("the leader answered {other:?} to a joining node"),
         )),
     }
+}
+
+/// Lets a node in again whose certificate has expired, as the node that its old one proves it to
+/// be. The leader looks at its token and at the node table.
+async fn readmit(manager: &Manager, returning: Returning) -> Result<CaResponse, Error> {
+    let state = manager.raft.state();
+    let cluster = state
+        .cluster()
+        .ok_or_else(|| Error::system("there is no cluster yet"))?;
+    let peer = pki::vouched_for(
+        &ca::trust(&cluster.root_ca).roots_pem,
+        &cluster.id,
+        &returning.old_cert_pem,
+        &returning.csr_pem,
+        &returning.signature,
+    );
+    let peer = peer.map_err(|error| Error::rpc(Code::PermissionDenied, error))?;
+    let command = Command::ReturnNode {
+        node: peer.node_id.into(),
+        token: returning.token,
+    };
+    admit(manager, command, &returning.csr_pem).await
 }
 
 /// Signs the next key of a node, in the role that the node table has for it now: a manager that
@@ -50,21 +77,34 @@ async fn renew(manager: &Manager, caller: &str, csr_pem: &str) -> Result<CaRespo
     }
     let fresh = manager.raft.read_barrier().await;
     fresh.map_err(|error| Error::unavailable(error.to_string()))?;
-    renewed(&manager.raft.state(), caller, csr_pem).await
+    let me = manager.endpoint.identity();
+    renewed(me.as_deref(), &manager.raft.state(), caller, csr_pem).await
 }
 
-/// The next certificate of a node by a state that is up to date.
+/// The next certificate of a node by a state that is up to date. `me`: the certificate of the
+/// manager that asks authorities outside of the swarm, where they sign.
 ///
 /// # Errors
 /// swarmkit's text for a node that is not in the table; why there is no signature.
-pub async fn renewed(state: &State, node: &str, csr_pem: &str) -> Result<CaResponse, Error> {
+pub async fn renewed(
+    me: Option<&Identity>,
+    state: &State,
+    node: &str,
+    csr_pem: &str,
+) -> Result<CaResponse, Error> {
     let row = state.nodes().get(node);
     let row = row.ok_or_else(|| Error::rpc(Code::PermissionDenied, texts::removed(node)))?;
-    signed(state, node, row.role, csr_pem).await
+    signed(me, state, node, row.role, csr_pem).await
 }
 
-async fn signed(state: &State, node: &str, role: Role, csr_pem: &str) -> Result<CaResponse, Error> {
-    let cert_pem = issue(state, node, role, csr_pem).await?;
+async fn signed(
+    me: Option<&Identity>,
+    state: &State,
+    node: &str,
+    role: Role,
+    csr_pem: &str,
+) -> Result<CaResponse, Error> {
+    let cert_pem = issue_as(me, state, node, role, csr_pem).await?;
     let roots = state
         .cluster()
         .map(|cluster| ca::trust(&cluster.root_ca).roots_pem);

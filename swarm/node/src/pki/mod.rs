@@ -4,9 +4,12 @@
 mod base36;
 mod identity;
 mod issuer;
+mod keys;
 mod peer;
 mod pem;
+mod proof;
 mod root;
+mod successor;
 mod token;
 pub mod verify;
 
@@ -15,7 +18,8 @@ use std::path::PathBuf;
 pub use base36::{random_bytes, random_id};
 pub use identity::{Identity, KeyRequest};
 pub use peer::Peer;
-pub use root::{DEFAULT_LEAF_VALIDITY, Leaf, RootCa, TlsInfo};
+pub use proof::vouched_for;
+pub use root::{DEFAULT_LEAF_VALIDITY, Leaf, RootCa, TlsInfo, hosts};
 pub use skep_api::Secret;
 pub use skep_core::object::Role;
 pub use token::JoinToken;

@@ -1,5 +1,7 @@
 //! Reading PEM with errors that name what was read. Writes nothing; rcgen does that.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -43,4 +45,15 @@ pub(super) fn x509<'a>(der: &'a [u8], what: &str) -> Result<X509Certificate<'a>,
 pub(super) fn private_key(pem: &Secret) -> Result<PrivateKeyDer<'static>, PkiError> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes())
         .map_err(|_| PkiError::invalid("the private key is not valid PEM"))
+}
+
+/// PEM of some DER, as OpenSSL and Go write it: 64 characters a line.
+pub(super) fn encode(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.extend(line.iter().map(|byte| char::from(*byte)));
+        pem.push('\n');
+    }
+    pem + &format!("-----END {label}-----\n")
 }

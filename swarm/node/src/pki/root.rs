@@ -20,7 +20,7 @@ use super::{PkiError, Role, Secret, ou, pem};
 /// How long a node certificate lives unless the cluster says otherwise.
 pub const DEFAULT_LEAF_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Certificates start this much in the past, for nodes whose clocks run behind.
-const BACKDATE: Duration = Duration::from_secs(3600);
+pub(super) const BACKDATE: Duration = Duration::from_secs(3600);
 /// 20 years of 365 days, as swarmkit's 630720000s.
 const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// A CSR of ours has about 400 bytes; an RSA one stays below 2 KiB.
@@ -137,7 +137,7 @@ impl RootCa {
         })
     }
 
-    fn issuer(&self) -> Result<CertificateDer<'static>, PkiError> {
+    pub(super) fn issuer(&self) -> Result<CertificateDer<'static>, PkiError> {
         let certs = pem::certificates(&self.cert_pem, "root CA certificate")?;
         certs
             .into_iter()
@@ -145,14 +145,14 @@ impl RootCa {
             .ok_or_else(|| PkiError::invalid("there is no root certificate"))
     }
 
-    fn key(&self) -> Result<KeyPair, PkiError> {
+    pub(super) fn key(&self) -> Result<KeyPair, PkiError> {
         let secret = self.key_pem.as_ref().ok_or(PkiError::NoSigningKey)?;
         KeyPair::from_pem(secret).map_err(|_| PkiError::invalid("the root CA's key cannot be read"))
     }
 }
 
 /// The public key of a CSR whose own signature proves possession of the private one.
-fn csr_key(csr_pem: &str) -> Result<SubjectPublicKeyInfo, PkiError> {
+pub(super) fn csr_key(csr_pem: &str) -> Result<SubjectPublicKeyInfo, PkiError> {
     let bad = || PkiError::invalid("the certificate signing request is not valid");
     if csr_pem.len() > MAX_CSR {
         return Err(bad());
@@ -163,6 +163,15 @@ fn csr_key(csr_pem: &str) -> Result<SubjectPublicKeyInfo, PkiError> {
     csr.verify_signature().map_err(|_| bad())?;
     let spki = csr.certification_request_info.subject_pki.raw;
     SubjectPublicKeyInfo::from_der(spki).map_err(|_| bad())
+}
+
+/// The DNS names of a leaf: those that swarmkit's nodes expect of each other.
+pub fn hosts<'a>(leaf: &Leaf<'a>) -> Vec<&'a str> {
+    let mut hosts = vec![ou(leaf.role), leaf.node_id];
+    if leaf.role == Role::Manager {
+        hosts.push("swarm-ca");
+    }
+    hosts
 }
 
 fn sign_leaf(
@@ -177,11 +186,7 @@ fn sign_leaf(
     name.push(DnType::OrganizationName, leaf.cluster_id);
     name.push(DnType::OrganizationalUnitName, ou(leaf.role));
     name.push(DnType::CommonName, leaf.node_id);
-    let mut dns = vec![ou(leaf.role), leaf.node_id];
-    if leaf.role == Role::Manager {
-        dns.push("swarm-ca");
-    }
-    for host in dns {
+    for host in hosts(leaf) {
         let host = host
             .try_into()
             .map_err(|_| PkiError::invalid("a node id must be ASCII"))?;
@@ -201,7 +206,7 @@ fn sign_leaf(
 }
 
 /// Parameters with nothing but a validity and a random serial number.
-fn params(now: SystemTime, validity: Duration) -> Result<CertificateParams, PkiError> {
+pub(super) fn params(now: SystemTime, validity: Duration) -> Result<CertificateParams, PkiError> {
     let since_1970 = now
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

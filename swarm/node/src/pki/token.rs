@@ -30,14 +30,6 @@ impl JoinToken {
         })
     }
 
-    /// The same secret under another root: what a root rotation does to both tokens.
-    pub fn with_root(&self, root: &RootCa) -> Self {
-        Self {
-            digest: root.digest(),
-            secret: self.secret,
-        }
-    }
-
     /// The SHA-256 of the root bundle's PEM bytes that this token vouches for.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
@@ -48,11 +40,17 @@ impl JoinToken {
         same(&self.digest, &other.digest) & same(&self.secret, &other.secret)
     }
 
-    /// Checks a root bundle that somebody served against this token.
-    pub fn check_root(&self, root_pem: &[u8]) -> Result<(), PkiError> {
-        let served = ring::digest::digest(&ring::digest::SHA256, root_pem);
-        if same(served.as_ref(), &self.digest) {
-            return Ok(());
+    /// Checks roots that somebody served against this token, and returns the one that it vouches
+    /// for. In the midst of a rotation managers serve two, of which a token knows one.
+    pub fn check_root(&self, served: &[u8]) -> Result<String, PkiError> {
+        let text = String::from_utf8_lossy(served);
+        let vouched = |pem: &&str| {
+            let digest = ring::digest::digest(&ring::digest::SHA256, pem.as_bytes());
+            same(digest.as_ref(), &self.digest)
+        };
+        let found = blocks(&text).find(vouched);
+        if let Some(root) = Some(&*text).filter(vouched).or(found) {
+            return Ok(root.to_owned());
         }
         let expected = self
             .digest
@@ -61,6 +59,16 @@ impl JoinToken {
             .collect();
         Err(PkiError::Fingerprint(expected))
     }
+}
+
+/// What the tokens of a root's cluster begin with.
+pub(super) fn prefix(root: &RootCa) -> String {
+    format!("SWMTKN-1-{}", encode(&root.digest(), DIGEST_DIGITS))
+}
+
+/// The parts of a PEM text, each up to the line break after its end.
+fn blocks(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive("-----END CERTIFICATE-----\n")
 }
 
 /// Compares without an early exit; `black_box` keeps the optimiser from putting one in.

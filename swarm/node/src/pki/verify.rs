@@ -39,6 +39,11 @@ fn store(roots: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, PkiErr
     Ok(Arc::new(store))
 }
 
+/// The roots in a PEM text, to verify others than nodes by.
+pub fn roots_in(pem: &str) -> Result<Arc<RootCertStore>, PkiError> {
+    store(&super::pem::certificates(pem, "root CA certificate")?)
+}
+
 /// What the subject of a peer's certificate must say.
 #[derive(Debug)]
 struct Subject {
@@ -272,16 +277,10 @@ pub fn check_joined(
     shown: &[CertificateDer<'_>],
     now: UnixTime,
 ) -> Result<Peer, PkiError> {
-    let roots = store(&super::pem::certificates(root_pem, "root CA certificate")?)?;
-    let (leaf, intermediates) = shown
-        .split_first()
+    let leaf = shown
+        .first()
         .ok_or_else(|| PkiError::invalid("the manager showed no certificate"))?;
-    let algorithms = provider().signature_verification_algorithms;
-    chain(leaf, &roots, intermediates, now, &algorithms).map_err(|error| {
-        PkiError::invalid(format!(
-            "the manager's certificate is not of this cluster: {error}"
-        ))
-    })?;
+    check_chain(root_pem, shown, now)?;
     let peer = Peer::from_der(leaf)?;
     if peer.role != Role::Manager {
         return Err(PkiError::invalid(format!(
@@ -304,4 +303,23 @@ pub fn check_own(identity: &Identity, now: SystemTime) -> Result<(), PkiError> {
     let roots = root_store(identity)?;
     chain(leaf, &roots, intermediates, now, &algorithms)
         .map_err(|error| PkiError::invalid(format!("the certificate is not valid: {error}")))
+}
+
+/// Whether a chain, leaf first, leads to one of the roots at a time. Says nothing of its subject.
+///
+/// # Errors
+/// That it does not, and why.
+pub fn check_chain(
+    roots_pem: &str,
+    chain: &[CertificateDer<'_>],
+    at: UnixTime,
+) -> Result<(), PkiError> {
+    let roots = roots_in(roots_pem)?;
+    let (leaf, intermediates) = chain
+        .split_first()
+        .ok_or_else(|| PkiError::invalid("there is no certificate"))?;
+    let algorithms = provider().signature_verification_algorithms;
+    self::chain(leaf, &roots, intermediates, at, &algorithms).map_err(|error| {
+        PkiError::invalid(format!("the certificate is not of this cluster: {error}"))
+    })
 }

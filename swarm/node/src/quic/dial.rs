@@ -150,10 +150,9 @@ async fn prove(
     })?;
     let root_pem = greeting.read_to_end(MAX_ROOT_PEM).await;
     let root_pem = root_pem.map_err(|_| bad("did not show its root certificate"))?;
-    token
+    let root_pem = token
         .check_root(&root_pem)
         .map_err(|error| CallError::Refused(error.to_string()))?;
-    let root_pem = String::from_utf8(root_pem).map_err(|_| bad("showed a damaged root"))?;
     let peer = check_joined(&root_pem, &shown(connection), UnixTime::now())
         .map_err(|error| CallError::Refused(format!("the node at {addr}: {error}")))?;
     Ok((peer, root_pem))
