@@ -20,7 +20,7 @@ use crate::reply::{BodyStream, Reply};
 use crate::rewrite;
 use crate::route::{Rewrite, Route, Target, route};
 use crate::stream::{BoxStream, Side};
-use crate::swarm::{Swarm, SwarmInfo};
+use crate::swarm::{Feed, Query, Swarm, SwarmInfo};
 use crate::wire::RequestHead;
 use crate::wire::buffer::{LARGE, MAX_HEAD};
 use crate::wire::head::BadHead;
@@ -111,13 +111,19 @@ impl Connection<'_> {
         let target = Target::parse(&head.target);
         match route(&head.method, &target) {
             Route::Owned(owned) => owned::serve(self, &head, &target, owned).await,
-            Route::Forwarded => self.forward(&head, Patch::None, target.version).await,
+            Route::Forwarded => self.forward(&head, Patch::None, target.version, None).await,
             Route::Rewritten(Rewrite::Ping) => {
                 let patch = Patch::SwarmHeader(self.shared.swarm.ping());
-                self.forward(&head, patch, target.version).await
+                self.forward(&head, patch, target.version, None).await
             }
             Route::Rewritten(Rewrite::Info) => {
-                self.forward(&head, Patch::Capture, target.version).await
+                self.forward(&head, Patch::Capture, target.version, None)
+                    .await
+            }
+            Route::Rewritten(Rewrite::Events) => {
+                // Before the engine is asked, so that nothing is missed.
+                let feed = self.shared.swarm.events(&Query::parse(target.query));
+                self.forward(&head, Patch::None, target.version, feed).await
             }
         }
     }
@@ -198,6 +204,7 @@ impl Connection<'_> {
         head: &RequestHead,
         patch: Patch,
         version: Option<ApiVersion>,
+        feed: Option<Feed>,
     ) -> Next {
         let mut engine = match self.engine().await {
             Ok(engine) => engine,
@@ -206,7 +213,7 @@ impl Connection<'_> {
                 return self.answer(reply, &head.method, true).await;
             }
         };
-        match exchange(&mut self.client, &mut engine, head, patch).await {
+        match exchange(&mut self.client, &mut engine, head, patch, feed).await {
             Ok(Outcome::Finished) => {
                 self.engine = Some(engine);
                 Next::Request

@@ -10,8 +10,8 @@ use skep_node::engine::DockerEngine;
 use skep_node::{Node, Options, Timing};
 use skepd::cli::{self, Cli};
 use skepd::config::{Config, Flags};
-use skepd::{backup, daemon};
 use skepd::handlers::Handlers;
+use skepd::{backup, daemon};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -31,27 +31,59 @@ pub enum Owned {
     SwarmUnlock,
     ServiceList,
     ServiceCreate,
-    ServiceInspect { id: String },
-    ServiceUpdate { id: String },
-    ServiceRemove { id: String },
-    ServiceLogs { id: String },
+    ServiceInspect {
+        id: String,
+    },
+    ServiceUpdate {
+        id: String,
+    },
+    ServiceRemove {
+        id: String,
+    },
+    ServiceLogs {
+        id: String,
+    },
     NodeList,
-    NodeInspect { id: String },
-    NodeUpdate { id: String },
-    NodeRemove { id: String },
+    NodeInspect {
+        id: String,
+    },
+    NodeUpdate {
+        id: String,
+    },
+    NodeRemove {
+        id: String,
+    },
     TaskList,
-    TaskInspect { id: String },
-    TaskLogs { id: String },
+    TaskInspect {
+        id: String,
+    },
+    TaskLogs {
+        id: String,
+    },
     SecretList,
     SecretCreate,
-    SecretInspect { id: String },
-    SecretUpdate { id: String },
-    SecretRemove { id: String },
+    SecretInspect {
+        id: String,
+    },
+    SecretUpdate {
+        id: String,
+    },
+    SecretRemove {
+        id: String,
+    },
     ConfigList,
     ConfigCreate,
-    ConfigInspect { id: String },
-    ConfigUpdate { id: String },
-    ConfigRemove { id: String },
+    ConfigInspect {
+        id: String,
+    },
+    ConfigUpdate {
+        id: String,
+    },
+    ConfigRemove {
+        id: String,
+    },
+    /// skep's own `GET /skep/backup`, on unix sockets only.
+    Backup,
 }
 
 impl Owned {
@@ -80,6 +112,8 @@ pub enum Rewrite {
     Ping,
     /// `/info`: the keys `Swarm` and `Warnings`.
     Info,
+    /// `/events`: the cluster's events between the engine's.
+    Events,
 }
 
 /// A request target taken apart.
@@ -154,6 +188,7 @@ pub fn route(method: &Method, target: &Target<'_>) -> Route {
     match (method.as_str(), path.as_slice()) {
         ("GET" | "HEAD", ["_ping"]) => Route::Rewritten(Rewrite::Ping),
         ("GET", ["info"]) => Route::Rewritten(Rewrite::Info),
+        ("GET", ["events"]) => Route::Rewritten(Rewrite::Events),
         _ => Route::Forwarded,
     }
 }
@@ -161,6 +196,7 @@ pub fn route(method: &Method, target: &Target<'_>) -> Route {
 fn owned_get(path: &[&str]) -> Option<Owned> {
     Some(match path {
         ["swarm"] => Owned::SwarmInspect,
+        ["skep", "backup"] => Owned::Backup,
         ["swarm", "unlockkey"] => Owned::SwarmUnlockKey,
         ["services"] => Owned::ServiceList,
         ["services", id] => Owned::ServiceInspect {
@@ -313,6 +349,7 @@ mod tests {
         let id = || "web".to_owned();
         let table = [
             ("GET", "/swarm", Owned::SwarmInspect),
+            ("GET", "/skep/backup", Owned::Backup),
             ("POST", "/v1.41/swarm/init", Owned::SwarmInit),
             ("POST", "/swarm/leave?force=1", Owned::SwarmLeave),
             ("GET", "/v1.30/services?filters=%7B%7D", Owned::ServiceList),
@@ -377,6 +414,10 @@ mod tests {
         assert_eq!(
             look_up("GET", "/v1.41/info"),
             Route::Rewritten(Rewrite::Info)
+        );
+        assert_eq!(
+            look_up("GET", "/events?since=1"),
+            Route::Rewritten(Rewrite::Events)
         );
     }
 }

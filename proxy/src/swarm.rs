@@ -2,9 +2,12 @@
 //! request is read and no reply written here.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::pin::Pin;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::Stream;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -29,7 +32,31 @@ pub trait Swarm: Send + Sync + 'static {
     /// What swarm mode adds to the engine's `/info`. Given two seconds; after that the engine's
     /// answer goes out with the state `error`.
     async fn info(&self, version: ApiVersion) -> SwarmInfo;
+
+    /// The cluster's half of `GET /events`; `None` where there is none to come. Must not block.
+    /// What is wrong with the query is for the engine to say.
+    fn events(&self, _query: &Query) -> Option<Feed> {
+        None
+    }
 }
+
+/// Lines of JSON to be told between an engine's own.
+pub struct Feed {
+    /// What was asked for of the past, oldest first, with the time of each in nanoseconds.
+    pub past: VecDeque<(i64, Bytes)>,
+    /// What happens from now on. An error ends the client's stream: it has not kept up.
+    pub live: Pin<Box<dyn Stream<Item = Result<Bytes, Lagged>> + Send>>,
+}
+
+impl std::fmt::Debug for Feed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Feed({} past)", self.past.len())
+    }
+}
+
+/// A reader was so slow that it has missed so many lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lagged(pub u64);
 
 /// A request of an owned route, read in full.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use crate::wire::{Framing, ResponseHead};
 const MAX_CAPTURE: usize = 64 << 20;
 
 /// The engine does not keep to HTTP's rules any more; the client sees its answer break off.
-const BROKEN: Failure = Failure::Cut("the engine's answer broke off");
+pub(super) const BROKEN: Failure = Failure::Cut("the engine's answer broke off");
 
 impl Exchange<'_> {
     /// Moves what the engine answers, as far as it goes now. Returns an answer that was to be
@@ -37,6 +37,7 @@ impl Exchange<'_> {
                         self.download.phase = Phase::Ended;
                         Poll::Ready(Ok(()))
                     }
+                    Phase::Body(_) if self.weave.is_some() => self.poll_woven(cx),
                     Phase::Body(_) => self.poll_body(cx),
                     Phase::Capture {
                         head,
@@ -113,6 +114,9 @@ impl Exchange<'_> {
             return;
         }
         self.reusable &= head.keep_alive;
+        if head.status != 200 || matches!(head.framing, Framing::Length(_)) {
+            self.weave = None;
+        }
         let bytes = self.engine.buffer.front(head.len);
         self.download.phase = Phase::Body(head.framing);
         match self.patch {
@@ -144,7 +148,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Phase::Body(framing) = &mut self.download.phase else {
             return Poll::Ready(Ok(()));
         };

@@ -4,6 +4,7 @@
 
 mod download;
 mod upload;
+mod weave;
 
 use std::future::poll_fn;
 use std::io;
@@ -16,9 +17,12 @@ use tokio::io::AsyncWrite;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::stream::Side;
+use crate::swarm::Feed;
 use crate::wire::buffer::MAX_HEAD;
 use crate::wire::head::BadHead;
 use crate::wire::{Framing, RequestHead};
+
+use self::weave::Weave;
 
 /// How often a half-closed stream is looked at again: it may be gone for good by now.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -70,12 +74,14 @@ pub enum Failure {
 /// The client hung up: whatever the engine does for it is over too.
 const HUNG_UP: Failure = Failure::Cut("the client hung up");
 
-/// Runs one exchange. The request's head and what follows it lie in `client.buffer`.
+/// Runs one exchange. The request's head and what follows it lie in `client.buffer`. The lines of
+/// `feed` go between those of the engine's answer, if that is a stream of lines.
 pub async fn exchange(
     client: &mut Side,
     engine: &mut Side,
     request: &RequestHead,
     patch: Patch,
+    feed: Option<Feed>,
 ) -> Result<Outcome, Failure> {
     let mut exchange = Exchange {
         client,
@@ -93,6 +99,7 @@ pub async fn exchange(
             phase: Phase::Head,
             flushed: true,
         },
+        weave: feed.map(Weave::new),
         tunnel: false,
         reusable: request.keep_alive,
         look_again: None,
@@ -147,6 +154,8 @@ struct Exchange<'a> {
     patch: Patch,
     upload: Upload,
     download: Download,
+    /// What is put between the engine's lines.
+    weave: Option<Weave>,
     /// Hijacked: each direction lives until its sender ends it.
     tunnel: bool,
     /// No reason was seen yet to close after this exchange.

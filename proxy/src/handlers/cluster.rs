@@ -2,11 +2,15 @@
 //! without a socket. Knows no HTTP.
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use skep_api::cluster::{InitRequest, JoinRequest, LocalNodeState};
 use skep_api::{Error, Secret};
 use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
 use skep_core::{Id, State};
+use skep_node::Happening;
+
+use crate::reply::BodyStream;
 
 /// This host as a node of a swarm, or of none.
 #[async_trait]
@@ -40,6 +44,17 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// `docker swarm leave`
     async fn leave(&self, force: bool) -> Result<(), Error>;
+
+    /// `skepd backup`: a tar of this manager as it is now.
+    ///
+    /// # Errors
+    /// dockerd's 503s on a node that is no manager.
+    async fn backup(&self) -> Result<BodyStream, Error> {
+        Err(Error::not_implemented("this node makes no backups"))
+    }
+
+    /// What happens to the cluster from now on, whenever this node is a manager that sees it.
+    fn events(&self) -> BoxStream<'static, Happening>;
 }
 
 /// Where a node stands.

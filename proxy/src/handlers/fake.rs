@@ -4,6 +4,8 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, unfold};
 use skep_api::cluster::{InitRequest, JoinRequest, LocalNodeState, Spec};
 use skep_api::node::{Availability, NodeDescription, NodeSpec, NodeState, Role as WishedRole};
 use skep_api::{Error, Secret};
@@ -14,6 +16,8 @@ use skep_core::object::{
 };
 use skep_core::wire::Peers;
 use skep_core::{Id, State, Timestamp, Tx, bootstrap, control};
+use skep_node::Happening;
+use tokio::sync::broadcast;
 
 use super::{Cluster, Standing, View};
 
@@ -21,6 +25,7 @@ pub(super) struct Fake {
     standing: Standing,
     refusal: Option<Error>,
     inner: Mutex<(State, CountingIds)>,
+    happenings: broadcast::Sender<Happening>,
 }
 
 /// The manager's id.
@@ -38,6 +43,7 @@ impl Fake {
             },
             refusal: Some(Error::unavailable(refusal)),
             inner: Mutex::default(),
+            happenings: broadcast::Sender::new(64),
         }
     }
 
@@ -55,6 +61,7 @@ impl Fake {
             standing,
             refusal: None,
             inner: Mutex::default(),
+            happenings: broadcast::Sender::new(64),
         };
         let node = member(NODE, "n1");
         let command = Command::Bootstrap {
@@ -89,13 +96,17 @@ impl Fake {
         let (state, ids) = &mut *inner;
         let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
         let (changes, author, reply) = control::execute(state, &command, now, ids)?;
-        state
+        let events = state
             .apply(&Tx {
                 author,
                 at: now,
                 changes,
             })
             .map_err(|why| control::rejected(&why))?;
+        for event in events {
+            // Nobody may be listening.
+            drop(self.happenings.send(Happening::Written(event)));
+        }
         Ok(reply)
     }
 }
@@ -201,5 +212,13 @@ impl Cluster for Fake {
         } else {
             Err(Error::unavailable("This node is not part of a swarm"))
         }
+    }
+
+    fn events(&self) -> BoxStream<'static, Happening> {
+        let next = |mut from: broadcast::Receiver<Happening>| async move {
+            let happening = from.recv().await.ok()?;
+            Some((happening, from))
+        };
+        unfold(self.happenings.subscribe(), next).boxed()
     }
 }

@@ -2,6 +2,7 @@
 //! about the cluster and keeps no state.
 
 mod cluster;
+mod events;
 mod info;
 mod node;
 mod nodes;
@@ -12,16 +13,18 @@ mod swarm;
 mod tasks;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use skep_api::cluster::LocalNodeState;
 use skep_api::version::ApiVersion;
 use skep_api::{Code, Error};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::reply::Reply;
 use crate::route::Owned;
-use crate::swarm::{OwnedRequest, Swarm, SwarmInfo};
+use crate::swarm::{Feed, OwnedRequest, Query, Swarm, SwarmInfo};
 
 pub use cluster::{Cluster, Standing, View};
 
@@ -29,31 +32,42 @@ pub use cluster::{Cluster, Standing, View};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Answers all owned routes on behalf of a node.
-#[derive(Debug)]
-pub struct Handlers<C>(C);
+pub struct Handlers<C> {
+    cluster: C,
+    events: Arc<events::Hub>,
+    _following: AbortOnDropHandle<()>,
+}
 
 impl<C: Cluster> Handlers<C> {
-    /// Handlers for this node.
+    /// Handlers for this node. Follows what happens to the cluster from now on, in a task of the
+    /// runtime that this is called in.
     pub fn new(cluster: C) -> Self {
-        Self(cluster)
+        let events = Arc::new(events::Hub::default());
+        let following = tokio::spawn(events.clone().follow(cluster.events()));
+        Self {
+            cluster,
+            events,
+            _following: AbortOnDropHandle::new(following),
+        }
     }
 
     async fn answer(&self, route: Owned, request: OwnedRequest) -> Result<Reply, Error> {
-        let node = &self.0;
+        let node = &self.cluster;
         match route {
             // These may take longer: a join has a deadline of its own, leaving waits for
             // containers.
             Owned::SwarmInit => swarm::init(node, &request).await,
             Owned::SwarmJoin => swarm::join(node, &request).await,
             Owned::SwarmLeave => swarm::leave(node, &request).await,
+            Owned::Backup => Ok(Reply::stream("application/x-tar", node.backup().await?)),
             route => in_time(self.answer_as_manager(route, request)).await,
         }
     }
 
     async fn answer_as_manager(&self, route: Owned, request: OwnedRequest) -> Result<Reply, Error> {
-        let (node, request) = (&self.0, &request);
+        let (node, request) = (&self.cluster, &request);
         match route {
-            Owned::SwarmInit | Owned::SwarmJoin | Owned::SwarmLeave => {
+            Owned::SwarmInit | Owned::SwarmJoin | Owned::SwarmLeave | Owned::Backup => {
                 Err(Error::system("this route has no deadline"))
             }
             Owned::SwarmInspect => swarm::inspect(node).await,
@@ -114,7 +128,7 @@ impl<C: Cluster> Swarm for Handlers<C> {
     }
 
     fn ping(&self) -> &'static str {
-        let standing = self.0.standing();
+        let standing = self.cluster.standing();
         match standing.state {
             LocalNodeState::Pending => "pending",
             LocalNodeState::Error => "error",
@@ -128,7 +142,11 @@ impl<C: Cluster> Swarm for Handlers<C> {
     }
 
     async fn info(&self, _version: ApiVersion) -> SwarmInfo {
-        info::info(&self.0).await
+        info::info(&self.cluster).await
+    }
+
+    fn events(&self, query: &Query) -> Option<Feed> {
+        self.events.feed(query)
     }
 }
 
@@ -136,5 +154,7 @@ impl<C: Cluster> Swarm for Handlers<C> {
 mod fake;
 #[cfg(test)]
 mod replay_tests;
+#[cfg(test)]
+mod settings_tests;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,18 @@
 //! The node itself as the handlers' [`Cluster`]: a translation, nothing else.
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, unfold};
 use skep_api::cluster::{InitRequest, JoinRequest};
 use skep_api::{Error, Secret};
 use skep_core::Id;
 use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
-use skep_node::Node;
+use skep_node::{Happening, Node};
+use tokio::sync::mpsc;
 
 use super::cluster::{Cluster, Standing, View};
+use crate::reply::BodyStream;
 
 #[async_trait]
 impl Cluster for Node {
@@ -56,5 +60,18 @@ impl Cluster for Node {
 
     async fn leave(&self, force: bool) -> Result<(), Error> {
         Node::leave(self, force).await
+    }
+
+    async fn backup(&self) -> Result<BodyStream, Error> {
+        let next =
+            |mut pieces: mpsc::Receiver<_>| async move { Some((pieces.recv().await?, pieces)) };
+        Ok(Box::pin(unfold(Node::backup(self).await?, next)))
+    }
+
+    fn events(&self) -> BoxStream<'static, Happening> {
+        let next = |mut happenings: skep_node::Happenings| async move {
+            Some((happenings.next().await, happenings))
+        };
+        unfold(self.happenings(), next).boxed()
     }
 }

@@ -74,6 +74,32 @@ impl Framing {
         matches!(self, Self::Length(0) | Self::Chunked(Chunk::End))
     }
 
+    /// True between two chunks, where something may be put in. Elsewhere there is no telling.
+    pub fn is_between_chunks(self) -> bool {
+        matches!(self, Self::Chunked(Chunk::START))
+    }
+
+    /// As [`advance`](Self::advance), but goes no further than the end of a chunk; where the body is
+    /// not chunked, no further than the end of a line.
+    pub fn advance_one(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+    ) -> Result<usize, BadChunk> {
+        let Self::Chunked(chunk) = self else {
+            let line = bytes.iter().position(|byte| *byte == b'\n');
+            return self.advance(line.map_or(bytes, |end| front(bytes, end as u64 + 1)), data);
+        };
+        let mut taken = 0;
+        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+            taken += chunk.step(rest, &mut data)?;
+            if matches!(*chunk, Chunk::START | Chunk::End) {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
     /// Tells how many of `bytes` belong to this body, framing included, and remembers them as
     /// seen. `data` gets the payload among them.
     pub fn advance(
@@ -256,6 +282,37 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn one_chunk_or_line_at_a_time() {
+        let parts = |mut framing: Framing, mut bytes: &[u8]| {
+            let mut parts = Vec::new();
+            while !bytes.is_empty() {
+                let n = framing.advance_one(bytes, |_| ()).unwrap();
+                let between = framing.is_between_chunks();
+                parts.push((String::from_utf8(bytes[..n].to_vec()).unwrap(), between));
+                bytes = &bytes[n..];
+            }
+            parts
+        };
+        let part = |text: &str, between| (text.to_owned(), between);
+        assert_eq!(
+            parts(Framing::chunked(), b"1\r\na\r\n2\r\nb\n\r\n0\r\n\r\n"),
+            [
+                part("1\r\na\r\n", true),
+                part("2\r\nb\n\r\n", true),
+                part("0\r\n\r\n", false)
+            ]
+        );
+        assert_eq!(
+            parts(Framing::chunked(), b"3\r\na"),
+            [part("3\r\na", false)]
+        );
+        assert_eq!(
+            parts(Framing::UntilClose, b"a\nb"),
+            [part("a\n", false), part("b", false)]
+        );
     }
 
     #[test]

@@ -116,3 +116,119 @@ fn service(before: &Service, after: &Service) -> Attributes {
     }
     attributes
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::Value;
+    use skep_api::node::NodeDescription;
+    use skep_api::service::{ReplicatedService, UpdateStatus};
+
+    use super::*;
+    use crate::control::testing::{node as stored_node, service as stored_service};
+
+    /// What a real engine said, by kind: `fixtures/wire/events.json`.
+    fn recorded(kind: &str) -> Vec<(String, Message)> {
+        let path =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/wire/events.json");
+        let all: Vec<Value> =
+            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let lines = all.iter().filter_map(|entry| entry["line"].as_str());
+        let parsed =
+            lines.filter_map(|line| Some((line.to_owned(), serde_json::from_str(line).ok()?)));
+        parsed
+            .filter(|(_, message): &(_, Message)| message.kind == kind)
+            .collect()
+    }
+
+    fn text(message: &Message, key: &str) -> Option<String> {
+        message.actor.attributes.get(key).cloned()
+    }
+
+    /// A write that would be told of as it was recorded, from the object before and after it.
+    fn write(message: &Message, old: impl Into<Object>, new: impl Into<Object>) -> Event {
+        let at = Timestamp::from_nanos(message.time_nano);
+        let (mut before, mut after) = (old.into(), new.into());
+        for object in [&mut before, &mut after] {
+            let meta = object.meta_mut();
+            (meta.created_at, meta.updated_at) = (at, at);
+        }
+        Event {
+            before: (message.action != "create").then_some(before),
+            after: (message.action != "remove").then_some(after),
+        }
+    }
+
+    fn check(line: &str, message: &Message, event: &Event) {
+        let now = Timestamp::from_nanos(message.time_nano);
+        let ours = super::event(event, now).unwrap();
+        assert_eq!(serde_json::to_string(&ours).unwrap(), line.trim_end());
+    }
+
+    #[test]
+    fn nodes_are_told_of_as_by_a_real_engine() {
+        let recorded = recorded("node");
+        assert!(recorded.len() > 8, "only {} lines", recorded.len());
+        for (line, message) in recorded {
+            let make = |when: &str| {
+                let mut node = stored_node(&message.actor.id, "");
+                let hostname = text(&message, "name").unwrap();
+                node.description = (!hostname.is_empty()).then(|| NodeDescription {
+                    hostname,
+                    ..NodeDescription::default()
+                });
+                let value = |what: &str| text(&message, &format!("{what}.{when}"));
+                if let Some(availability) = value("availability") {
+                    node.spec.availability = availability.as_str().into();
+                }
+                if let Some(state) = value("state") {
+                    node.status.state = state.as_str().into();
+                }
+                node.role = match value("role").as_deref() {
+                    Some("worker") => Role::Worker,
+                    _ => Role::Manager,
+                };
+                node
+            };
+            check(&line, &message, &write(&message, make("old"), make("new")));
+        }
+    }
+
+    #[test]
+    fn services_are_told_of_as_by_a_real_engine() {
+        let recorded = recorded("service");
+        assert!(recorded.len() > 6, "only {} lines", recorded.len());
+        for (line, message) in recorded {
+            let make = |when: &str| {
+                let name = text(&message, "name").unwrap();
+                let mut service = stored_service(&message.actor.id, &name);
+                let value = |what: &str| text(&message, &format!("{what}.{when}"));
+                if let Some(image) = value("image") {
+                    let container = &mut service.spec.task_template.container_spec;
+                    container.get_or_insert_default().image = image;
+                }
+                if let Some(replicas) = value("replicas") {
+                    let replicas = replicas.parse().ok();
+                    service.spec.mode.replicated = Some(ReplicatedService { replicas });
+                }
+                service.update_status = value("updatestate").map(|state| UpdateStatus {
+                    state: state.as_str().into(),
+                    ..UpdateStatus::default()
+                });
+                service
+            };
+            check(&line, &message, &write(&message, make("old"), make("new")));
+        }
+    }
+
+    #[test]
+    fn leadership_is_told_as_it_is_documented() {
+        let at = Timestamp::from_nanos(1_700_000_000_000_000_001);
+        let message = leadership(&stored_node("n1", "one"), true, at);
+        assert_eq!(
+            serde_json::to_string(&message).unwrap(),
+            r#"{"Type":"node","Action":"update","Actor":{"ID":"n1","Attributes":{"leader.new":"true","leader.old":"false","name":"one"}},"scope":"swarm","time":1700000000,"timeNano":1700000000000000001}"#
+        );
+    }
+}
