@@ -9,7 +9,7 @@ use skep_core::command::{Command, Reply};
 use skep_core::object::ManagerMember;
 use skep_core::{Id, State};
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -84,7 +84,8 @@ impl Manager {
         let mut leadership = self.raft.leadership();
         loop {
             leadership.borrow_and_update();
-            let tried = match self.leader_that_answers().await {
+            let leader = timeout_at(deadline - RETRY, self.leader_that_answers()).await;
+            let tried = match leader.ok().flatten() {
                 None => None,
                 Some(leader) if leader == self.me => self.execute_here(command.clone()).await,
                 Some(leader) => self.execute_at(&leader, command.clone(), deadline).await,
@@ -175,10 +176,11 @@ impl Manager {
         let mut leadership = self.raft.leadership();
         loop {
             leadership.borrow_and_update();
-            match self.raft.read_barrier().await {
-                Ok(()) => break,
-                Err(ReadError::Down(_)) => return Err(stopping()),
-                Err(_) => wait_for_change(&mut leadership, deadline).await?,
+            // Not beyond the deadline: whoever waits for the answer goes then, and learns nothing.
+            match timeout_at(deadline - RETRY, self.raft.read_barrier()).await {
+                Ok(Ok(())) => break,
+                Ok(Err(ReadError::Down(_))) => return Err(stopping()),
+                _ => wait_for_change(&mut leadership, deadline).await?,
             }
         }
         Ok(View {

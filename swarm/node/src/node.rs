@@ -123,6 +123,7 @@ impl Node {
             phase,
         }));
         node.resume().await;
+        node.watch_the_clock();
         Ok(node)
     }
 
@@ -197,7 +198,9 @@ impl Node {
     /// The manager, if this node is one and can answer.
     pub(crate) fn manager(&self) -> Result<Manager, Error> {
         match &*self.0.phase.borrow() {
-            Phase::Inactive | Phase::Joining | Phase::Broken(_) => Err(texts::no_swarm()),
+            Phase::Inactive | Phase::Broken(_) => Err(texts::no_swarm()),
+            // Until it knows its role, the original takes it for a worker.
+            Phase::Joining => Err(texts::worker()),
             Phase::Locked => Err(texts::locked()),
             Phase::Expired => Err(texts::expired()),
             Phase::Member(membership) => match membership.manager() {
