@@ -24,6 +24,7 @@ use super::{Cluster, Standing, View};
 pub(super) struct Fake {
     standing: Standing,
     refusal: Option<Error>,
+    silent: bool,
     inner: Mutex<(State, CountingIds)>,
     happenings: broadcast::Sender<Happening>,
 }
@@ -42,6 +43,7 @@ impl Fake {
                 ..Standing::default()
             },
             refusal: Some(Error::unavailable(refusal)),
+            silent: false,
             inner: Mutex::default(),
             happenings: broadcast::Sender::new(64),
         }
@@ -60,6 +62,7 @@ impl Fake {
         let fake = Self {
             standing,
             refusal: None,
+            silent: false,
             inner: Mutex::default(),
             happenings: broadcast::Sender::new(64),
         };
@@ -70,6 +73,19 @@ impl Fake {
         };
         fake.run(command).unwrap();
         fake
+    }
+
+    /// The others are gone: every call is refused.
+    pub(super) fn without_leader(mut self) -> Self {
+        let text = "rpc error: code = Unknown desc = The swarm does not have a leader.";
+        self.refusal = Some(Error::system(text));
+        self
+    }
+
+    /// Nothing is ever answered.
+    pub(super) fn silent(mut self) -> Self {
+        self.silent = true;
+        self
     }
 
     /// Adds a second node, a manager or a worker.
@@ -163,6 +179,9 @@ impl Cluster for Fake {
     }
 
     async fn view(&self) -> Result<View, Error> {
+        if self.silent {
+            std::future::pending::<()>().await;
+        }
         match &self.refusal {
             Some(refusal) => Err(refusal.clone()),
             None => {

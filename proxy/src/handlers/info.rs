@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use skep_api::Error;
-use skep_api::cluster::{Info, LocalNodeState, Peer};
+use skep_api::cluster::{ClusterInfo, Info, LocalNodeState, Peer};
+use skep_api::{Code, Error};
 use skep_core::wire;
 
 use super::{Cluster, View};
@@ -11,6 +11,11 @@ use crate::swarm::SwarmInfo;
 
 /// How long the cluster may take: the proxy gives the whole contribution two seconds.
 const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// What a cluster that does not answer in that time has nearly always come to. The original takes
+/// twenty seconds to say less on a leader that has lost its quorum, and says this at once elsewhere.
+const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers are \
+    online. Make sure more than half of the managers are online.";
 
 /// dockerd's warning about two managers, word for word.
 const TWO_MANAGERS: &str = "WARNING: Running Swarm in a two-manager configuration. This \
@@ -41,7 +46,11 @@ pub(super) async fn info<C: Cluster>(node: &C) -> SwarmInfo {
     if info.control_available {
         match view(node).await {
             Ok(view) => show_cluster(&mut info, &view),
-            Err(error) => info.error = error.message,
+            Err(error) => {
+                info.error = error.message;
+                // The original shows an empty cluster then, and clients rely on there being one.
+                info.cluster = Some(ClusterInfo::default());
+            }
         }
     }
     let warnings = info.warnings.clone();
@@ -63,7 +72,7 @@ pub(super) async fn info<C: Cluster>(node: &C) -> SwarmInfo {
 async fn view<C: Cluster>(node: &C) -> Result<View, Error> {
     match tokio::time::timeout(PATIENCE, node.view()).await {
         Ok(view) => view,
-        Err(_) => Err(super::late()),
+        Err(_) => Err(Error::rpc(Code::Unknown, NO_LEADER)),
     }
 }
 
@@ -82,5 +91,57 @@ fn show_cluster(info: &mut Info, view: &View) {
     );
     if settled && info.managers == 2 {
         info.warnings.push(TWO_MANAGERS.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::handlers::fake::{Fake, NODE};
+
+    fn recorded(state: &str) -> Value {
+        let path = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path.join("../fixtures/wire/states.json")).unwrap();
+        let all: Vec<Value> = serde_json::from_str(&text).unwrap();
+        let entry = all.into_iter().find(|entry| entry["state"] == state);
+        let info = entry.unwrap()["info"].as_str().unwrap().to_owned();
+        serde_json::from_str(&info).unwrap()
+    }
+
+    async fn ours(node: &Fake) -> Value {
+        serde_json::from_str(info(node).await.swarm.get()).unwrap()
+    }
+
+    /// What does not depend on which cluster it is.
+    fn shape(mut info: Value) -> Value {
+        for key in ["NodeID", "NodeAddr", "RemoteManagers", "Error"] {
+            info[key] = Value::Null;
+        }
+        info
+    }
+
+    #[tokio::test]
+    async fn without_a_leader_there_is_an_empty_cluster() {
+        let ours = ours(&Fake::manager().without_leader()).await;
+        assert_eq!(shape(ours.clone()), shape(recorded("no quorum")));
+        assert_eq!(ours["NodeID"], NODE);
+    }
+
+    #[tokio::test]
+    async fn a_silent_cluster_is_given_up_soon() {
+        let begun = tokio::time::Instant::now();
+        let ours = ours(&Fake::manager().silent()).await;
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        let text = "The swarm does not have a leader.";
+        assert!(ours["Error"].as_str().unwrap().contains(text));
+        assert_eq!(shape(ours), shape(recorded("no quorum")));
+    }
+
+    #[tokio::test]
+    async fn outside_a_swarm_it_is_the_originals() {
+        let outside = Fake::outside(LocalNodeState::Inactive, "no");
+        assert_eq!(ours(&outside).await, recorded("inactive"));
     }
 }

@@ -138,7 +138,11 @@ impl Source {
         if step.revision <= self.from {
             return Vec::new();
         }
-        step.events.iter().cloned().map(Happening::Written).collect()
+        step.events
+            .iter()
+            .cloned()
+            .map(Happening::Written)
+            .collect()
     }
 
     /// An election in between is no news: the leader of before has lost its place when there is
