@@ -3,20 +3,22 @@
 //! resuming and stopping; `init`, `join` and `leave` have files of their own. Never touches a
 //! running container except when leaving.
 
+mod come_back;
 mod init;
 mod join;
 mod leave;
 mod recover;
+pub(crate) mod unlock;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use skep_api::Error;
 use tracing::{error, info, warn};
 
 use crate::addr::{self, Host, HostPort};
-use crate::disk::NodeState;
+use crate::disk::{DiskError, NodeState};
 use crate::membership::Membership;
 use crate::node::{Node, Phase};
 use crate::pki::Identity;
@@ -31,9 +33,10 @@ impl Node {
     pub(crate) async fn resume(&self) {
         let phase = match self.load().await {
             Ok(None) => return,
-            Ok(Some(membership)) => {
-                info!(node = %membership.node_id(), "resumed the membership");
-                Phase::Member(membership)
+            Ok(Some(phase)) => phase,
+            Err(_) if matches!(self.0.disk.keys(), Err(DiskError::Locked)) => {
+                info!("this manager is locked; it needs the swarm's unlock key");
+                Phase::Locked
             }
             Err(error) => {
                 error!(%error, "could not resume the membership");
@@ -43,7 +46,7 @@ impl Node {
         self.0.phase.send_replace(phase);
     }
 
-    async fn load(&self) -> Result<Option<Arc<Membership>>, Error> {
+    async fn load(&self) -> Result<Option<Phase>, Error> {
         let disk = &self.0.disk;
         let Some(state) = disk.load().map_err(|error| system(&error))? else {
             return Ok(None);
@@ -58,9 +61,14 @@ impl Node {
         if state.restored {
             return Err(texts::restored());
         }
+        if identity.expired(SystemTime::now()) {
+            error!("the node's certificate has expired");
+            return Ok(Some(Phase::Expired));
+        }
         let membership = self.begin(state, identity).await?;
         membership.settle(disk.clone());
-        Ok(Some(membership))
+        info!(node = %membership.node_id(), "resumed the membership");
+        Ok(Some(Phase::Member(membership)))
     }
 
     /// Starts a membership. It does not write to the state file before it is settled.

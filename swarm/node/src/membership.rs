@@ -2,7 +2,7 @@
 //! and stops them in order; never touches what lies on disk beyond its own parts.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use skep_api::Error;
 use skep_api::cluster::LocalNodeState;
@@ -16,6 +16,7 @@ use crate::agent::{self, Agent};
 use crate::control::{self, ControlRequest, ControlResponse};
 use crate::disk::{DataDir, NodeState};
 use crate::gate::StoreGate;
+use crate::lifecycle::unlock::follow_unlock_key;
 use crate::manager::Manager;
 use crate::node::{Options, Status};
 use crate::pki::{Identity, Role};
@@ -90,12 +91,17 @@ impl Membership {
     /// Keeps the agent's list of managers and the file's in step with what is known, and makes a
     /// manager that is not yet in raft a member of it.
     pub fn settle(self: &Arc<Self>, disk: DataDir) {
-        let this = self.clone();
+        let (this, keys) = (self.clone(), disk.clone());
         self.tasks.spawn(async move {
             let stop = this.stop.clone();
             stop.run_until_cancelled(this.follow_managers(disk)).await;
         });
         if let Some(manager) = self.manager.clone() {
+            let (stop, following) = (self.stop.clone(), manager.clone());
+            self.tasks.spawn(async move {
+                let follow = follow_unlock_key(&following, &keys);
+                stop.run_until_cancelled(follow).await;
+            });
             let this = self.clone();
             self.tasks.spawn(async move {
                 let stop = this.stop.clone();
@@ -253,6 +259,12 @@ impl Membership {
         let _ = tokio::time::timeout(at_most, view.wait_for(there)).await;
     }
 
+    /// Whether the certificate that the node calls with has ended.
+    pub fn expired(&self, now: SystemTime) -> bool {
+        let identity = self.endpoint.identity();
+        identity.is_some_and(|identity| identity.expired(now))
+    }
+
     /// The node's id.
     pub fn node_id(&self) -> &Id {
         &self.node_id
@@ -331,7 +343,9 @@ async fn assemble(
     let agent = Agent::start(agent::Config {
         node_id,
         dir: disk.worker(),
-        keys: disk.keys().map_err(|error| Error::system(error.to_string()))?,
+        keys: disk
+            .keys()
+            .map_err(|error| Error::system(error.to_string()))?,
         managers: state.managers.clone(),
         endpoint: endpoint.clone(),
         engine: options.engine.clone(),
@@ -365,7 +379,9 @@ async fn start_manager(
         node_id: node_id.clone(),
         addr: state.advertise.clone(),
     };
-    let keys = disk.keys().map_err(|error| Error::system(error.to_string()))?;
+    let keys = disk
+        .keys()
+        .map_err(|error| Error::system(error.to_string()))?;
     let mut config = raft::Config::new(disk.raft(), raft_id, keys);
     if let Some(heartbeat) = options.timing.heartbeat {
         config.heartbeat = heartbeat;

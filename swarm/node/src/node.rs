@@ -177,19 +177,6 @@ impl Node {
         manager.execute(command).await
     }
 
-    /// `docker swarm unlock`: opens the keys of a locked manager and resumes its membership.
-    ///
-    /// # Errors
-    /// dockerd's texts: not locked, a key that is malformed or does not fit, in no swarm, a worker.
-    #[expect(
-        clippy::unused_async,
-        reason = "reading keys and resuming wait for the disk"
-    )]
-    pub async fn unlock(&self, _key: Secret) -> Result<(), Error> {
-        self.manager()?;
-        Err(texts::not_locked())
-    }
-
     /// The engine that runs the tasks' containers.
     pub fn engine(&self) -> &Arc<dyn Engine> {
         &self.0.options.engine

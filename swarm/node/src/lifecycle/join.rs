@@ -38,12 +38,33 @@ impl Node {
     async fn join_now(&self, request: &JoinRequest) -> Result<(), Error> {
         let moving = self.0.moving.lock().await;
         let deadline = Instant::now() + DEADLINE;
-        self.must_be_free()?;
+        let returns = self.is_expired();
+        if !returns {
+            self.must_be_free()?;
+        }
         let remote = match request.remote_addrs.first() {
             None => return Err(Error::invalid("at least 1 RemoteAddr is required to join")),
             Some(remote) => addr::remote(remote)?,
         };
         bootstrap::check_availability(&request.availability)?;
+        let membership = match returns {
+            true => self.come_back(request, &remote).await?,
+            false => self.join_anew(request, &remote).await?,
+        };
+        // From here on the node may leave again.
+        drop(moving);
+        match timeout_at(deadline, membership.wait_joined()).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(texts::left_while_joining()),
+            Err(_) => Err(texts::join_timed_out()),
+        }
+    }
+
+    async fn join_anew(
+        &self,
+        request: &JoinRequest,
+        remote: &str,
+    ) -> Result<Arc<Membership>, Error> {
         let asked = Asked {
             listen: &request.listen_addr,
             advertise: &request.advertise_addr,
@@ -52,15 +73,8 @@ impl Node {
         let addresses = self.addresses(asked, false).await?;
         self.sweep()?;
         self.0.phase.send_replace(Phase::Joining);
-        let outcome = self.enter(request, &remote, addresses).await;
-        let membership = self.conclude(outcome)?;
-        // From here on the node may leave again.
-        drop(moving);
-        match timeout_at(deadline, membership.wait_joined()).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(texts::left_while_joining()),
-            Err(_) => Err(texts::join_timed_out()),
-        }
+        let outcome = self.enter(request, remote, addresses).await;
+        self.conclude(outcome)
     }
 
     /// Gets a certificate, writes everything down and starts.
