@@ -100,15 +100,20 @@ pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
         [] => vec![ADDR_POOL.to_owned()],
         pools => pools.to_vec(),
     };
+    let mut spec = with_defaults(&request.spec);
+    // The original forgets the flag at the top as soon as it writes down the spec, and a client
+    // that sends only that one ends up without the lock it has asked for.
+    spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
     let cluster = Cluster {
         id: made.cluster,
         meta: Meta::default(),
-        spec: with_defaults(&request.spec),
+        spec,
         root_ca: made.root_ca,
         join_tokens: made.join_tokens,
         default_addr_pool: pools,
         subnet_size: or(request.subnet_size, SUBNET_SIZE),
         data_path_port: or(request.data_path_port, DATA_PATH_PORT),
+        // Made with the first transaction, if there is to be one.
         unlock_key: None,
     };
     let node = Node {

@@ -24,6 +24,7 @@ pub mod task;
 pub mod template;
 #[cfg(test)]
 mod testing;
+mod unlock_key;
 pub mod validate;
 pub mod wire;
 pub mod worker;

@@ -333,6 +333,14 @@ async fn assemble(
 ) -> Result<(Option<Manager>, Agent), Error> {
     let node_id = Id::from(identity.node_id.as_str());
     let is_manager = identity.role == Role::Manager;
+    let keys = disk
+        .keys()
+        .map_err(|error| Error::system(error.to_string()))?;
+    if !is_manager {
+        // Only managers know the unlock key, so nobody else is ever locked.
+        let unwrapped = disk.lock_with(None);
+        unwrapped.map_err(|error| Error::system(error.to_string()))?;
+    }
     endpoint
         .set_identity(identity)
         .map_err(|error| Error::system(error.to_string()))?;
@@ -343,9 +351,7 @@ async fn assemble(
     let agent = Agent::start(agent::Config {
         node_id,
         dir: disk.worker(),
-        keys: disk
-            .keys()
-            .map_err(|error| Error::system(error.to_string()))?,
+        keys,
         managers: state.managers.clone(),
         endpoint: endpoint.clone(),
         engine: options.engine.clone(),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skep_api::Error;
 use skep_api::cluster::LocalNodeState;
-use skep_api::{Error, Secret};
 use skep_core::Id;
 use skep_core::command::{Command, Reply};
 use tokio::sync::{Mutex, watch};

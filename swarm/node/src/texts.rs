@@ -70,6 +70,11 @@ pub fn restored() -> Error {
     )
 }
 
+/// `unlock` with the right key, but the membership could not be resumed.
+pub fn not_started(why: &str) -> Error {
+    Error::system(format!("swarm component could not be started: {why}"))
+}
+
 /// `leave` on a node that is in no swarm.
 pub fn not_part() -> Error {
     Error::unavailable("This node is not part of a swarm")

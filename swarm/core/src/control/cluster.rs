@@ -10,6 +10,7 @@ use crate::command::Reply;
 use crate::id::IdSource;
 use crate::object::{Cluster, Node, Rotation, Secret};
 use crate::store::{Author, Change, State};
+use crate::unlock_key;
 use crate::validate::{check_cluster, missing};
 
 /// What is made anew.
@@ -21,7 +22,12 @@ pub(super) struct Rotate<'a> {
     pub root: Option<&'a Rotation>,
 }
 
-pub(super) fn bootstrap(view: &State, cluster: &Cluster, node: &Node) -> Result<Outcome, Error> {
+pub(super) fn bootstrap(
+    view: &State,
+    cluster: &Cluster,
+    node: &Node,
+    ids: &mut dyn IdSource,
+) -> Result<Outcome, Error> {
     if view.cluster().is_some() {
         return Err(Error::rpc(Code::AlreadyExists, "there is a swarm already"));
     }
@@ -29,11 +35,15 @@ pub(super) fn bootstrap(view: &State, cluster: &Cluster, node: &Node) -> Result<
     if !cluster.spec.ca_config.signing_ca_cert.is_empty() {
         return Err(missing("a signing CA certificate of one's own at init"));
     }
+    let mut cluster = cluster.clone();
+    let auto_lock = cluster.spec.encryption_config.auto_lock_managers;
+    cluster.unlock_key = unlock_key::updated(None, auto_lock, false, ids);
+    let id = cluster.id.clone();
     let changes = vec![
-        Change::Create(cluster.clone().into()),
+        Change::Create(cluster.into()),
         Change::Create(node.clone().into()),
     ];
-    Ok((changes, Author::Ca, Reply::Created(cluster.id.clone())))
+    Ok((changes, Author::Ca, Reply::Created(id)))
 }
 
 pub(super) fn update(
@@ -56,12 +66,12 @@ pub(super) fn update(
     if rotate.worker {
         cluster.join_tokens.worker = rotated(&cluster.join_tokens.worker, ids);
     }
-    if rotate.unlock_key {
-        return Err(missing("autolock"));
-    }
     if rotate.manager {
         cluster.join_tokens.manager = rotated(&cluster.join_tokens.manager, ids);
     }
+    let auto_lock = cluster.spec.encryption_config.auto_lock_managers;
+    let key = cluster.unlock_key.as_ref();
+    cluster.unlock_key = unlock_key::updated(key, auto_lock, rotate.unlock_key, ids);
     Ok((
         vec![Change::Update(cluster.into())],
         Author::Control,
@@ -126,6 +136,47 @@ mod tests {
         assert_eq!(kept, "SWMTKN-1-d");
         assert_eq!(secret.len(), 25);
         assert_eq!(after.join_tokens.manager, cluster().join_tokens.manager);
+    }
+
+    #[test]
+    fn autolock_comes_with_a_key_from_the_first_transaction_on() {
+        let after = |result: Result<Outcome, Error>| {
+            let (changes, _, _) = result.unwrap();
+            match changes.into_iter().next() {
+                Some(Change::Create(Object::Cluster(it)) | Change::Update(Object::Cluster(it))) => {
+                    it
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        let founded = |auto_lock| {
+            let mut cluster = cluster();
+            cluster.spec.encryption_config.auto_lock_managers = auto_lock;
+            let node = node("n1", "a").into();
+            let cluster = cluster.into();
+            after(run(
+                &State::default(),
+                &Command::Bootstrap { cluster, node },
+            ))
+        };
+        assert_eq!(founded(false).unlock_key, None);
+        assert!(founded(true).unlock_key.is_some());
+        let on = update(
+            |spec| spec.encryption_config.auto_lock_managers = true,
+            1,
+            false,
+        );
+        let on = after(on);
+        assert!(on.unlock_key.is_some());
+        let shown = serde_json::to_string(&crate::wire::swarm(&on)).unwrap();
+        let told = serde_json::to_string(&crate::wire::cluster_info(&on)).unwrap();
+        for text in [shown, told] {
+            assert!(
+                !text.contains("SWMKEY") && text.contains("AutoLockManagers\":true"),
+                "{text}"
+            );
+        }
+        assert_eq!(after(update(|_| (), 1, false)).unlock_key, None);
     }
 
     #[test]

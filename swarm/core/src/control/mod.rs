@@ -33,7 +33,7 @@ pub fn execute(
     ids: &mut dyn IdSource,
 ) -> Result<Outcome, Error> {
     match command {
-        Command::Bootstrap { cluster, node } => cluster::bootstrap(view, cluster, node),
+        Command::Bootstrap { cluster, node } => cluster::bootstrap(view, cluster, node, ids),
         Command::UpdateCluster {
             version,
             spec,

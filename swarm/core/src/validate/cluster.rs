@@ -4,10 +4,10 @@
 //! Source of the behaviour: moby `daemon/cluster/convert/swarm.go` and swarmkit
 //! `manager/controlapi/cluster.go`.
 
-use skep_api::cluster::{EncryptionConfig, Spec, TaskDefaults};
+use skep_api::cluster::{Spec, TaskDefaults};
 use skep_api::{Code, Error};
 
-use super::{missing, refused};
+use super::refused;
 use crate::HOUR;
 
 /// The only name a swarm can have.
@@ -62,9 +62,6 @@ pub fn check_cluster(spec: &Spec) -> Result<(), Error> {
         let text = "if a signing CA key is provided, the signing CA cert must also be provided";
         return Err(Error::rpc(Code::InvalidArgument, text));
     }
-    if spec.encryption_config != EncryptionConfig::default() {
-        return Err(missing("autolock"));
-    }
     Ok(())
 }
 
@@ -103,13 +100,6 @@ mod tests {
             check_cluster(&negative).unwrap_err().message,
             "rpc error: code = InvalidArgument desc = heartbeat time period cannot be a negative \
              duration"
-        );
-        let locked = with(|spec| spec.encryption_config.auto_lock_managers = true);
-        assert_eq!(
-            check_cluster(&cluster_update(locked).unwrap())
-                .unwrap_err()
-                .kind,
-            skep_api::Kind::NotImplemented
         );
     }
 }

@@ -11,9 +11,10 @@ use skep_core::command::Command;
 use skep_core::object::{JoinTokens, ManagerMember, Role, RootCa};
 use skep_core::{Id, object};
 
+use super::unlock::wrap_with_newest;
 use super::{Addresses, Asked, system, to_the_end};
 use crate::ca;
-use crate::disk::NodeState;
+use crate::disk::{DataDir, NodeState};
 use crate::manager::Manager;
 use crate::membership::Membership;
 use crate::node::{Node, Phase};
@@ -37,7 +38,6 @@ impl Node {
             return self.go_on_alone(request).await;
         }
         self.must_be_free()?;
-        refuse_what_is_missing(request)?;
         bootstrap::check(request)?;
         let asked = Asked {
             listen: &request.listen_addr,
@@ -80,7 +80,7 @@ impl Node {
         identity.save(disk).map_err(|error| system(&error))?;
         let membership = self.begin(state.clone(), identity).await?;
         let founded = match membership.manager() {
-            Some(manager) => first_transaction(manager, cluster, node).await,
+            Some(manager) => first_transaction(manager, disk, cluster, node).await,
             None => Err(Error::system("the first node must be a manager")),
         };
         // Written last: a crash before this line leaves a node that is in no swarm.
@@ -96,17 +96,6 @@ impl Node {
             }
         }
     }
-}
-
-fn refuse_what_is_missing(request: &InitRequest) -> Result<(), Error> {
-    let missing = if request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers {
-        "autolock"
-    } else {
-        return Ok(());
-    };
-    Err(Error::not_implemented(format!(
-        "{missing} is not supported by this version of skep"
-    )))
 }
 
 /// Ids, keys and tokens of the new swarm.
@@ -151,6 +140,7 @@ fn self_signed(
 
 async fn first_transaction(
     manager: &Manager,
+    disk: &DataDir,
     cluster: object::Cluster,
     node: object::Node,
 ) -> Result<(), Error> {
@@ -163,12 +153,15 @@ async fn first_transaction(
         cluster: Box::new(cluster),
         node: Box::new(node),
     };
-    manager.execute(command).await.map(drop).map_err(|error| {
+    manager.execute(command).await.map_err(|error| {
         // dockerd founds the swarm first and then writes its settings: what is wrong with them is
         // its own failure by then, with the manager's text behind its own.
         Error::new(
             Kind::System,
             format!("error updating cluster settings: {}", error.message),
         )
-    })
+    })?;
+    // A client that has asked for autolock may rely on it from the answer on.
+    let wrapped = wrap_with_newest(manager, disk).await;
+    wrapped.map(drop).map_err(Error::system)
 }
