@@ -55,7 +55,8 @@ pub struct Config {
     pub keys: Keys,
     /// How often the leader says that it is there.
     pub heartbeat: Duration,
-    /// The shortest patience with a silent leader, beyond its lease.
+    /// The shortest patience of openraft itself with a silent leader, beyond its lease; the next in
+    /// line is quicker.
     pub election_min: Duration,
     /// The longest patience, and the leader's lease: nobody votes for another until it has passed.
     pub election_max: Duration,
@@ -72,17 +73,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults. A dead leader is replaced after the lease and the shortest of the followers'
-    /// patiences, about half a second; a follower must miss eight heartbeats in a row before it
-    /// asks for an election.
+    /// The defaults. A leader whose host says that it is dead is replaced after four missed
+    /// heartbeats; one that is only silent after the lease, when eight are missing.
     pub fn new(dir: impl Into<PathBuf>, raft_id: u64, keys: Keys) -> Self {
         Self {
             dir: dir.into(),
             raft_id,
             keys,
             heartbeat: Duration::from_millis(50),
-            election_min: Duration::from_millis(170),
-            election_max: Duration::from_millis(340),
+            election_min: Duration::from_millis(200),
+            election_max: Duration::from_millis(400),
             snapshot_interval: 10_000,
             keep_entries: 500,
             propose_timeout: Duration::from_secs(10),

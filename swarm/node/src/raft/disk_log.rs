@@ -3,23 +3,28 @@
 
 use std::io;
 use std::ops::Range;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    WriteTransaction,
+};
 
 use super::codec::{Codec, named};
+use super::vote::damaged;
 
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const MARKS: TableDefinition<&str, &[u8]> = TableDefinition::new("marks");
 /// redb's page cache, in bytes: recent entries are kept in memory anyway.
 const CACHE: usize = 16 << 20;
+/// Free bytes in the file that are not worth the time to give back: the log will need them again.
+const SPARE: u64 = 16 << 20;
 
 /// A value beside the entries; replaced by each write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// The last vote.
-    Vote,
     /// The last entry known to be committed; may be behind.
     Committed,
     /// The last entry that was removed from the log's start.
@@ -29,7 +34,6 @@ pub enum Mark {
 impl Mark {
     fn name(self) -> &'static str {
         match self {
-            Mark::Vote => "vote",
             Mark::Committed => "committed",
             Mark::Purged => "purged",
         }
@@ -37,6 +41,7 @@ impl Mark {
 }
 
 /// One change of the file.
+#[derive(Clone)]
 pub enum Write {
     /// Stores an encoded entry, in place of one that is there.
     Entry(u64, Vec<u8>),
@@ -62,67 +67,102 @@ impl DiskLog {
     /// # Errors
     /// Damage that cannot be repaired, or another process that has it open; names the file.
     pub fn open(path: &Path, codec: Arc<dyn Codec>) -> io::Result<Self> {
-        let database = redb::Builder::new()
-            .set_cache_size(CACHE)
-            // Without it a damaged file may make redb panic.
-            .set_check_integrity_on_open(true)
-            .create(path)
-            .map_err(|error| named(path, &error))?;
+        let mut database = open_database(path)?;
+        if mostly_empty(path, &database) {
+            // Nobody else has it open yet, which compacting needs.
+            if let Err(error) = database.compact() {
+                tracing::warn!(%error, "could not make the raft log smaller");
+            }
+        }
         let log = Self {
             path: path.to_owned(),
             database: RwLock::new(Some(database)),
             codec,
         };
         // Readers expect the tables to exist.
-        log.commit(Vec::new())?;
+        log.commit(&[])?;
         Ok(log)
     }
 
+    /// Opens the file anew after a write has failed, since redb then refuses everything. Readers
+    /// wait meanwhile. `again` is asked after each failure and may take its time.
+    ///
+    /// # Errors
+    /// The last failure, after `again` has said no; the file is closed then.
+    pub fn reopen(&self, again: impl Fn(&io::Error) -> bool) -> io::Result<()> {
+        let mut place = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // redb locks the file, so the old one must go first.
+        drop(place.take());
+        loop {
+            match open_database(&self.path) {
+                Ok(database) => {
+                    *place = Some(database);
+                    return Ok(());
+                }
+                Err(error) if again(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Writes all or nothing; on disk when it returns.
-    pub fn commit(&self, writes: Vec<Write>) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Of the system's own kind where it is the system's error, so that a full disk shows.
+    pub fn commit(&self, writes: &[Write]) -> io::Result<()> {
         self.with(|database| self.commit_to(database, writes))
     }
 
-    fn commit_to(&self, database: &Database, writes: Vec<Write>) -> io::Result<()> {
-        let fail = |error: &dyn std::fmt::Display| named(&self.path, error);
-        let transaction = database.begin_write().map_err(|error| fail(&error))?;
+    fn commit_to(&self, database: &Database, writes: &[Write]) -> io::Result<()> {
+        let transaction = database
+            .begin_write()
+            .map_err(|error| failed(&self.path, error))?;
+        self.write(&transaction, writes)?;
+        transaction
+            .commit()
+            .map_err(|error| failed(&self.path, error))
+    }
+
+    fn write(&self, transaction: &WriteTransaction, writes: &[Write]) -> io::Result<()> {
+        let fail = |error: StorageError| failed(&self.path, error);
         {
-            let mut log = transaction.open_table(LOG).map_err(|error| fail(&error))?;
+            let mut log = transaction
+                .open_table(LOG)
+                .map_err(|error| failed(&self.path, error))?;
             let mut marks = transaction
                 .open_table(MARKS)
-                .map_err(|error| fail(&error))?;
+                .map_err(|error| failed(&self.path, error))?;
             for write in writes {
                 match write {
                     Write::Entry(index, plain) => {
-                        let sealed = self.codec.seal(&entry_label(index), plain)?;
-                        log.insert(index, sealed.as_slice())
-                            .map_err(|error| fail(&error))?;
+                        let sealed = self.codec.seal(&entry_label(*index), plain.clone())?;
+                        log.insert(index, sealed.as_slice()).map_err(fail)?;
                     }
                     Write::CutFrom(index) => {
-                        log.retain_in(index.., |_, _| false)
-                            .map_err(|error| fail(&error))?;
+                        log.retain_in(*index.., |_, _| false).map_err(fail)?;
                     }
                     Write::Mark(mark, plain) => {
-                        let sealed = self.codec.seal(mark.name().as_bytes(), plain)?;
+                        let sealed = self.codec.seal(mark.name().as_bytes(), plain.clone())?;
                         let sealed = sealed.as_slice();
-                        marks
-                            .insert(mark.name(), sealed)
-                            .map_err(|error| fail(&error))?;
+                        marks.insert(mark.name(), sealed).map_err(fail)?;
                     }
                     Write::Purge(upto, count) => {
-                        for _ in 0..count {
-                            let first = log.first().map_err(|error| fail(&error))?;
+                        for _ in 0..*count {
+                            let first = log.first().map_err(fail)?;
                             let first = first.map(|(index, _)| index.value());
-                            if first.is_none_or(|first| first > upto) {
+                            if first.is_none_or(|first| first > *upto) {
                                 break;
                             }
-                            log.pop_first().map_err(|error| fail(&error))?;
+                            log.pop_first().map_err(fail)?;
                         }
                     }
                 }
             }
         }
-        transaction.commit().map_err(|error| fail(&error))
+        Ok(())
     }
 
     /// The entries of a range that are there, in order, decrypted. Stops after `limit` bytes, but
@@ -225,12 +265,12 @@ impl DiskLog {
 
     /// An error for damage that the file's own checksums did not show.
     pub fn damaged(&self, what: &str) -> io::Error {
-        let text = format!(
-            "{}: {what}: the file is damaged or belongs to another key; restore it from a backup, \
-             or let this node leave the swarm and join again",
-            self.path.display()
-        );
-        io::Error::new(io::ErrorKind::InvalidData, text)
+        damaged(&self.path, what)
+    }
+
+    /// Bytes of the file, for measurements.
+    pub fn size(&self) -> u64 {
+        self.path.metadata().map_or(0, |found| found.len())
     }
 
     fn with<T>(&self, work: impl FnOnce(&Database) -> io::Result<T>) -> io::Result<T> {
@@ -239,6 +279,59 @@ impl DiskLog {
             Some(database) => work(database),
             None => Err(named(&self.path, &"the log is closed")),
         }
+    }
+}
+
+/// Opens or creates the file. redb reports most damage, but panics on some of it.
+fn open_database(path: &Path) -> io::Result<Database> {
+    let open = || {
+        redb::Builder::new()
+            .set_cache_size(CACHE)
+            // Without it a damaged file may make redb panic.
+            .set_check_integrity_on_open(true)
+            .create(path)
+    };
+    match catch_unwind(open) {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(DatabaseError::Storage(StorageError::Corrupted(what)))) => {
+            Err(damaged(path, &format!("the log is corrupted ({what})")))
+        }
+        Ok(Err(DatabaseError::Storage(StorageError::Io(error)))) => Err(match error.kind() {
+            // What redb says of a file without its magic number, and of one that is cut off.
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                damaged(path, &format!("this is no log ({error})"))
+            }
+            _ => failed(path, error),
+        }),
+        Ok(Err(error)) => Err(failed(path, error)),
+        Err(_) => Err(damaged(
+            path,
+            "the log is corrupted beyond what can be checked",
+        )),
+    }
+}
+
+/// Whether the file is large for what is in it, so that making it smaller is worth the time.
+fn mostly_empty(path: &Path, database: &Database) -> bool {
+    let used = || -> Result<u64, redb::Error> {
+        let transaction = database.begin_write()?;
+        let stats = transaction.stats()?;
+        transaction.abort()?;
+        Ok(stats
+            .allocated_pages()
+            .saturating_mul(stats.page_size() as u64))
+    };
+    let size = path.metadata().map_or(0, |found| found.len());
+    used().is_ok_and(|used| size.saturating_sub(used) > SPARE.max(used))
+}
+
+/// An error of redb that names the file and keeps the system's kind.
+fn failed(path: &Path, error: impl Into<redb::Error>) -> io::Error {
+    match error.into() {
+        redb::Error::Io(error) => {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        }
+        error => named(path, &error),
     }
 }
 

@@ -22,8 +22,10 @@ use super::leadership::Watcher;
 use super::log_store::LogStore;
 use super::machine::{Machine, Published};
 use super::network::{Answer, Factory, Message, Request, Response, Transport};
+use super::room::Room;
 use super::server::Server;
 use super::snapshot::SnapshotStore;
+use super::succession::Succession;
 use super::types::{
     AppliedRef, Leadership, Member, MemberError, ProposeError, ReadError, StartError,
 };
@@ -34,6 +36,8 @@ use crate::disk::{self, Keys};
 const STEPS: usize = 1024;
 /// How long a proposal waits for a leader that has lost touch with its quorum for a moment.
 const LEASE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a proposal that is under way waits for room on the disk.
+const FULL_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause before something is tried again that may work at any moment.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -46,18 +50,20 @@ pub struct Raft {
 pub(super) struct Inner {
     pub core: Core,
     pub config: Config,
+    /// Seals what this member writes to disk.
+    pub codec: Arc<dyn Codec>,
     log: LogStore,
     transport: Arc<dyn Transport>,
     server: Arc<Server>,
     published: watch::Receiver<Published>,
     steps: broadcast::Sender<AppliedRef>,
     pub leadership: watch::Receiver<Leadership>,
-    watcher: JoinHandle<()>,
+    watchers: [JoinHandle<()>; 3],
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.watcher.abort();
+        self.watchers.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -65,6 +71,7 @@ impl Drop for Inner {
 struct Files {
     log: LogStore,
     snapshots: Arc<SnapshotStore>,
+    codec: Arc<dyn Codec>,
 }
 
 impl Files {
@@ -73,8 +80,9 @@ impl Files {
         let (log, snapshot) = (dir.join("log.redb"), dir.join("snapshot"));
         let snapshots = Arc::new(SnapshotStore::open(&snapshot, codec.clone())?);
         Ok(Self {
-            log: LogStore::open(&log, codec)?,
+            log: LogStore::open(&log, codec.clone())?,
             snapshots,
+            codec,
         })
     }
 }
@@ -113,7 +121,7 @@ impl Raft {
             transport: transport.clone(),
             view: leadership.clone(),
         };
-        let log = files.log;
+        let (log, codec) = (files.log, files.codec);
         let started = Core::new(
             config.raft_id,
             Arc::new(timing),
@@ -123,7 +131,19 @@ impl Raft {
         )
         .await;
         let core = started.map_err(|error| StartError::Disk(error.to_string()))?;
-        let server = Arc::new(Server::new(core.clone(), config.raft_id));
+        let server = Server::new(core.clone(), log.clone(), transport.clone(), &config);
+        let server = Arc::new(server);
+        let succession = Succession {
+            config: config.clone(),
+            core: core.clone(),
+            transport: transport.clone(),
+        };
+        let room = Room {
+            config: config.clone(),
+            core: core.clone(),
+            transport: transport.clone(),
+            space: log.space().clone(),
+        };
         let watcher = Watcher {
             config: config.clone(),
             metrics: core.metrics(),
@@ -131,17 +151,22 @@ impl Raft {
             server: server.clone(),
             view,
         };
-        let watcher = tokio::spawn(watcher.run());
+        let watchers = [
+            tokio::spawn(watcher.run()),
+            tokio::spawn(succession.run(server.clone())),
+            tokio::spawn(room.run()),
+        ];
         let inner = Inner {
             core,
             config,
+            codec,
             log,
             transport,
             server,
             published,
             steps,
             leadership,
-            watcher,
+            watchers,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -193,9 +218,23 @@ impl Raft {
             if let Err(error) = &self.metrics().running_state {
                 return Err(ProposeError::Down(error.to_string()));
             }
+            if let Some(full) = self.inner.log.space().full() {
+                // Another leader may have room.
+                if Instant::now() < patience && self.leadership().borrow().i_lead {
+                    sleep(RETRY).await;
+                    continue;
+                }
+                return Err(ProposeError::NoSpace(full));
+            }
             let write = self.inner.core.client_write(Proposal(batch.clone()));
             let limit = self.inner.config.propose_timeout;
-            let Ok(outcome) = timeout(limit, write).await else {
+            let outcome = tokio::select! {
+                outcome = timeout(limit, write) => outcome,
+                full = self.full_for(FULL_PATIENCE) => {
+                    return Err(ProposeError::Unknown(full));
+                }
+            };
+            let Ok(outcome) = outcome else {
                 return Err(ProposeError::Unknown(format!(
                     "not written within {limit:?}"
                 )));
@@ -213,6 +252,28 @@ impl Raft {
                 Err(error) => Err(ProposeError::Unknown(error.to_string())),
             };
         }
+    }
+
+    /// Waits until there has been no room on this disk for so long; why, for people.
+    async fn full_for(&self, how_long: Duration) -> String {
+        let mut space = self.space();
+        loop {
+            // Fails only when the log is gone, and then the write fails, too.
+            let Ok(full) = space.wait_for(Option::is_some).await.map(|it| it.clone()) else {
+                return std::future::pending().await;
+            };
+            if timeout(how_long, space.wait_for(Option::is_none))
+                .await
+                .is_err()
+            {
+                return full.unwrap_or_default();
+            }
+        }
+    }
+
+    /// Why nothing can be written here: there is no room on the disk. `None` if there is.
+    pub fn space(&self) -> watch::Receiver<Option<String>> {
+        self.inner.log.space().watch()
     }
 
     /// After this, [`Raft::state`] holds at least everything that was acknowledged anywhere before
@@ -264,7 +325,13 @@ impl Raft {
         // Short, so that a leader that died is not waited for when there is a new one.
         let patience = (self.inner.config.election_max * 2).min(deadline - Instant::now());
         let call = self.inner.transport.call(&leader, request, patience);
-        match timeout(patience, call).await {
+        let mut leadership = self.leadership();
+        let replaced = leadership.wait_for(|it| it.leader.as_ref() != Some(&leader));
+        let answer = tokio::select! {
+            answer = timeout(patience, call) => answer,
+            _ = replaced => return Err(ReadError::NoLeader),
+        };
+        match answer {
             Ok(Ok(Response(Answer::ReadIndex(Some(index))))) => Ok(index),
             Ok(Ok(_)) => Err(ReadError::NoLeader),
             Ok(Err(error)) => Err(ReadError::Timeout(error.to_string())),
@@ -324,6 +391,11 @@ impl Raft {
 
     pub(super) fn metrics(&self) -> Metrics {
         self.inner.core.metrics().borrow_watched().clone()
+    }
+
+    /// State, membership and place in the log, as they belong together.
+    pub(super) fn published(&self) -> Published {
+        self.inner.published.borrow().clone()
     }
 
     pub(super) fn why_down(&self) -> String {

@@ -12,11 +12,12 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
 
 use super::codec::Codec;
 use super::config::Types;
 use super::disk_log::{DiskLog, Mark, Write};
+use super::space::Space;
+use super::vote::VoteFile;
 use super::writer::{Job, Writer};
 
 pub(super) type Entry = openraft::type_config::alias::EntryOf<Types>;
@@ -36,6 +37,8 @@ pub struct LogStore {
 
 struct Shared {
     disk: Arc<DiskLog>,
+    space: Arc<Space>,
+    vote: Arc<VoteFile>,
     memory: Mutex<Memory>,
     writer: Mutex<Writer>,
 }
@@ -63,21 +66,28 @@ struct Recent {
 }
 
 impl LogStore {
-    /// Opens or creates the log's file and checks all of it.
+    /// Opens or creates the log's file and the vote's beside it, and checks both.
     ///
     /// # Errors
     /// Damage, a wrong key, or another process that has it open; names the file and the entry.
     pub fn open(path: &Path, codec: Arc<dyn Codec>) -> io::Result<Self> {
+        let space = Arc::new(Space::new(path.parent().unwrap_or(path)));
+        let vote = path.with_file_name("vote");
+        let (vote_file, vote) = VoteFile::open(&vote, codec.clone(), !path.exists())?;
         let disk = Arc::new(DiskLog::open(path, codec)?);
+        let decode = |plain: Vec<u8>| {
+            let what = |_| disk.damaged("the vote cannot be decoded");
+            rmp_serde::from_slice(&plain).map_err(what)
+        };
         let mut memory = Memory {
-            vote: read_mark(&disk, Mark::Vote)?,
+            vote: vote.map(decode).transpose()?,
             committed: read_mark(&disk, Mark::Committed)?,
             purged: read_mark(&disk, Mark::Purged)?,
             ..Memory::default()
         };
         if let Some(purged) = memory.purged {
             // A purge is done in steps; a crash may have come between them.
-            disk.commit(vec![Write::Purge(purged.index, usize::MAX)])?;
+            disk.commit(&[Write::Purge(purged.index, usize::MAX)])?;
         }
         disk.verify()?;
         memory.last = memory.purged;
@@ -85,10 +95,15 @@ impl LogStore {
             let entries = read_entries(&disk, last..last + 1, usize::MAX)?;
             memory.last = entries.last().map(|entry| entry.log_id());
         }
-        let writer = Mutex::new(Writer::start(disk.clone())?);
+        if memory.vote.is_none() && memory.last.is_some_and(|last| last.index > 0) {
+            return Err(disk.damaged("there are entries, but no vote beside them"));
+        }
+        let writer = Mutex::new(Writer::start(disk.clone(), space.clone())?);
         Ok(Self {
             shared: Arc::new(Shared {
                 disk,
+                space,
+                vote: Arc::new(vote_file),
                 memory: Mutex::new(memory),
                 writer,
             }),
@@ -105,6 +120,42 @@ impl LogStore {
     pub fn close(&self) {
         self.writer().stop();
         self.shared.disk.close();
+    }
+
+    /// Whether this very entry is certainly on disk, as far as memory knows.
+    pub fn is_durable(&self, log_id: Option<LogId>) -> bool {
+        let memory = self.memory();
+        let Some(log_id) = log_id else { return true };
+        match memory.recent.get(&log_id.index) {
+            Some(recent) => recent.append <= memory.flushed && recent.entry.log_id() == log_id,
+            None => memory.purged == Some(log_id),
+        }
+    }
+
+    /// The last entry, on disk or not.
+    pub fn last(&self) -> Option<LogId> {
+        self.memory().last
+    }
+
+    /// Encoded bytes that are not on disk yet.
+    pub fn waiting_bytes(&self) -> usize {
+        let memory = self.memory();
+        let waiting = |recent: &&Recent| recent.append > memory.flushed;
+        let newest_first = memory.recent.values().rev();
+        newest_first
+            .take_while(waiting)
+            .map(|recent| recent.bytes)
+            .sum()
+    }
+
+    /// The room on the disk.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.shared.space
+    }
+
+    /// Bytes of the log's file.
+    pub fn file_size(&self) -> u64 {
+        self.shared.disk.size()
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -251,11 +302,10 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let (told, outcome) = oneshot::channel();
-        let write = vec![Write::Mark(Mark::Vote, encode(vote)?)];
-        let done = Box::new(move |result| drop(told.send(result)));
-        self.writer().send(Job::Write(write, done));
-        outcome.await.map_err(io::Error::other)??;
+        let (file, plain) = (self.shared.vote.clone(), encode(vote)?);
+        tokio::task::spawn_blocking(move || file.save(&plain))
+            .await
+            .map_err(io::Error::other)??;
         self.memory().vote = Some(*vote);
         Ok(())
     }

@@ -12,9 +12,14 @@ mod machine;
 mod membership;
 mod network;
 mod quic;
+mod rescue;
+mod room;
 mod server;
 mod snapshot;
+mod space;
+mod succession;
 pub mod types;
+mod vote;
 mod writer;
 
 #[cfg(test)]
@@ -24,6 +29,7 @@ pub use config::Config;
 pub use handle::Raft;
 pub use network::{Request, Response, Transport, TransportError};
 pub use quic::{QuicTransport, serve};
+pub use rescue::Rescued;
 pub use types::{
     Applied, AppliedRef, Leadership, Member, MemberError, MemberStatus, ProposeError, ReadError,
     StartError,

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::blob::Blob;
 use super::config::{Peer, Types};
-use super::log_store::Vote;
+use super::log_store::{LogId, Vote};
 use super::snapshot::{Head, Image};
 use super::types::{Leadership, Member};
 
@@ -33,6 +33,12 @@ pub trait Transport: Send + Sync + 'static {
         request: Request,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Response, TransportError>>;
+
+    /// Whether it is certain that nobody serves at the member's address: its host has said so.
+    /// Silence proves nothing. Takes some milliseconds at most.
+    fn is_dead(&self, _member: &Member) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(false))
+    }
 }
 
 /// Why there is no answer.
@@ -71,6 +77,12 @@ pub(super) enum Message {
     Transfer(TransferLeaderRequest<Types>),
     /// A follower asks the leader up to where it must have applied to serve a read.
     ReadIndex,
+    /// Whether the member leads.
+    Leads,
+    /// Whether the member's disk has room.
+    HasRoom,
+    /// Whether the member knows, too, that the leader of this term is gone.
+    Buried(u64),
 }
 
 /// A piece of a snapshot; pieces are sent in order, one after the other.
@@ -107,6 +119,10 @@ pub(super) enum Answer {
     Transfer(TransferLeaderResponse<Types>),
     /// The index; `None` if this member cannot say, because it does not lead or has no quorum.
     ReadIndex(Option<u64>),
+    Leads(bool),
+    HasRoom(bool),
+    /// If it does: the last entry of its log.
+    Buried(Option<Option<LogId>>),
 }
 
 /// Bytes of a snapshot in one message.

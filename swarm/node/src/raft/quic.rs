@@ -1,9 +1,13 @@
 //! Raft over the node's QUIC endpoint. Adds nothing to either.
 
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
 
 use super::network::{Request, Response, Transport, TransportError};
 use super::{Member, Raft};
@@ -44,7 +48,37 @@ impl Transport for QuicTransport {
         }
         .boxed()
     }
+
+    fn is_dead(&self, member: &Member) -> BoxFuture<'static, bool> {
+        let addr = member.addr.clone();
+        async move { nobody_listens(&addr).await.unwrap_or(false) }.boxed()
+    }
 }
+
+/// Whether the host answers that nobody has the UDP port open: the process is gone, the host is
+/// not. The datagrams are too short for QUIC, which drops them. Two, so that a stray answer of the
+/// network does not count.
+async fn nobody_listens(addr: &str) -> std::io::Result<bool> {
+    let addr: SocketAddr = addr.parse().map_err(std::io::Error::other)?;
+    let any: SocketAddr = match addr {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    for _ in 0..2 {
+        let socket = UdpSocket::bind(any).await?;
+        socket.connect(addr).await?;
+        socket.send(&[0]).await?;
+        let refused = |error: &std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
+        match timeout(PROBE, socket.recv(&mut [0; 1])).await {
+            Ok(Err(error)) if refused(&error) => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// How long a host may take to say so.
+const PROBE: Duration = Duration::from_millis(40);
 
 /// Answers one stream of [`Service::Raft`]. The endpoint has admitted the caller as a manager.
 pub async fn serve(raft: &Raft, mut incoming: Incoming) {

@@ -1,29 +1,41 @@
 //! Answers the messages of other members. Never sends one, and trusts that the transport has
 //! checked who calls.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::ReadPolicy;
-use openraft::raft::SnapshotResponse;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use openraft::type_config::alias::SnapshotOf;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Core;
-use super::config::Types;
-use super::network::{Answer, Message, Piece, Request, Response};
+use super::config::{Config, Types};
+use super::log_store::{LogId, LogStore};
+use super::network::{Answer, Message, Piece, Request, Response, Transport};
 use super::snapshot::{Head, Image, decode_state};
+use super::succession::Grave;
 
 /// A snapshot that has not come in full is forgotten after so long.
 const ABANDONED: Duration = Duration::from_secs(60);
+/// A heartbeat is answered after so long even if the disk is busy with entries before it.
+const PROMPT: Duration = Duration::from_millis(5);
+/// The same for entries on a full disk: with a refusal, since they are not on disk.
+const FULL_PATIENCE: Duration = Duration::from_millis(100);
+/// Bytes that may wait for the disk before more are refused.
+const MAX_WAITING: usize = 64 << 20;
 /// Largest snapshot accepted, in bytes: far beyond any swarm, but bounded.
 const MAX_SNAPSHOT: u64 = 4 << 30;
 
 /// The state of this end.
 pub(super) struct Server {
-    core: Core,
+    pub(super) core: Core,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) grave: Grave,
+    pub(super) heartbeat: Duration,
     raft_id: u64,
+    log: LogStore,
     arriving: Mutex<Option<Arriving>>,
     heard: Mutex<Option<Instant>>,
 }
@@ -37,13 +49,22 @@ struct Arriving {
 }
 
 impl Server {
-    pub fn new(core: Core, raft_id: u64) -> Self {
+    pub fn new(core: Core, log: LogStore, transport: Arc<dyn Transport>, config: &Config) -> Self {
         Self {
             core,
-            raft_id,
+            transport,
+            grave: Grave::default(),
+            heartbeat: config.heartbeat,
+            raft_id: config.raft_id,
+            log,
             arriving: Mutex::new(None),
             heard: Mutex::new(None),
         }
+    }
+
+    /// The last entry of the log here.
+    pub fn last(&self) -> Option<LogId> {
+        self.log.last()
     }
 
     /// When a leader was last heard.
@@ -58,11 +79,12 @@ impl Server {
             return None;
         }
         let answer = match request.message {
-            Message::Append(append) => {
-                self.touch();
-                Answer::Append(self.core.append_entries(append).await.ok()?)
+            Message::Append(append) => Answer::Append(self.append(append).await?),
+            Message::Vote(mut vote) => {
+                // openraft's lease protects a leader that lives; this one is known to be dead.
+                vote.leadership_transfer |= self.is_buried(&vote.vote);
+                Answer::Vote(self.core.vote(vote).await.ok()?)
             }
-            Message::Vote(vote) => Answer::Vote(self.core.vote(vote).await.ok()?),
             Message::PreVote(vote) => Answer::Vote(self.core.pre_vote(vote).await.ok()?),
             Message::Snapshot(piece) => {
                 self.touch();
@@ -72,8 +94,44 @@ impl Server {
                 Answer::Transfer(self.core.handle_transfer_leader(transfer).await.ok()?)
             }
             Message::ReadIndex => Answer::ReadIndex(read_index(&self.core).await),
+            Message::Leads => Answer::Leads(self.leads()),
+            Message::HasRoom => Answer::HasRoom(self.log.space().full().is_none()),
+            Message::Buried(term) => Answer::Buried(self.agree(term).await),
         };
         Some(Response(answer))
+    }
+
+    /// Entries are acknowledged once they are on disk, which openraft sees to. What only says that
+    /// the leader is there must not wait for a disk: silence would look like death.
+    async fn append(
+        &self,
+        append: AppendEntriesRequest<Types>,
+    ) -> Option<AppendEntriesResponse<Types>> {
+        self.touch();
+        let (vote, prev) = (append.vote, append.prev_log_id);
+        let heartbeat = append.entries.is_empty();
+        if !heartbeat && self.log.waiting_bytes() > MAX_WAITING {
+            // The disk is full or far too slow; the leader tries again.
+            return None;
+        }
+        let appending = self.core.append_entries(append);
+        tokio::pin!(appending);
+        let patience = if heartbeat { PROMPT } else { FULL_PATIENCE };
+        loop {
+            match timeout(patience, &mut appending).await {
+                Ok(answer) => return answer.ok(),
+                Err(_) if heartbeat && self.log.is_durable(prev) => {
+                    // openraft's core has dealt with it, and still follows this leader.
+                    let held = self.core.with_raft_state(|state| *state.vote_ref()).await;
+                    if held.ok()? == vote {
+                        return Some(AppendEntriesResponse::Success);
+                    }
+                }
+                // The entries are in memory and can be applied, so the leader may send the next.
+                Err(_) if !heartbeat && self.log.space().full().is_some() => return None,
+                Err(_) => {}
+            }
+        }
     }
 
     fn touch(&self) {

@@ -83,6 +83,10 @@ pub enum ProposeError {
     /// stopped. It may still be written. Proposing it again with the same base is safe.
     #[error("the outcome of the write is unknown: {0}")]
     Unknown(String),
+    /// There is no room on this manager's disk and nobody else leads; nothing was written. Writes
+    /// go on by themselves once there is.
+    #[error("{0}")]
+    NoSpace(String),
     /// Raft does not run (any more); nothing was written.
     #[error("raft has stopped: {0}")]
     Down(String),

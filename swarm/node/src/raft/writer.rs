@@ -1,13 +1,15 @@
 //! The one thread that writes the log's file: drains its queue, commits once, reports. Never
-//! reorders writes and never reports one that is not on disk.
+//! reorders writes and never reports one that is not on disk. A full disk it waits out.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::disk_log::{DiskLog, Mark, Write};
+use super::space::{Space, no_space};
 
 /// Most entries and bytes in one commit, so that an early write is not held up by a flood.
 const MAX_JOBS: usize = 4096;
@@ -16,6 +18,12 @@ const MAX_BYTES: usize = 16 << 20;
 const PURGE_STEP: usize = 512;
 /// A committed mark that nothing else carries to disk is written after so long.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// Pauses between attempts to write to a full disk: doubled from the first up to the last.
+const FULL_MIN: Duration = Duration::from_millis(50);
+const FULL_MAX: Duration = Duration::from_secs(1);
+/// How soon a pause notices that the thread is to end.
+const STEP: Duration = Duration::from_millis(25);
 
 /// Told once a write is on disk, or that it failed.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -35,18 +43,24 @@ pub enum Job {
 /// The thread's queue.
 pub struct Writer {
     queue: Sender<Job>,
+    /// The thread is to end even if what is queued cannot be written.
+    ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
     /// Starts the thread.
-    pub fn start(disk: Arc<DiskLog>) -> io::Result<Self> {
+    pub fn start(disk: Arc<DiskLog>, space: Arc<Space>) -> io::Result<Self> {
         let (queue, jobs) = channel();
+        let ending = Arc::<AtomicBool>::default();
+        let told = ending.clone();
         let thread = std::thread::Builder::new()
             .name("raft-log".into())
             .spawn(move || {
                 Worker {
                     disk,
+                    space,
+                    ending: told,
                     jobs,
                     committed: None,
                     purge: None,
@@ -55,6 +69,7 @@ impl Writer {
             })?;
         Ok(Self {
             queue,
+            ending,
             thread: Some(thread),
         })
     }
@@ -68,8 +83,9 @@ impl Writer {
         }
     }
 
-    /// Writes everything queued and ends the thread. Blocks.
+    /// Writes everything queued and ends the thread; a full disk is not waited for. Blocks.
     pub fn stop(&mut self) {
+        self.ending.store(true, Ordering::SeqCst);
         self.send(Job::Stop);
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been printed already.
@@ -80,6 +96,8 @@ impl Writer {
 
 struct Worker {
     disk: Arc<DiskLog>,
+    space: Arc<Space>,
+    ending: Arc<AtomicBool>,
     jobs: Receiver<Job>,
     committed: Option<Vec<u8>>,
     purge: Option<u64>,
@@ -144,7 +162,7 @@ impl Worker {
         if writes.is_empty() {
             return;
         }
-        let outcome = self.disk.commit(writes);
+        let outcome = self.write(&writes);
         self.purge = match (self.purge, &outcome) {
             (Some(upto), Ok(())) if self.has_upto(upto) => Some(upto),
             _ => None,
@@ -159,6 +177,39 @@ impl Worker {
                 Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
             });
         }
+    }
+
+    /// Writes, and tries again for as long as the disk is full.
+    fn write(&self, writes: &[Write]) -> io::Result<()> {
+        let mut outcome = self.disk.commit(writes);
+        let mut pause = FULL_MIN;
+        while let Err(error) = &outcome {
+            if !no_space(error) {
+                return outcome;
+            }
+            self.space.report(Some(error));
+            if !self.pause(pause) {
+                return outcome;
+            }
+            pause = (pause * 2).min(FULL_MAX);
+            let again = |error: &io::Error| no_space(error) && self.pause(FULL_MAX);
+            self.disk.reopen(again)?;
+            outcome = self.disk.commit(writes);
+        }
+        self.space.report(None);
+        outcome
+    }
+
+    /// False if the thread is to end.
+    fn pause(&self, how_long: Duration) -> bool {
+        let end = std::time::Instant::now() + how_long;
+        while std::time::Instant::now() < end {
+            if self.ending.load(Ordering::SeqCst) {
+                return false;
+            }
+            std::thread::sleep(STEP);
+        }
+        !self.ending.load(Ordering::SeqCst)
     }
 
     fn has_upto(&self, upto: u64) -> bool {

@@ -23,21 +23,33 @@ pub struct Net(Arc<Mutex<Wires>>);
 struct Wires {
     members: BTreeMap<u64, Raft>,
     cut: BTreeSet<u64>,
-    stall: Arc<AtomicBool>,
+    disks: BTreeMap<u64, Arc<Fault>>,
     called: BTreeMap<u64, String>,
 }
 
-/// Writes take a second while `stall` is set: every commit seals something.
-struct SlowDisk {
-    sealer: Keys,
-    stall: Arc<AtomicBool>,
+/// What is wrong with a member's disk.
+#[derive(Default)]
+struct Fault {
+    /// Everything that is written waits until this is over.
+    stalled: AtomicBool,
+    /// Writes of the log fail for want of space; votes are written in place and do not.
+    full: AtomicBool,
 }
 
-impl Codec for SlowDisk {
+/// Every commit seals something, so that is where disks are made slow or full.
+struct FaultyDisk {
+    sealer: Arc<dyn Codec>,
+    fault: Arc<Fault>,
+}
+
+impl Codec for FaultyDisk {
     fn seal(&self, label: &[u8], plain: Vec<u8>) -> std::io::Result<Vec<u8>> {
-        if self.stall.load(Ordering::SeqCst) {
+        while self.fault.stalled.load(Ordering::SeqCst) {
             // The stalled disk itself: what the test is about.
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if self.fault.full.load(Ordering::SeqCst) && !label.starts_with(b"vote") {
+            return Err(std::io::ErrorKind::StorageFull.into());
         }
         self.sealer.seal(label, plain)
     }
@@ -63,9 +75,18 @@ impl Net {
         self.0.lock().unwrap().called.get(&id).cloned()
     }
 
-    /// Makes every disk slow, or fast again.
-    pub fn stall_disks(&self, stall: bool) {
-        self.0.lock().unwrap().stall.store(stall, Ordering::SeqCst);
+    /// Makes a member's disk stop, or go on.
+    pub fn stall_disk(&self, id: u64, stalled: bool) {
+        self.fault(id).stalled.store(stalled, Ordering::SeqCst);
+    }
+
+    /// Makes a member's disk full, or not.
+    pub fn fill_disk(&self, id: u64, full: bool) {
+        self.fault(id).full.store(full, Ordering::SeqCst);
+    }
+
+    fn fault(&self, id: u64) -> Arc<Fault> {
+        self.0.lock().unwrap().disks.entry(id).or_default().clone()
     }
 
     pub fn heal(&self, id: u64) {
@@ -122,6 +143,14 @@ impl Transport for Wire {
         }
         .boxed()
     }
+
+    /// The host says so, if it can be reached.
+    fn is_dead(&self, to: &Member) -> BoxFuture<'static, bool> {
+        let wires = self.net.0.lock().unwrap();
+        let reached = !wires.cut.contains(&self.from) && !wires.cut.contains(&to.raft_id);
+        let dead = reached && !wires.members.contains_key(&to.raft_id);
+        Box::pin(std::future::ready(dead))
+    }
 }
 
 /// A cluster; members 1 to n.
@@ -174,15 +203,18 @@ impl Cluster {
         raft
     }
 
-    async fn start_in(&self, home: &Path, id: u64) -> Raft {
+    pub async fn start_in(&self, home: &Path, id: u64) -> Raft {
         let mut config = Config::new(home, id, keys());
         (self.tune)(&mut config);
         let wire = Arc::new(Wire {
             net: self.net.clone(),
             from: id,
         });
-        let stall = self.net.0.lock().unwrap().stall.clone();
-        let wrap = |sealer| -> Arc<dyn Codec> { Arc::new(SlowDisk { sealer, stall }) };
+        let fault = self.net.fault(id);
+        let wrap = |sealer: Keys| -> Arc<dyn Codec> {
+            let sealer = Arc::new(sealer);
+            Arc::new(FaultyDisk { sealer, fault })
+        };
         let raft = Raft::start_sealed(config, wire, wrap).await.unwrap();
         self.net.attach(id, raft.clone());
         raft

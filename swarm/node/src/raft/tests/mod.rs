@@ -2,8 +2,10 @@
 //! with real files and links that can be cut.
 
 mod cluster;
+mod disk;
 mod failover;
 mod members;
 mod quic;
+mod rescue;
 mod restart;
 mod store;
