@@ -54,6 +54,29 @@ pub enum Event {
         follower: usize,
         /// Entries that are equal in both, or `None` if the follower lacks what comes before.
         matched: Option<usize>,
+        /// When the leader sent what this answers.
+        sent: Timestamp,
+    },
+    /// Somebody wants to read.
+    Reader,
+    /// A request to read reaches the manager that is to answer it.
+    Read {
+        /// The reader's number for it.
+        read: u64,
+    },
+    /// A manager asks the leader how much it must have applied before it answers.
+    Barrier {
+        /// The read.
+        read: u64,
+        /// The leader, as far as that manager knows.
+        leader: usize,
+    },
+    /// The leader's answer: so many entries.
+    Applied {
+        /// The read.
+        read: u64,
+        /// Entries.
+        index: usize,
     },
     /// A leader's loop runs.
     Step {

@@ -26,6 +26,7 @@ mod managers;
 mod mutation;
 mod net;
 mod office;
+mod reads;
 mod sessions;
 mod settings;
 mod specs;

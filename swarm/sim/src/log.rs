@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use skep_core::{Batch, Event, Reject, State};
+use skep_core::{Batch, Event, Reject, State, Timestamp};
 
 use crate::settings::Mutation;
 
@@ -28,6 +28,8 @@ pub struct Append {
     pub to: usize,
     /// The leader's term.
     pub term: u64,
+    /// When it was sent.
+    pub sent: Timestamp,
     /// How many entries come before.
     pub before: usize,
     /// The last of those.

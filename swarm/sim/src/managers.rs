@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::invariants::{named, same_state};
 use crate::log::{Append, Applied, Entry, Replica, Snapshot};
 use crate::office::Office;
+use crate::reads::Waiting;
 use crate::settings::Mutation;
 use crate::world::World;
 
@@ -44,8 +45,12 @@ pub struct Reign {
     matched: Vec<usize>,
     /// When each was last heard.
     acked: Vec<Timestamp>,
+    /// When what each answered last was sent: then it knew no later leader.
+    pub confirmed: Vec<Timestamp>,
     /// Where the first entry of the term is.
-    opening: usize,
+    pub opening: usize,
+    /// Reads that wait for a majority to confirm this leadership.
+    pub reads: Vec<Waiting>,
     /// The leader's loop, once the state is current.
     pub office: Option<Office>,
 }
@@ -56,7 +61,9 @@ impl Reign {
         Self {
             matched: vec![0; managers],
             acked: vec![now; managers],
+            confirmed: vec![now; managers],
             opening,
+            reads: Vec::new(),
             office: None,
         }
     }
@@ -99,7 +106,8 @@ impl World {
             self.send_append(leader, follower);
         }
         let (term, length) = (self.managers[leader].replica.term, place + 1);
-        self.stored(leader, term, leader, Some(length));
+        let now = self.clock.now();
+        self.stored(leader, term, leader, Some(length), now);
         place
     }
 
@@ -140,7 +148,7 @@ impl World {
         manager.reign.is_some() && manager.replica.term == term
     }
 
-    fn send_append(&mut self, from: usize, to: usize) {
+    pub fn send_append(&mut self, from: usize, to: usize) {
         if from == to || !self.net.reach(from, to) {
             return;
         }
@@ -160,6 +168,7 @@ impl World {
             from,
             to,
             term: manager.replica.term,
+            sent: self.clock.now(),
             before,
             previous: before
                 .checked_sub(1)
@@ -195,12 +204,20 @@ impl World {
                 term,
                 follower: to,
                 matched,
+                sent: append.sent,
             },
         );
     }
 
     /// A leader hears what a follower has, and sees what is committed by that.
-    pub fn stored(&mut self, leader: usize, term: u64, follower: usize, matched: Option<usize>) {
+    pub fn stored(
+        &mut self,
+        leader: usize,
+        term: u64,
+        follower: usize,
+        matched: Option<usize>,
+        sent: Timestamp,
+    ) {
         let lost = !self.net.reach(leader, follower) || !self.manager_up(leader);
         if lost || !self.leads(leader, term) {
             return;
@@ -215,6 +232,12 @@ impl World {
             return;
         };
         reign.acked[follower] = now;
+        reign.confirmed[follower] = sent.max(reign.confirmed[follower]);
+        self.confirm_reads(leader);
+        let manager = &mut self.managers[leader];
+        let Some(reign) = &mut manager.reign else {
+            return;
+        };
         let known = &mut reign.matched[follower];
         let Some(matched) = matched else {
             // It lacks what came before: begin with what it certainly has.
@@ -266,6 +289,7 @@ impl World {
             self.managers[manager].replica.take_snapshot();
         }
         self.led(manager, applied);
+        self.answer_reads(manager);
     }
 
     /// Holds a manager's state against the others'.

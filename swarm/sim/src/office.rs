@@ -90,6 +90,7 @@ impl World {
             2
         };
         let hasty = !self.calm && self.dice.chance(often);
+        let unconfirmed = self.settings.mutation == Some(Mutation::RefuseUnconfirmed);
         let dice = &mut self.dice;
         let reign = self.managers[manager].reign.as_mut();
         let Some(office) = reign.and_then(|reign| reign.office.as_mut()) else {
@@ -121,8 +122,16 @@ impl World {
         } else if overtaken {
             // What it knows runs ahead of a store that it did not wait for.
             return self.depose(manager, "it did not wait");
-        } else if !office.unproven {
+        } else if !office.unproven && (step.answers.is_empty() || unconfirmed) {
             self.nothing_written(manager, step.answers, wake_at);
+        } else if !office.unproven {
+            // A refusal rests on the state: an entry that says nothing tells whether it is current.
+            office.flight = Some(Flight {
+                place,
+                answers: step.answers,
+                wake_at,
+            });
+            self.propose(manager, None);
         }
         self.hold(verdict);
         if let Some(batch) = batch {
@@ -175,8 +184,13 @@ impl World {
         answers: Vec<Answer>,
         wake_at: Option<Timestamp>,
     ) {
+        let written = place.and_then(|place| self.checks.log.state_after(place + 1));
+        let revision = match written {
+            Some(state) => state.revision(),
+            None => self.managers[manager].replica.state.revision(),
+        };
         for (ticket, answer) in answers {
-            self.answered(ticket, answer, place);
+            self.answered(ticket, answer, place, revision);
         }
         let state = self.managers[manager].replica.state.clone();
         let Some(office) = self.office(manager) else {

@@ -193,7 +193,9 @@ impl World {
                 self.work(host, worker::Input::Assignments(assignments));
             }
             ToAgent::Ack(sequence) => self.work(host, worker::Input::Ack(sequence)),
-            ToAgent::NotLeader(_) | ToAgent::Expired | ToAgent::Refused(_) => self.gone(number, End::Agent),
+            ToAgent::NotLeader(_) | ToAgent::Expired | ToAgent::Refused(_) => {
+                self.gone(number, End::Agent)
+            }
         }
     }
 

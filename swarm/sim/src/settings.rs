@@ -28,11 +28,15 @@ pub enum Mutation {
     SkipEntry,
     /// A node says of a task that it has stopped as soon as it is told to stop it.
     StoppedTooSoon,
+    /// Managers answer reads from what they happen to have.
+    ReadLocally,
+    /// A leader refuses without asking whether it still leads.
+    RefuseUnconfirmed,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::CommitAlone,
         Self::IgnoreBase,
         Self::ForgetRecords,
@@ -43,6 +47,8 @@ impl Mutation {
         Self::AckUnwritten,
         Self::SkipEntry,
         Self::StoppedTooSoon,
+        Self::ReadLocally,
+        Self::RefuseUnconfirmed,
     ];
 }
 

@@ -23,7 +23,8 @@ const UNKNOWN: i64 = 5 * SECOND;
 pub struct Client {
     tickets: u64,
     named: u64,
-    asked: BTreeMap<u64, (Timestamp, Command)>,
+    /// When, what had been shown to anybody by then, and what.
+    asked: BTreeMap<u64, (Timestamp, u64, Command)>,
     /// Commands that were acknowledged.
     pub acknowledged: u64,
     /// Commands that were refused.
@@ -65,10 +66,10 @@ impl World {
     /// Sends a command to a manager.
     pub fn ask(&mut self, manager: usize, command: Command) {
         self.client.tickets += 1;
-        let ticket = self.client.tickets;
+        let (ticket, shown) = (self.client.tickets, self.checks.register.newest());
         self.client
             .asked
-            .insert(ticket, (self.clock.now(), command.clone()));
+            .insert(ticket, (self.clock.now(), shown, command.clone()));
         let delay = self.dice.millis(1..=100);
         let command = Box::new(command);
         self.clock.after(
@@ -91,7 +92,7 @@ impl World {
         let now = self.clock.now();
         self.client
             .asked
-            .retain(|_, (at, _)| now.since(*at) < UNKNOWN);
+            .retain(|_, (at, _, _)| now.since(*at) < UNKNOWN);
         !self.client.asked.is_empty()
     }
 
@@ -102,12 +103,20 @@ impl World {
         self.input(manager, Input::Command { ticket, command });
     }
 
-    /// The leader answers, at the latest by the entry at this place of the log.
-    pub fn answered(&mut self, ticket: u64, answer: Result<Reply, Error>, place: Option<usize>) {
+    /// The leader answers from a revision, at the latest by the entry at this place of the log.
+    pub fn answered(
+        &mut self,
+        ticket: u64,
+        answer: Result<Reply, Error>,
+        place: Option<usize>,
+        revision: u64,
+    ) {
         self.note(format_args!("ticket {ticket}: {answer:?}"));
-        let Some((_, command)) = self.client.asked.remove(&ticket) else {
+        let Some((_, shown, command)) = self.client.asked.remove(&ticket) else {
             return;
         };
+        let verdict = self.checks.register.shown(revision, shown);
+        self.hold(verdict.map_err(named("linearizable")));
         match answer {
             Err(_) => self.client.refused += 1,
             Ok(reply) => {

@@ -22,6 +22,7 @@ use crate::host::Host;
 use crate::invariants::{Checks, Violation};
 use crate::managers::Manager;
 use crate::net::Net;
+use crate::reads::Reads;
 use crate::settings::Settings;
 use crate::specs::{ZONE, zone};
 use crate::trace::Trace;
@@ -42,6 +43,7 @@ pub struct World {
     pub managers: Vec<Manager>,
     pub hosts: Vec<Host>,
     pub client: Client,
+    pub reads: Reads,
     pub checks: Checks,
     /// Nothing goes wrong any more.
     pub calm: bool,
@@ -92,6 +94,7 @@ impl World {
             net: Net::default(),
             managers: (0..settings.managers).map(manager).collect(),
             client: Client::default(),
+            reads: Reads::default(),
             checks: Checks::new(state.clone()),
             calm: false,
             rest: Calm::default(),
@@ -116,6 +119,7 @@ impl World {
         }
         self.clock.after(0, Event::Elect);
         self.clock.after(3 * SECOND, Event::Client);
+        self.clock.after(3 * SECOND, Event::Reader);
         self.clock.after(10 * SECOND, Event::Fault);
         self.clock.after(self.settings.storm, Event::Calm);
     }
@@ -158,9 +162,14 @@ impl World {
                 term,
                 follower,
                 matched,
+                sent,
             } => {
-                self.stored(manager, term, follower, matched);
+                self.stored(manager, term, follower, matched, sent);
             }
+            Event::Reader => self.reader(),
+            Event::Read { read } => self.read(read),
+            Event::Barrier { read, leader } => self.barrier(read, leader),
+            Event::Applied { read, index } => self.known(read, index),
             Event::Step { manager, term, at } => self.step(manager, term, at),
             Event::Command {
                 manager,

@@ -80,3 +80,13 @@ fn a_follower_that_skips_an_entry() {
 fn a_node_that_calls_a_task_stopped_too_soon() {
     caught(Mutation::StoppedTooSoon, &["truth"], &[]);
 }
+
+#[test]
+fn a_manager_that_answers_reads_from_what_it_has() {
+    caught(Mutation::ReadLocally, &["linearizable"], &[]);
+}
+
+#[test]
+fn a_leader_that_refuses_although_it_may_lead_no_more() {
+    caught(Mutation::RefuseUnconfirmed, &["linearizable"], &[]);
+}

@@ -6,6 +6,7 @@
 pub mod acknowledged;
 pub mod bases;
 pub mod history;
+pub mod linearizable;
 pub mod once;
 pub mod placement;
 pub mod planners;
@@ -52,6 +53,8 @@ pub struct Write<'a> {
 pub struct Checks {
     /// The committed log.
     pub log: acknowledged::Committed,
+    /// What clients were shown.
+    pub register: linearizable::Register,
     /// What was seen of each task.
     pub transitions: transitions::Transitions,
     /// Who holds which slot.
@@ -65,6 +68,7 @@ impl Checks {
     pub fn new(state: State) -> Self {
         Self {
             log: acknowledged::Committed::new(state),
+            register: linearizable::Register::default(),
             transitions: transitions::Transitions::default(),
             slots: slots::Slots::default(),
             once: once::Once::default(),
