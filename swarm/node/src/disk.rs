@@ -143,7 +143,15 @@ impl DataDir {
         write_atomic(&marker, b"", 0o600).map_err(|error| at(&marker, error))?;
         self.keyring.forget();
         // Without the keys the rest is noise, whatever becomes of it.
-        for name in [KEYS, STATE, CERTIFICATES, RAFT, WORKER, adopt::NEXT, adopt::ADOPTING] {
+        for name in [
+            KEYS,
+            STATE,
+            CERTIFICATES,
+            RAFT,
+            WORKER,
+            adopt::NEXT,
+            adopt::ADOPTING,
+        ] {
             let path = self.path.join(name);
             let removed = match path.symlink_metadata() {
                 Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),

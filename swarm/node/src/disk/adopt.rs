@@ -58,10 +58,7 @@ impl DataDir {
     ///
     /// # Errors
     /// What `work` said, or the disk.
-    pub fn fill<T, E: From<DiskError>>(
-        &self,
-        work: impl FnOnce() -> Result<T, E>,
-    ) -> Result<T, E> {
+    pub fn fill<T, E: From<DiskError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let marker = self.path.join(WIPING);
         write_atomic(&marker, b"", 0o600).map_err(|error| at(&marker, error))?;
         match work() {
