@@ -2,7 +2,7 @@
 //! same twice (ids, times, process numbers), and nothing else.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,15 +17,26 @@ const STEP: Duration = Duration::from_secs(120);
 
 /// Runs a script against a socket; gives each step's outcome in the order of the script.
 pub fn transcript(script: &[Step<'_>], socket: &Path) -> Result<Vec<String>> {
+    transcript_of(script, &[socket.to_owned()])
+}
+
+/// The same on several hosts: `docker` points at the first, and `N1`, `N2` and so on are what
+/// `docker -H` takes for each.
+pub fn transcript_of(script: &[Step<'_>], sockets: &[PathBuf]) -> Result<Vec<String>> {
     let scratch = Scratch::new()?;
     script
         .iter()
-        .map(|step| outcome(step, socket, scratch.path()))
+        .map(|step| outcome(step, sockets, scratch.path()))
         .collect()
 }
 
-fn outcome((name, commands): &Step<'_>, socket: &Path, scratch: &Path) -> Result<String> {
-    let output = Cmd::new("bash")
+fn outcome((name, commands): &Step<'_>, sockets: &[PathBuf], scratch: &Path) -> Result<String> {
+    let socket = sockets.first().context("a socket")?;
+    let mut shell = Cmd::new("bash");
+    for (number, socket) in (1..).zip(sockets) {
+        shell = shell.env(format!("N{number}"), format!("unix://{}", socket.display()));
+    }
+    let output = shell
         .args(["-c", &format!("cd \"$WORK\"\n{commands}")])
         .env("HOME", scratch)
         .env("DOCKER_CONFIG", scratch.join(".docker"))
@@ -40,7 +51,8 @@ fn outcome((name, commands): &Step<'_>, socket: &Path, scratch: &Path) -> Result
         "status {}\n{}---\n{}",
         output.status, output.stdout, output.stderr
     );
-    let hidden = [socket, scratch].iter().fold(text, |text, path| {
+    let paths = sockets.iter().map(PathBuf::as_path).chain([scratch]);
+    let hidden = paths.fold(text, |text, path| {
         text.replace(&path.display().to_string(), "<PATH>")
     });
     Ok(normalise(&hidden))
@@ -78,7 +90,8 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '+' | '-')
 }
 
-/// Ids are 12 or more hexadecimal digits, some of them digits; times have the form of RFC 3339, or
+/// Ids are 12 or more hexadecimal digits, some of them digits, or a swarm's 25 letters and digits,
+/// or a token; times have the form of RFC 3339, or
 /// are a number with a unit of time.
 fn hide(token: &str) -> String {
     if let Some((head, tail)) = token.split_once(':')
@@ -89,12 +102,20 @@ fn hide(token: &str) -> String {
     let id = token.len() >= 12
         && token.bytes().all(|b| b.is_ascii_hexdigit())
         && token.bytes().any(|b| b.is_ascii_digit());
+    let of_swarm = token.len() == 25
+        && token
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && token.bytes().any(|b| b.is_ascii_digit());
+    if token.starts_with("SWMTKN-1-") || token.starts_with("SWMKEY-1-") {
+        return token.chars().take(8).chain("-<SECRET>".chars()).collect();
+    }
     let bytes = token.as_bytes();
     let time = bytes.get(4) == Some(&b'-') && bytes.get(10) == Some(&b'T');
     let number = token.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = token.get(number.len()..).unwrap_or_default();
     let span = matches!(unit, "s" | "ms" | "us") && number.parse::<f64>().is_ok();
-    match (id, time, span) {
+    match (id || of_swarm, time, span) {
         (true, ..) => "<ID>".to_owned(),
         (_, true, _) => "<TIME>".to_owned(),
         (.., true) => "<SPAN>".to_owned(),
@@ -137,6 +158,8 @@ mod tests {
             ("done 0.3s 12ms 7 x3s", "done <SPAN> <SPAN> 7 x3s"),
             ("defaced deadbeefdead", "defaced deadbeefdead"),
             ("exit status 137\n", "exit status 137\n"),
+            ("cjr6qr8irda07lf4g698jv2dq n1", "<ID> n1"),
+            ("--token SWMTKN-1-abc-def x", "--token SWMTKN-1-<SECRET> x"),
         ];
         for (text, expected) in table {
             assert_eq!(normalise(text), expected);

@@ -13,7 +13,7 @@ use fleet::{Fleet, Host, wait_for};
 use serde_json::{Value, json};
 
 use crate::http::Http;
-use crate::swarm::{PATIENCE, await_ready, lines};
+use crate::swarm::{PATIENCE, await_ready, leader, lines};
 
 /// Longer than the deadline of a manager: the daemon's own answer is wanted.
 const CALL: Duration = Duration::from_secs(30);
@@ -278,4 +278,48 @@ impl<'a> Cases<'a> {
 #[allow(clippy::print_stderr)]
 pub fn note(line: &str) {
     eprintln!("{line}");
+}
+
+/// Creates a service that sleeps and does not wait for it; `extra` are further flags.
+pub fn create(host: &Host, name: &str, replicas: &str, extra: &[&str]) -> Result<String> {
+    let args = ["service", "create", "--detach", "--no-resolve-image"];
+    // `sleep` as the first process of a container ignores SIGTERM.
+    let what = [
+        "--name",
+        name,
+        "--replicas",
+        replicas,
+        "--stop-grace-period",
+        "1s",
+    ];
+    let image = ["registry:5000/busybox", "sleep", "1000000"];
+    host.docker(&[&args[..], &what, extra, &image].concat())
+}
+
+/// The leader and the other managers.
+pub fn roles(fleet: &Fleet) -> Result<(Host, Vec<Host>)> {
+    let mut hosts = fleet.hosts()?;
+    hosts.truncate(usize::from(fleet.options().managers));
+    let name = leader(hosts.first().context("hosts")?)?;
+    let (mut leading, others): (Vec<Host>, _) =
+        hosts.into_iter().partition(|host| host.name() == name);
+    Ok((leading.pop().context("a host leads")?, others))
+}
+
+/// Waits until another host than `old` leads, as `seen_from` sees it.
+pub fn await_other_leader(seen_from: &Host, old: &Host) -> Result<()> {
+    wait_for("another leader", PATIENCE, || {
+        leader(seen_from).is_ok_and(|name| name != old.name())
+    })
+}
+
+/// Seconds until `cond` holds, looked at every 20 ms; an error after a minute.
+pub fn seconds_until(what: &str, mut cond: impl FnMut() -> bool) -> Result<f32> {
+    let start = Instant::now();
+    while !cond() {
+        ensure!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        // A condition that is looked at without a pause would take the machine from the others.
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(start.elapsed().as_secs_f32())
 }

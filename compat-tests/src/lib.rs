@@ -1,5 +1,6 @@
 //! Black-box helpers: a script run against two sockets. Never imports the daemon's crates.
 
+pub mod both;
 pub mod differential;
 pub mod faults;
 pub mod http;

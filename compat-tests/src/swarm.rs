@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use fleet::{Fleet, Host, wait_for};
 use serde_json::Value;
 
+use crate::http::Http;
+
 /// How long the cluster may take to become what it was asked to be, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -159,3 +161,21 @@ pub fn no_leader(said: &str) -> bool {
 /// What a manager without a leader answers (swarmkit's text).
 pub const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few \
     managers are online. Make sure more than half of the managers are online.";
+
+/// All tasks of a service that the managers remember, as the API shows them.
+pub fn tasks(host: &Host, service: &str) -> Result<Vec<Value>> {
+    let filter = format!("%7B%22service%22%3A%5B%22{service}%22%5D%7D");
+    let answer = Http::new(&host.socket(), PATIENCE).get(&format!("/tasks?filters={filter}"))?;
+    ensure!(answer.success(), "{}", answer.message());
+    match answer.json() {
+        Value::Array(tasks) => Ok(tasks),
+        other => bail!("tasks: {other}"),
+    }
+}
+
+/// A node as the API shows it, named by its host.
+pub fn node(seen_from: &Host, name: &str) -> Result<Value> {
+    let answer = Http::new(&seen_from.socket(), PATIENCE).get(&format!("/nodes/{name}"))?;
+    ensure!(answer.success(), "{}", answer.message());
+    Ok(answer.json())
+}

@@ -9,40 +9,10 @@ use compat_tests::faults::*;
 use compat_tests::swarm::*;
 use fleet::{Fleet, Host, Options, Part, wait_for};
 
-const SLEEP: [&str; 3] = ["registry:5000/busybox", "sleep", "1000000"];
 /// Far above what is measured, far below the original's 10 to 25 s: a net, not a benchmark.
 const GAP: Duration = Duration::from_secs(8);
 /// A client must not notice that leadership was handed over.
 const HANDOVER: Duration = Duration::from_secs(3);
-
-fn create(host: &Host, name: &str, replicas: &str) -> Result<String> {
-    let args = [
-        "service",
-        "create",
-        "--detach",
-        "--no-resolve-image",
-        "--name",
-        name,
-        "--replicas",
-    ];
-    host.docker(&[&args[..], &[replicas], &SLEEP].concat())
-}
-
-/// The leader and the others, as the first other sees it.
-fn roles(fleet: &Fleet) -> Result<(Host, Vec<Host>)> {
-    let hosts = fleet.hosts()?;
-    let name = leader(hosts.first().context("hosts")?)?;
-    let (mut leading, others): (Vec<Host>, _) =
-        hosts.into_iter().partition(|host| host.name() == name);
-    Ok((leading.pop().context("a host leads")?, others))
-}
-
-/// Waits until another host than `old` leads, as `seen_from` sees it.
-fn await_other_leader(seen_from: &Host, old: &Host) -> Result<()> {
-    wait_for("another leader", PATIENCE, || {
-        leader(seen_from).is_ok_and(|name| name != old.name())
-    })
-}
 
 #[test]
 fn the_swarm_survives_its_leader_and_its_hosts() -> Result<()> {
@@ -52,7 +22,7 @@ fn the_swarm_survives_its_leader_and_its_hosts() -> Result<()> {
     })?;
     await_ready(&fleet, 3)?;
     let n1 = fleet.host("n1")?;
-    create(&n1, "web", "6")?;
+    create(&n1, "web", "6", &[])?;
     await_running(&n1, "web", 6)?;
     let mut cases = Cases::of(&fleet);
     cases.run("kill", |fleet| {
@@ -243,7 +213,7 @@ fn a_path_breaks(fleet: &Fleet) -> Result<()> {
 /// What runs is adopted, not touched.
 fn a_daemon_restarts(fleet: &Fleet) -> Result<()> {
     let n3 = fleet.host("n3")?;
-    create(&n3, "kept", "3")?;
+    create(&n3, "kept", "3", &[])?;
     await_running(&n3, "kept", 3)?;
     let before = started(&n3)?;
     ensure!(!before.is_empty(), "n3 runs something");
@@ -277,7 +247,7 @@ fn a_host_dies(fleet: &Fleet) -> Result<()> {
 /// What was acknowledged is there.
 fn all_managers_die(fleet: &Fleet) -> Result<()> {
     let n1 = fleet.host("n1")?;
-    create(&n1, "durable", "2")?;
+    create(&n1, "durable", "2", &[])?;
     for host in fleet.hosts()? {
         host.shoot()?;
     }
