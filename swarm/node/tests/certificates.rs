@@ -72,14 +72,16 @@ async fn expired(host: &Host) -> Node {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_slept_past_its_expiry_comes_back() {
-    let (a, b, c) = (Host::new(), Host::new(), Host::new());
+    let (a, b, c, d) = (Host::new(), Host::new(), Host::new(), Host::new());
     let first = a.start().await;
     a.init(&first).await.unwrap();
     let (worker, manager) = tokens(&first).await;
-    let (second, third) = (b.start().await, c.start().await);
+    let (second, third, fourth) = (b.start().await, c.start().await, d.start().await);
     b.join(&second, &a, worker.clone()).await.unwrap();
     c.join(&third, &a, manager.clone()).await.unwrap();
-    create(&first, "web", 3).await;
+    // Two of three managers are needed to let anybody in.
+    d.join(&fourth, &a, manager.clone()).await.unwrap();
+    create(&first, "web", 4).await;
     until("tasks on every node", async || {
         [&a, &b, &c].iter().all(|host| host.containers() == 1)
     })
@@ -110,11 +112,11 @@ async fn a_node_that_slept_past_its_expiry_comes_back() {
         }
         host.join(&node, &a, token.clone()).await.unwrap();
         assert_eq!(node.status().node_id.as_ref(), Some(id));
-        until("three nodes are ready", async || {
-            ready(&first.view().await.unwrap()) == 3
+        until("every node is ready", async || {
+            ready(&first.view().await.unwrap()) == 4
         })
         .await;
-        assert_eq!(first.view().await.unwrap().state.nodes().len(), 3);
+        assert_eq!(first.view().await.unwrap().state.nodes().len(), 4);
         let made = host.engine.0.lock().unwrap().made;
         assert_eq!((host.containers(), made), (1, 1), "its task is untouched");
         if role == Role::Manager {
@@ -143,6 +145,7 @@ async fn a_node_that_slept_past_its_expiry_comes_back() {
     );
     node.leave(false).await.unwrap();
     assert_eq!((b.containers(), b.left_behind()), (0, vec![]));
+    fourth.stop().await;
     first.stop().await;
 }
 
