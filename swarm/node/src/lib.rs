@@ -20,6 +20,7 @@ mod node;
 pub mod pki;
 pub mod quic;
 pub mod raft;
+mod roles;
 mod services;
 mod sessions;
 mod system;

@@ -8,6 +8,7 @@ mod init;
 mod join;
 mod leave;
 mod recover;
+mod turn;
 pub(crate) mod unlock;
 
 use std::net::IpAddr;
@@ -21,7 +22,7 @@ use crate::addr::{self, Host, HostPort};
 use crate::disk::{DiskError, NodeState};
 use crate::membership::Membership;
 use crate::node::{Node, Phase};
-use crate::pki::Identity;
+use crate::pki::{Identity, Role};
 use crate::system;
 use crate::texts;
 
@@ -60,6 +61,10 @@ impl Node {
         };
         if state.restored {
             return Err(texts::restored());
+        }
+        if identity.role == Role::Worker {
+            // A demotion may have been interrupted.
+            turn::sweep_raft(disk)?;
         }
         if identity.expired(SystemTime::now()) {
             error!("the node's certificate has expired");

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use skep_api::{Code, Error};
 use skep_core::command::{Command, Reply};
-use skep_core::object::ManagerMember;
-use skep_core::{Id, State};
+use skep_core::State;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -17,16 +16,15 @@ use crate::ca::Attempts;
 use crate::control::{self, ControlRequest, ControlResponse, MemberState};
 use crate::inbox::{self, Asked, Desk, Outcome};
 use crate::leading;
-use crate::quic::{CallError, Endpoint, Service};
+use crate::quic::Endpoint;
 use crate::raft::{Leadership, Member, MemberStatus, Raft, ReadError};
+use crate::roles::{self, record_of};
 use crate::sessions::Sessions;
 
 /// How long a request may take in all, as in the original.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 /// Pause before a request that was not carried out is tried again.
 const RETRY: Duration = Duration::from_millis(50);
-/// How long a manager that wants to join may take to answer.
-const REACH: Duration = Duration::from_secs(5);
 /// How long the leader may take to say which members answer.
 const MEMBERS_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -62,7 +60,7 @@ impl Manager {
         let tasks = TaskTracker::new();
         tasks.spawn(leading::run(raft.clone(), inbox, sessions.clone()));
         let membership = Arc::default();
-        Self {
+        let manager = Self {
             raft,
             endpoint,
             me,
@@ -71,7 +69,9 @@ impl Manager {
             membership,
             attempts: Arc::default(),
             tasks,
-        }
+        };
+        manager.tasks.spawn(roles::run(manager.clone()));
+        manager
     }
 
     /// Carries out a command on the leader, wherever it is. Waits for a leader if there is none.
@@ -107,7 +107,7 @@ impl Manager {
     }
 
     /// Carries out a command if this manager leads; `None` if it does not.
-    async fn execute_here(&self, command: Command) -> Option<Result<Reply, Error>> {
+    pub(crate) async fn execute_here(&self, command: Command) -> Option<Result<Reply, Error>> {
         let (answer, outcome) = oneshot::channel();
         let asked = Asked {
             command: Box::new(command),
@@ -284,13 +284,6 @@ async fn wait_for_change(
     }
 }
 
-fn record_of(member: &Member) -> ManagerMember {
-    ManagerMember {
-        raft_id: member.raft_id,
-        addr: member.addr.clone(),
-    }
-}
-
 fn done(outcome: Result<(), String>) -> ControlResponse {
     match outcome {
         Ok(()) => ControlResponse::Done,
@@ -319,79 +312,4 @@ fn unknown(why: &str) -> Error {
 
 fn stopping() -> Error {
     Error::unavailable("this daemon is stopping")
-}
-
-impl Manager {
-    /// Makes a manager a voter: first a learner that catches up, then a vote, then the record of it
-    /// in the store. Each step is harmless when it was done before.
-    async fn admit_member(&self, member: Member) -> Result<(), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let known = self
-            .raft
-            .leadership()
-            .borrow()
-            .member(member.raft_id)
-            .cloned();
-        if known.is_none_or(|known| known.member != member) {
-            // Before the lock: one that cannot be reached must not hold up the others.
-            self.reach(&member).await.map_err(|error| {
-                format!("the joining manager does not answer at its advertised address: {error}")
-            })?;
-        }
-        let _one_at_a_time = self.membership.lock().await;
-        if member != self.me {
-            self.raft
-                .add_learner(member.clone())
-                .await
-                .map_err(|error| text(&error))?;
-            self.raft
-                .promote_voter(member.raft_id)
-                .await
-                .map_err(|error| text(&error))?;
-        }
-        let record = record_of(&member);
-        self.record(Command::SetMember {
-            node: member.node_id,
-            member: Some(record),
-        })
-        .await
-    }
-
-    /// Whether a node answers at its address. What it answers does not matter.
-    async fn reach(&self, member: &Member) -> Result<(), CallError> {
-        let (addr, node) = (&member.addr, Some(member.node_id.as_str()));
-        let request = ControlRequest::Members;
-        let answer = self
-            .endpoint
-            .call(addr, Service::Control, node, REACH, &request)
-            .await;
-        answer.map(|_: ControlResponse| ())
-    }
-
-    /// Takes a manager out of raft and records that.
-    pub(crate) async fn dismiss(&self, node: &Id) -> Result<(), String> {
-        let _one_at_a_time = self.membership.lock().await;
-        let leadership = self.raft.leadership().borrow().clone();
-        for status in leadership
-            .members
-            .iter()
-            .filter(|status| status.member.node_id == *node)
-        {
-            let removed = self.raft.remove_member(status.member.raft_id).await;
-            removed.map_err(|error| error.to_string())?;
-        }
-        self.record(Command::SetMember {
-            node: node.clone(),
-            member: None,
-        })
-        .await
-    }
-
-    async fn record(&self, command: Command) -> Result<(), String> {
-        match self.execute_here(command).await {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(error)) => Err(error.message),
-            None => Err("the leader changed meanwhile; try again".to_owned()),
-        }
-    }
 }

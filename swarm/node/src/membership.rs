@@ -1,19 +1,21 @@
 //! A running membership: the endpoint, the agent and, on a manager, raft and its services. Starts
 //! and stops them in order; never touches what lies on disk beyond its own parts.
 
+mod entry;
+mod renewal;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use skep_api::Error;
 use skep_api::cluster::LocalNodeState;
 use skep_core::Id;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use crate::agent::{self, Agent};
-use crate::control::{self, ControlRequest, ControlResponse};
 use crate::disk::{DataDir, NodeState};
 use crate::gate::StoreGate;
 use crate::lifecycle::unlock::follow_unlock_key;
@@ -23,13 +25,8 @@ use crate::pki::{Identity, Role};
 use crate::quic::Endpoint;
 use crate::raft::{self, Member, Raft};
 
-/// Pauses between attempts to become a member of raft: the first, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Pause between two looks at whether something has come about.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long one attempt may take: the new member has to catch up.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// This node's part in a swarm.
 pub struct Membership {
@@ -38,9 +35,11 @@ pub struct Membership {
     gate: StoreGate,
     endpoint: Endpoint,
     manager: Option<Manager>,
-    agent_view: tokio::sync::watch::Receiver<agent::View>,
+    agent_view: watch::Receiver<agent::View>,
     /// Taken when the membership ends.
     agent: Mutex<Option<Agent>>,
+    /// Who the node is to be next, if that is in another role.
+    turn: watch::Sender<Option<Arc<Identity>>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -76,6 +75,7 @@ impl Membership {
                     manager,
                     agent_view: agent.view(),
                     agent: Mutex::new(Some(agent)),
+                    turn: watch::Sender::default(),
                     stop: CancellationToken::new(),
                     tasks: TaskTracker::new(),
                 })
@@ -88,13 +88,18 @@ impl Membership {
         }
     }
 
-    /// Keeps the agent's list of managers and the file's in step with what is known, and makes a
-    /// manager that is not yet in raft a member of it.
+    /// Keeps the agent's list of managers and the file's in step with what is known, the
+    /// certificate fresh, and a manager a member of raft.
     pub fn settle(self: &Arc<Self>, disk: DataDir) {
-        let (this, keys) = (self.clone(), disk.clone());
+        let (this, files, keys) = (self.clone(), disk.clone(), disk.clone());
         self.tasks.spawn(async move {
             let stop = this.stop.clone();
-            stop.run_until_cancelled(this.follow_managers(disk)).await;
+            stop.run_until_cancelled(this.follow_managers(files)).await;
+        });
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            let stop = this.stop.clone();
+            stop.run_until_cancelled(this.keep_certificate(disk)).await;
         });
         if let Some(manager) = self.manager.clone() {
             let (stop, following) = (self.stop.clone(), manager.clone());
@@ -105,7 +110,7 @@ impl Membership {
             let this = self.clone();
             self.tasks.spawn(async move {
                 let stop = this.stop.clone();
-                stop.run_until_cancelled(this.become_member(manager)).await;
+                stop.run_until_cancelled(this.stay_member(manager)).await;
             });
         }
     }
@@ -118,16 +123,11 @@ impl Membership {
             .map(|manager| manager.raft.leadership());
         let mut view = self.agent_view.clone();
         loop {
-            let leader = self.manager.as_ref().and_then(Manager::leader_addr);
+            let leader = self.manager().and_then(Manager::leader_addr);
             if let Some(agent) = self.agent.lock().await.as_ref() {
                 agent.set_leader(leader);
             }
-            let mut addrs = self
-                .managers()
-                .into_iter()
-                .map(|(_, addr)| addr)
-                .collect::<Vec<_>>();
-            addrs.sort();
+            let addrs = self.addresses(&known);
             if !addrs.is_empty() && addrs != known {
                 known = addrs;
                 if let Some(agent) = self.agent.lock().await.as_ref() {
@@ -154,74 +154,39 @@ impl Membership {
         }
     }
 
-    /// Asks one manager after the other until the leader has made this one a voter and written so.
-    async fn become_member(&self, manager: Manager) {
-        let mut pause = FIRST_PAUSE;
-        let mut leadership = manager.raft.leadership();
-        if manager.raft.is_initialized().await {
-            // A log that was there before brings the membership back by itself.
-            let back = async {
-                while !manager.is_member() {
-                    tokio::time::sleep(LOOK).await;
-                }
-            };
-            let _ = tokio::time::timeout(LONGEST_PAUSE, back).await;
-        }
-        while !manager.is_member() {
-            leadership.borrow_and_update();
-            self.ask_for_membership(&manager).await;
-            if manager.is_member() {
-                break;
-            }
-            // Either there is news at once, or the next attempt waits its turn.
-            let _ = tokio::time::timeout(pause, leadership.changed()).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        info!("this manager is a member of raft");
-    }
-
-    async fn ask_for_membership(&self, manager: &Manager) {
-        let Member {
-            raft_id,
-            node_id,
-            addr,
-        } = manager.me.clone();
-        let request = ControlRequest::JoinRaft { raft_id, addr };
-        if manager.leads() {
-            let answer = manager.control(&node_id, request).await;
-            return debug!(?answer, "wrote down the leader's own membership");
-        }
-        for addr in self.addresses_to_ask() {
-            match control::call(&self.endpoint, &addr, JOIN_TIMEOUT, &request).await {
-                Ok(ControlResponse::Done) => return,
-                Ok(ControlResponse::NotLeader(_)) => {}
-                Ok(answer) => return warn!(?answer, addr, "not a member of raft yet"),
-                // Another one may know the leader.
-                Err(error) if error.not_executed() => {
-                    warn!(%error, "could not ask for membership of raft");
-                }
-                Err(error) => return warn!(%error, "do not know yet whether in raft"),
-            }
-        }
-    }
-
-    fn addresses_to_ask(&self) -> Vec<String> {
-        let me = self.manager.as_ref().map(|manager| manager.me.addr.clone());
-        let view = self.agent_view.borrow();
-        let leader = view.leader.clone().into_iter();
-        let told = view.managers.iter().map(|(_, addr)| addr.clone());
-        let mut addrs: Vec<String> = Vec::new();
-        for addr in leader.chain(told).chain(self.state.managers.clone()) {
-            if Some(&addr) != me.as_ref() && !addrs.contains(&addr) {
-                addrs.push(addr);
-            }
-        }
-        addrs
-    }
-
-    /// The manager's part, if this node is one.
+    /// The manager's part, if this node is one and is to stay one.
     pub fn manager(&self) -> Option<&Manager> {
-        self.manager.as_ref()
+        self.manager.as_ref().filter(|_| !self.retired())
+    }
+
+    /// Whether it was stopped.
+    pub fn ended(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Whether the leader has taken this manager out of raft, so that it can answer nobody: it
+    /// becomes a worker as soon as it has the certificate of one.
+    fn retired(&self) -> bool {
+        let view = self.agent_view.borrow();
+        view.node
+            .as_ref()
+            .is_some_and(|row| row.role == Role::Worker)
+    }
+
+    /// Waits until the node has a certificate for another role than the one it runs in. Pends when
+    /// the membership has ended.
+    pub async fn turning(&self) -> Arc<Identity> {
+        let mut turn = self.turn.subscribe();
+        loop {
+            let next = turn.borrow_and_update().clone();
+            match next {
+                Some(identity) if !self.stop.is_cancelled() => return identity,
+                _ => {}
+            }
+            if turn.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Whether a manager can answer: the cluster is in its state.
@@ -270,13 +235,22 @@ impl Membership {
         &self.node_id
     }
 
+    /// Where managers are, in order. One that was taken out of raft may know of nobody but itself:
+    /// those that it knew before are kept then.
+    fn addresses(&self, known: &[String]) -> Vec<String> {
+        let managers = self.managers().into_iter();
+        let mut addrs = managers.map(|(_, addr)| addr).collect::<Vec<_>>();
+        if addrs.iter().all(|addr| *addr == self.state.advertise) {
+            addrs.extend_from_slice(known);
+        }
+        addrs.sort();
+        addrs.dedup();
+        addrs
+    }
+
     /// Managers that are known here: node id and `host:port`.
     fn managers(&self) -> Vec<(Id, String)> {
-        let members = self
-            .manager
-            .as_ref()
-            .map(Manager::members)
-            .unwrap_or_default();
+        let members = self.manager().map(Manager::members).unwrap_or_default();
         if members.is_empty() {
             return self.agent_view.borrow().managers.clone();
         }
@@ -288,7 +262,8 @@ impl Membership {
 
     /// What is known of the node without asking anyone.
     pub fn status(&self) -> Status {
-        let ready = self.manager.is_none() || self.ready();
+        let manager = self.manager().is_some();
+        let ready = !manager || self.ready();
         let state = if ready {
             LocalNodeState::Active
         } else {
@@ -298,8 +273,8 @@ impl Membership {
             state,
             node_id: Some(self.node_id.clone()),
             node_addr: self.state.advertise_host(),
-            control_available: self.ready(),
-            manager: self.manager.is_some(),
+            control_available: manager && ready,
+            manager,
             error: String::new(),
             managers: self.managers(),
         }

@@ -124,6 +124,7 @@ impl Node {
         }));
         node.resume().await;
         node.watch_the_clock();
+        node.watch_role();
         Ok(node)
     }
 

@@ -127,9 +127,12 @@ pub fn leaving_manager(reachable: usize, unreachable: usize) -> Error {
     Error::unavailable(text)
 }
 
+/// By this a removed node knows what has become of it.
+pub const REMOVED: &str = "was removed from swarm";
+
 /// swarmkit's refusal of a certificate whose node is in the table no more.
 pub fn removed(node: &str) -> String {
-    format!("node {node} was removed from swarm")
+    format!("node {node} {REMOVED}")
 }
 
 #[cfg(test)]

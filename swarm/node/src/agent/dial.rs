@@ -21,6 +21,8 @@ pub(super) struct Known {
     pub managers: Vec<String>,
     /// The one that leads.
     pub leader: Option<String>,
+    /// Counts the changes of the node's own identity, which its next message must tell of.
+    pub identity: u64,
 }
 
 impl Known {
@@ -117,6 +119,7 @@ mod tests {
         let of = |leader: Option<&str>| Known {
             managers: text(&["a", "b", "c"]),
             leader: leader.map(str::to_owned),
+            identity: 0,
         };
         let (b, x) = ("b".to_owned(), "x".to_owned());
         for (leader, likeliest, failed, turn, expected) in [

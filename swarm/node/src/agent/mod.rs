@@ -85,6 +85,7 @@ impl Agent {
         let (known, told) = watch::channel(Known {
             managers: config.managers,
             leader: None,
+            identity: 0,
         });
         let (events, news) = mpsc::channel(QUEUE);
         let (stop, asked) = mpsc::channel(1);
@@ -129,6 +130,11 @@ impl Agent {
     /// `host:port`, tried first, and a session with another manager is given up for it.
     pub fn set_leader(&self, leader: Option<String>) {
         self.learn(|known| known.leader = leader);
+    }
+
+    /// The endpoint has another identity: the leader is told.
+    pub fn identity_changed(&self) {
+        self.learn(|known| known.identity += 1);
     }
 
     fn learn(&self, change: impl FnOnce(&mut Known)) {

@@ -15,10 +15,14 @@ use tracing::{debug, info};
 use super::dial::{self, Known, Opened};
 use crate::engine::Engine;
 use crate::quic::{CallError, Endpoint, FrameReceiver, FrameSender};
+use crate::texts;
 
 /// Pauses between attempts: the first and the longest, each halved or not by the dice.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause of a node that was removed: only `leave` helps it, but a manager that says so
+/// may just not have heard of the node yet.
+const REMOVED_PAUSE: Duration = Duration::from_secs(30);
 /// Redirects that are followed without a pause.
 const REDIRECTS: u32 = 3;
 /// Messages that wait to be sent.
@@ -88,11 +92,21 @@ enum Ended {
     Over(String),
     /// It never stood.
     Failed(String),
+    /// The swarm does not know the node any more.
+    Removed(String),
+}
+
+/// What there is to be done about a session from this side.
+enum News {
+    /// This manager leads now, and it is another one.
+    Leader(String),
+    /// The node has another certificate, or trusts others.
+    Identity,
 }
 
 /// Keeps a session until the agent's loop is gone.
 pub async fn run(mut context: Context) {
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut longest) = (FIRST_PAUSE, LONGEST_PAUSE);
     let mut redirects = 0;
     let (mut hint, mut failed) = (None, None);
     let mut turn = 0usize;
@@ -117,6 +131,8 @@ pub async fn run(mut context: Context) {
             Ended::Redirected(leader) => {
                 // One that is dead by now would be named again and again.
                 hint = leader.filter(|leader| Some(leader) != failed.as_ref());
+                // Nor is it asked first next time.
+                failed = Some(addr.clone());
                 format!("{addr} does not lead the swarm")
             }
             Ended::Over(reason) => {
@@ -127,6 +143,12 @@ pub async fn run(mut context: Context) {
             }
             Ended::Failed(reason) => {
                 failed = Some(addr.clone());
+                longest = LONGEST_PAUSE;
+                reason
+            }
+            Ended::Removed(reason) => {
+                failed = Some(addr.clone());
+                longest = REMOVED_PAUSE;
                 reason
             }
         };
@@ -136,7 +158,7 @@ pub async fn run(mut context: Context) {
             return;
         }
         tokio::time::sleep(jittered(pause)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(longest);
     }
 }
 
@@ -148,6 +170,8 @@ fn jittered(pause: Duration) -> Duration {
 /// One attempt, from the dial to the end of the session, and whom it was with.
 async fn attempt(context: &mut Context, candidates: Vec<String>) -> (String, Ended) {
     let first = candidates.first().cloned().unwrap_or_default();
+    // Before the description: what changes meanwhile is told afterwards.
+    let identity = context.known.borrow().identity;
     let description = match context.describe().await {
         Ok(description) => NodeDescription {
             tls_info: tls_info(&context.endpoint),
@@ -168,12 +192,12 @@ async fn attempt(context: &mut Context, candidates: Vec<String>) -> (String, End
         mut receiver,
     } = match opened {
         Ok(opened) => opened,
-        Err((addr, error)) => return (addr, Ended::Failed(error.to_string())),
+        Err((addr, error)) => return (addr, refused(&error)),
     };
     let ended = match register(&addr, description, &mut sender, &mut receiver).await {
         Ok(greeting) => {
             info!(addr, "the session with the dispatcher stands");
-            let reason = hold(context, &addr, greeting, sender, &mut receiver).await;
+            let reason = hold(context, &addr, identity, greeting, sender, &mut receiver).await;
             link.close("the session is over");
             Ended::Over(reason)
         }
@@ -201,20 +225,33 @@ async fn register(
         Ok(Ok(Some(ToAgent::NotLeader(leader)))) => Ended::Redirected(leader),
         Ok(Ok(Some(ToAgent::Refused(reason)))) => Ended::Failed(reason),
         Ok(Ok(_)) => Ended::Failed(format!("{addr} closed the session")),
-        Ok(Err(error)) => Ended::Failed(error.to_string()),
+        Ok(Err(error)) => refused(&error),
         Err(_) => Ended::Failed(format!("{addr} was too slow to open a session")),
     })
+}
+
+fn refused(error: &CallError) -> Ended {
+    let reason = error.to_string();
+    let removed = matches!(error, CallError::Refused(_)) && reason.contains(texts::REMOVED);
+    match removed {
+        true => Ended::Removed(reason),
+        false => Ended::Failed(reason),
+    }
 }
 
 /// A session that stands: messages both ways until one side ends it. Returns why.
 async fn hold(
     context: &mut Context,
     addr: &str,
+    identity: u64,
     greeting: ToAgent,
     sender: FrameSender,
     receiver: &mut FrameReceiver,
 ) -> String {
     let (outgoing, queue) = mpsc::channel(QUEUE);
+    // Weak: the agent says goodbye by dropping its own.
+    let queued = outgoing.downgrade();
+    let mut identity = identity;
     let (period, heartbeat) = watch::channel(heartbeat_of(&greeting).unwrap_or(HEARTBEAT));
     let open = Event::Open {
         addr: addr.to_owned(),
@@ -237,10 +274,17 @@ async fn hold(
         let received: Result<Option<ToAgent>, CallError> = tokio::select! {
             received = receiver.recv() => received,
             written = &mut writer => return closed(written, receiver).await,
-            leader = elsewhere(&mut context.known, addr) => {
-                writer.abort();
-                return format!("{leader} leads the swarm now");
-            }
+            news = news(&mut context.known, addr, identity) => match news {
+                News::Leader(leader) => {
+                    writer.abort();
+                    return format!("{leader} leads the swarm now");
+                }
+                News::Identity => {
+                    identity = context.known.borrow().identity;
+                    register_again(context, &queued);
+                    continue;
+                }
+            },
         };
         match received {
             Ok(Some(ToAgent::NotLeader(_) | ToAgent::Expired)) | Ok(None) => {
@@ -266,15 +310,34 @@ async fn hold(
 }
 
 /// Waits until this node itself learns that another manager than `addr` leads: sooner than the
-/// connection with a leader that died would tell. Pends for ever when nobody is left to say so.
-async fn elsewhere(known: &mut watch::Receiver<Known>, addr: &str) -> String {
+/// connection with a leader that died would tell; or that it has another identity than it had when
+/// it was `identity`. Pends for ever when nobody is left to say so.
+async fn news(known: &mut watch::Receiver<Known>, addr: &str, identity: u64) -> News {
     while known.changed().await.is_ok() {
-        match &known.borrow_and_update().leader {
-            Some(leader) if leader != addr => return leader.clone(),
+        let known = known.borrow_and_update();
+        if known.identity != identity {
+            return News::Identity;
+        }
+        match &known.leader {
+            Some(leader) if leader != addr => return News::Leader(leader.clone()),
             _ => {}
         }
     }
     std::future::pending().await
+}
+
+/// Tells the leader of the node's certificate. Without room in the queue the session is about to
+/// end, and the next begins with it.
+fn register_again(context: &Context, queued: &mpsc::WeakSender<ToDispatcher>) {
+    let described = context.described.clone();
+    let (Some(description), Some(outgoing)) = (described, queued.upgrade()) else {
+        return;
+    };
+    let description = Box::new(NodeDescription {
+        tls_info: tls_info(&context.endpoint),
+        ..description
+    });
+    let _ = outgoing.try_send(ToDispatcher::Register { description });
 }
 
 /// The writer has ended: either the agent said goodbye, which the dispatcher must still read before

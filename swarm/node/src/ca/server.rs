@@ -75,26 +75,21 @@ async fn renew(manager: &Manager, caller: &str, csr_pem: &str) -> Result<CaRespo
             "a certificate is renewed for the node that shows one",
         ));
     }
-    let fresh = manager.raft.read_barrier().await;
-    fresh.map_err(|error| Error::unavailable(error.to_string()))?;
-    let me = manager.endpoint.identity();
-    renewed(me.as_deref(), &manager.raft.state(), caller, csr_pem).await
+    renewed(manager, caller, csr_pem).await
 }
 
-/// The next certificate of a node by a state that is up to date. `me`: the certificate of the
-/// manager that asks authorities outside of the swarm, where they sign.
+/// The next certificate of a node, by a manager that makes sure that it is up to date.
 ///
 /// # Errors
-/// swarmkit's text for a node that is not in the table; why there is no signature.
-pub async fn renewed(
-    me: Option<&Identity>,
-    state: &State,
-    node: &str,
-    csr_pem: &str,
-) -> Result<CaResponse, Error> {
+/// swarmkit's text for a node that is not in the table; why the manager cannot tell, or why there
+/// is no signature.
+pub async fn renewed(manager: &Manager, node: &str, csr_pem: &str) -> Result<CaResponse, Error> {
+    let fresh = manager.raft.read_barrier().await;
+    fresh.map_err(|error| Error::unavailable(error.to_string()))?;
+    let (me, state) = (manager.endpoint.identity(), manager.raft.state());
     let row = state.nodes().get(node);
     let row = row.ok_or_else(|| Error::rpc(Code::PermissionDenied, texts::removed(node)))?;
-    signed(me, state, node, row.role, csr_pem).await
+    signed(me.as_deref(), &state, node, row.role, csr_pem).await
 }
 
 async fn signed(

@@ -1,0 +1,280 @@
+//! Nodes that change their role while they run: promoted, demoted, killed in between.
+
+// Helpers of tests may state what they expect, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+#[path = "support/host.rs"]
+#[allow(dead_code)]
+mod host;
+#[path = "support/engine.rs"]
+#[allow(dead_code)]
+mod map;
+
+use host::{Host, create, services, tokens, until};
+use skep_api::Error;
+use skep_api::cluster::LocalNodeState;
+use skep_api::node::Role;
+use skep_core::Id;
+use skep_core::command::{Command, Reply};
+use skep_node::Node;
+use tokio::runtime::Runtime;
+
+fn id(node: &Node) -> Id {
+    node.status().node_id.unwrap()
+}
+
+/// `docker node promote` and `demote`, asked of `through`, by a client that reads again when the
+/// node has changed meanwhile.
+async fn set_role(through: &Node, whom: &Id, role: Role) -> Result<Reply, Error> {
+    loop {
+        let state = through.view().await.unwrap().state;
+        let row = state.nodes().get(whom).unwrap();
+        let mut spec = row.spec.clone();
+        spec.role = role.clone();
+        let command = Command::UpdateNode {
+            id: whom.clone(),
+            version: row.meta.version,
+            spec: Box::new(spec),
+        };
+        match through.execute(command).await {
+            Err(error) if error.message.ends_with("update out of sequence") => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Whether a node answers as a manager, and so do `count` members of raft and of the table.
+async fn managers(node: &Node, count: usize) -> bool {
+    node.view().await.is_ok_and(|view| {
+        let rows = view.state.nodes().iter();
+        let recorded = rows.filter(|row| row.manager.is_some()).count();
+        (recorded, view.members.len()) == (count, count)
+    })
+}
+
+fn is_worker(node: &Node) -> bool {
+    let status = node.status();
+    !status.manager && !status.control_available && status.state == LocalNodeState::Active
+}
+
+/// Hosts of which the first `count` are in a swarm: the first has founded it.
+async fn swarm(hosts: &[Host], managers: usize) -> Vec<Node> {
+    let mut nodes = vec![hosts[0].start().await];
+    hosts[0].init(&nodes[0]).await.unwrap();
+    let (worker, manager) = tokens(&nodes[0]).await;
+    for (index, host) in hosts.iter().enumerate().skip(1) {
+        let node = host.start().await;
+        let token = if index < managers { &manager } else { &worker };
+        host.join(&node, &hosts[0], token.clone()).await.unwrap();
+        nodes.push(node);
+    }
+    nodes
+}
+
+async fn stop(nodes: impl IntoIterator<Item = Node>) {
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_promoted_demoted_and_promoted_again() {
+    let hosts = [Host::new(), Host::new()];
+    let nodes = swarm(&hosts, 1).await;
+    create(&nodes[0], "web", 4).await;
+    until("containers on both", async || {
+        hosts[0].containers() + hosts[1].containers() == 4
+    })
+    .await;
+    let second = id(&nodes[1]);
+    for round in 0..2 {
+        set_role(&nodes[0], &second, Role::Manager).await.unwrap();
+        until("it is a manager", async || managers(&nodes[1], 2).await).await;
+        assert_eq!(
+            services(&nodes[1].view().await.unwrap()),
+            1,
+            "round {round}"
+        );
+        assert_eq!(id(&nodes[1]), second);
+        assert!(nodes[1].status().control_available);
+        // It carries out what it is asked, its own demotion for example.
+        set_role(&nodes[1], &second, Role::Worker).await.unwrap();
+        until("it is a worker", async || {
+            is_worker(&nodes[1]) && managers(&nodes[0], 1).await
+        })
+        .await;
+        let refused = nodes[1].view().await.err().unwrap();
+        assert!(
+            refused.message.contains("Worker nodes can't"),
+            "{refused:?}"
+        );
+        until("it has no log", async || {
+            !hosts[1].left_behind().contains(&"raft".to_owned())
+        })
+        .await;
+    }
+    let made: Vec<u32> = hosts
+        .iter()
+        .map(|host| host.engine.0.lock().unwrap().made)
+        .collect();
+    assert_eq!(made.iter().sum::<u32>(), 4, "containers go on: {made:?}");
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_is_demoted_and_the_last_manager_is_not() {
+    let hosts = [Host::new(), Host::new(), Host::new()];
+    let nodes = swarm(&hosts, 3).await;
+    let ids: Vec<Id> = nodes.iter().map(id).collect();
+    // The leader asks for its own demotion.
+    set_role(&nodes[0], &ids[0], Role::Worker).await.unwrap();
+    until("the leader is a worker", async || {
+        is_worker(&nodes[0]) && managers(&nodes[1], 2).await
+    })
+    .await;
+    create(&nodes[2], "web", 1).await;
+    // Two at once: the second is the last that is to be a manager.
+    set_role(&nodes[1], &ids[1], Role::Worker).await.unwrap();
+    let refused = set_role(&nodes[2], &ids[2], Role::Worker)
+        .await
+        .unwrap_err();
+    assert!(
+        refused
+            .message
+            .contains("attempting to demote the last manager of the swarm"),
+        "{refused:?}"
+    );
+    until("one manager is left", async || {
+        is_worker(&nodes[1]) && managers(&nodes[2], 1).await
+    })
+    .await;
+    for whom in [0, 1] {
+        set_role(&nodes[2], &ids[whom], Role::Manager)
+            .await
+            .unwrap();
+    }
+    for node in &nodes {
+        until("all are managers", async || managers(node, 3).await).await;
+    }
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_of_three_are_demoted_at_once() {
+    let hosts = [Host::new(), Host::new(), Host::new()];
+    let nodes = swarm(&hosts, 3).await;
+    for whom in [0, 1] {
+        set_role(&nodes[2], &id(&nodes[whom]), Role::Worker)
+            .await
+            .unwrap();
+    }
+    until("one manager is left", async || {
+        is_worker(&nodes[0]) && is_worker(&nodes[1]) && managers(&nodes[2], 1).await
+    })
+    .await;
+    create(&nodes[2], "web", 1).await;
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_changes_while_a_node_is_away_is_taken_on_when_it_returns() {
+    let hosts = [Host::new(), Host::new(), Host::new(), Host::new()];
+    let mut nodes = swarm(&hosts, 3).await;
+    let (worker, manager) = (id(&nodes[3]), id(&nodes[2]));
+    stop(nodes.drain(2..)).await;
+    set_role(&nodes[0], &worker, Role::Manager).await.unwrap();
+    set_role(&nodes[0], &manager, Role::Worker).await.unwrap();
+    until("raft has let go", async || managers(&nodes[0], 2).await).await;
+    for host in &hosts[2..] {
+        nodes.push(host.start().await);
+    }
+    until("the demoted one is a worker", async || is_worker(&nodes[2])).await;
+    until("the promoted one is a manager", async || {
+        managers(&nodes[3], 3).await
+    })
+    .await;
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_is_told_so() {
+    let hosts = [Host::new(), Host::new()];
+    let nodes = swarm(&hosts, 1).await;
+    let node = id(&nodes[1]);
+    let force = true;
+    let remove = Command::RemoveNode { id: node, force };
+    nodes[0].execute(remove).await.unwrap();
+    until("it may come again once it has left", async || {
+        nodes[1].leave(false).await.is_ok()
+    })
+    .await;
+    let (worker, _) = tokens(&nodes[0]).await;
+    hosts[1].join(&nodes[1], &hosts[0], worker).await.unwrap();
+    stop(nodes).await;
+}
+
+/// Each daemon has a runtime of its own; dropping that is as sudden as `kill -9`.
+#[test]
+fn a_node_that_is_killed_in_a_turn_gets_there_by_itself() {
+    let runtime = || Runtime::new().unwrap();
+    let hosts = [Host::new(), Host::new()];
+    let first = runtime();
+    let founder = first.block_on(hosts[0].start());
+    let (worker, _) = first.block_on(async {
+        hosts[0].init(&founder).await.unwrap();
+        tokens(&founder).await
+    });
+    let mut second = runtime();
+    let mut node = second.block_on(hosts[1].start());
+    second
+        .block_on(hosts[1].join(&node, &hosts[0], worker))
+        .unwrap();
+    let node_id = id(&node);
+    for round in 0..8_u64 {
+        let role = if round % 2 == 0 {
+            Role::Manager
+        } else {
+            Role::Worker
+        };
+        first.block_on(async {
+            set_role(&founder, &node_id, role.clone()).await.unwrap();
+            // Somewhere in the turn, each time elsewhere.
+            tokio::time::sleep(std::time::Duration::from_millis(40 * round)).await;
+        });
+        second.shutdown_background();
+        drop(node);
+        second = runtime();
+        // The old runtime's last threads may hold the directory for a moment.
+        node = second.block_on(async {
+            loop {
+                match hosts[1].try_start().await {
+                    Some(node) => break node,
+                    None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                }
+            }
+        });
+        let there = first.block_on(async {
+            until("the node has its role", async || {
+                let count = if role == Role::Manager { 2 } else { 1 };
+                managers(&founder, count).await
+            })
+            .await;
+        });
+        let () = there;
+        second.block_on(async {
+            until("and knows it", async || match role {
+                Role::Manager => node.status().control_available,
+                _ => is_worker(&node),
+            })
+            .await;
+        });
+        assert_eq!(id(&node), node_id);
+    }
+    second.block_on(node.stop());
+    first.block_on(founder.stop());
+}
