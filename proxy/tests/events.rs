@@ -32,7 +32,7 @@ impl Swarm for One {
     }
 
     async fn info(&self, _: ApiVersion) -> SwarmInfo {
-        SwarmInfo::new("", Vec::new()).unwrap()
+        SwarmInfo::new(&"", Vec::new()).unwrap()
     }
 
     fn events(&self, _: &Query) -> Option<Feed> {
