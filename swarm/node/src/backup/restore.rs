@@ -53,10 +53,10 @@ pub fn restore(archive: impl Read, dir: &Path) -> Result<Manifest, RestoreError>
 
 fn unpack(archive: impl Read, dir: &Path) -> Result<Manifest, RestoreError> {
     let mut archive = Archive::new(archive);
-    let mut entries = archive.entries().map_err(|error| unreadable(&error))?;
+    let entries = archive.entries().map_err(|error| unreadable(&error))?;
     let mut manifest: Option<Manifest> = None;
     let mut seen = BTreeSet::new();
-    while let Some(entry) = entries.next() {
+    for entry in entries {
         let mut entry = entry.map_err(|error| unreadable(&error))?;
         let name = entry.path().map_err(|error| unreadable(&error))?;
         let name = name.to_string_lossy().into_owned();
