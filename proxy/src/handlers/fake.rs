@@ -134,6 +134,8 @@ fn swarm() -> Swarm {
         spec: bootstrap::with_defaults(&Spec::default()),
         root_ca: RootCa {
             cert_pem: String::new(),
+            // Without one, an external authority would have to be named.
+            key_pem: Some(Secret::from("key")),
             ..RootCa::default()
         },
         join_tokens: JoinTokens {
