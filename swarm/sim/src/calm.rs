@@ -1,12 +1,12 @@
 //! After the storm: everything comes up again and nothing goes wrong any more. The client takes
 //! back what would keep services from healing, and then the cluster has to come to rest.
 
-use skep_api::node::Availability;
+use skep_api::node::{Availability, Role as WishedRole};
 use skep_core::command::Command;
 use skep_core::{Id, Nanos, SECOND, State};
 
 use crate::event::Event;
-use crate::invariants::{Verdict, history, named, planners, settled};
+use crate::invariants::{Verdict, history, membership, named, planners, settled};
 use crate::specs;
 use crate::workload::{force, update_node};
 use crate::world::World;
@@ -87,6 +87,10 @@ impl World {
             };
             spec.labels
                 .insert(specs::ZONE.to_owned(), specs::zone(number).to_owned());
+            // It is the one that suits every constraint.
+            if number == 0 {
+                spec.role = WishedRole::Manager;
+            }
             if node.spec != spec {
                 return Some(update_node(node, spec));
             }
@@ -122,13 +126,15 @@ impl World {
             return Err(format!("host {host} has not come back"));
         }
         let engines = self.hosts.iter().map(|host| (&host.node, &host.engine));
+        let seat = |host: usize| self.managers[host].raft_id;
+        membership::check(view, &self.members(leader), seat)?;
         settled::check(view, engines)?;
         history::check(view)?;
         let applied = self.managers[leader].replica.applied;
         let behind = self
             .managers
             .iter()
-            .position(|m| m.replica.applied != applied);
+            .position(|m| m.raft_id.is_some() && m.replica.applied != applied);
         match behind {
             Some(manager) => Err(format!("manager {manager} lags behind")),
             None => Ok(()),
@@ -136,7 +142,7 @@ impl World {
     }
 
     fn finish_run(&mut self) {
-        for manager in 0..self.managers.len() {
+        for manager in self.raft_hosts() {
             self.same_state(manager, true);
         }
         let state = self.checks.log.newest().clone();

@@ -4,7 +4,9 @@
 use skep_core::{MILLISECOND, Nanos};
 
 use crate::event::Event;
-use crate::managers::{Reign, SILENCE};
+use crate::invariants::named;
+use crate::managers::{Manager, Reign, SILENCE};
+use crate::members::Seat;
 use crate::settings::Mutation;
 use crate::world::World;
 
@@ -29,17 +31,41 @@ impl World {
     /// Those who would vote for the candidate, if they are a majority.
     fn votes(&self, candidate: usize) -> Option<Vec<usize>> {
         let now = self.clock.now();
+        self.majority_for(candidate, |manager| {
+            manager.reign.is_none() && now.since(manager.heard) >= SILENCE
+        })
+    }
+
+    /// A majority of the candidate's members that it reaches, that have nothing that it lacks, and
+    /// that are willing; itself among them.
+    fn majority_for(
+        &self,
+        candidate: usize,
+        willing: impl Fn(&Manager) -> bool,
+    ) -> Option<Vec<usize>> {
         let age = self.managers[candidate].replica.age();
-        let willing = |voter: &usize| {
-            let manager = &self.managers[*voter];
-            self.manager_up(*voter)
-                && self.net.reach(candidate, *voter)
-                && manager.reign.is_none()
-                && now.since(manager.heard) >= SILENCE
+        let members = self.members(candidate);
+        let would = |(id, seat): &(&u64, &Seat)| {
+            let manager = &self.managers[seat.host];
+            self.manager_up(seat.host)
+                && manager.raft_id == Some(**id)
+                && self.net.reach(candidate, seat.host)
                 && manager.replica.age() <= age
+                && willing(manager)
         };
-        let voters: Vec<usize> = (0..self.managers.len()).filter(willing).collect();
-        (voters.contains(&candidate) && voters.len() >= self.majority()).then_some(voters)
+        let voters = members.voters.iter().filter(would);
+        let voters: Vec<usize> = voters.map(|(_, seat)| seat.host).collect();
+        (voters.contains(&candidate) && voters.len() >= members.majority()).then_some(voters)
+    }
+
+    /// A leader lets another manager lead, if that one has all of the log and a majority for it.
+    pub fn hand_over(&mut self, leader: usize, heir: usize) {
+        if let Some(voters) = self.majority_for(heir, |_| true) {
+            if voters.contains(&leader) {
+                self.depose(leader, "it hands over");
+                self.crown(heir, &voters);
+            }
+        }
     }
 
     fn crown(&mut self, leader: usize, voters: &[usize]) {
@@ -53,6 +79,8 @@ impl World {
             (manager.replica.term, manager.heard, manager.leader) = (term, now, None);
         }
         self.note(format_args!("manager {leader} leads in term {term}"));
+        let verdict = self.checks.leaders.crowned(term, leader);
+        self.hold(verdict.map_err(named("leaders")));
         let eager = !self.calm && self.dice.chance(15);
         let count = self.managers.len();
         let manager = &mut self.managers[leader];

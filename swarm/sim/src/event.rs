@@ -57,6 +57,24 @@ pub enum Event {
         /// When the leader sent what this answers.
         sent: Timestamp,
     },
+    /// Leaders look after the members of the log.
+    Roles,
+    /// A node has its new certificate.
+    Role {
+        /// The host.
+        host: usize,
+        /// Which of its daemons.
+        life: u64,
+        /// Whether it is a manager by that.
+        manager: bool,
+    },
+    /// A new manager asks for its seat.
+    Join {
+        /// The host.
+        host: usize,
+        /// Which of its daemons.
+        life: u64,
+    },
     /// Somebody wants to read.
     Reader,
     /// A request to read reaches the manager that is to answer it.

@@ -1,12 +1,14 @@
 //! Hosts that leave the swarm and come back as new nodes: `swarm leave`, `node rm --force`, `swarm
 //! join`. Only workers do. Never forgets a host: it comes back in the end.
 
-use skep_api::node::Availability;
+use skep_api::node::{Availability, Role as WishedRole};
 use skep_core::command::{Command, Reply};
 use skep_core::object::Secret;
 use skep_core::{Nanos, SECOND};
 
 use crate::event::Event;
+use crate::roles::wanted;
+use crate::workload::update_node;
 use crate::world::World;
 
 /// The token that admits workers.
@@ -17,7 +19,7 @@ const PACE: Nanos = SECOND;
 impl World {
     /// A host leaves: its daemon stops, what it had for the swarm is gone.
     pub fn leave(&mut self, number: usize) {
-        if number < self.managers.len() || self.hosts[number].exiled {
+        if self.hosts[number].exiled || !self.may_leave(number) {
             return;
         }
         self.note(format_args!("host {number} leaves"));
@@ -26,14 +28,44 @@ impl World {
         (host.exiled, host.void_before) = (true, host.life);
         host.engine.containers.clear();
         host.records.clear();
+        if self.managers[number].raft_id.is_some() {
+            self.forget_log(number);
+        }
         let goodbye = Command::NodeLeft {
-            node: host.node.clone(),
+            node: self.hosts[number].node.clone(),
         };
         if let Some((leader, _)) = self.leader_view() {
             self.ask(leader, goodbye);
         }
         let away = self.dice.millis(1000..=20_000);
         self.clock.after(away, Event::Return { host: number });
+    }
+
+    /// A manager that leaves by force takes its log with it: one at a time, and only while nobody
+    /// changes the members otherwise, since two of them may be too many for those that stay.
+    fn may_leave(&self, number: usize) -> bool {
+        let members = self.checks.log.members();
+        let sits = members.seats().any(|(_, seat)| seat.host == number);
+        if !sits && self.managers[number].raft_id.is_none() {
+            return true;
+        }
+        let state = self.checks.log.newest();
+        let all_there = members.seats().all(|(id, seat)| {
+            let (manager, host) = (&self.managers[seat.host], &self.hosts[seat.host]);
+            manager.raft_id == Some(id)
+                && !host.exiled
+                && wanted(state, seat)
+                && manager.replica.members().1 == members
+        });
+        all_there && sits && members.voters.len() >= 3 && !self.client_awaits()
+    }
+
+    /// Whether a host took a manager's log with it and its seat is still there.
+    pub fn a_seat_is_lost(&self) -> bool {
+        let members = self.checks.log.members();
+        members
+            .seats()
+            .any(|(id, seat)| self.managers[seat.host].raft_id != Some(id))
     }
 
     /// A host that left has itself removed, then asks to be let in, until it is.
@@ -46,6 +78,15 @@ impl World {
             return;
         };
         let node = self.hosts[number].node.clone();
+        if let Some(node) = view
+            .nodes()
+            .get(&node)
+            .filter(|node| node.spec.role == WishedRole::Manager)
+        {
+            let mut spec = node.spec.clone();
+            spec.role = WishedRole::Worker;
+            return self.ask(leader, update_node(node, spec));
+        }
         if view.nodes().get(&node).is_some() {
             return self.ask(
                 leader,

@@ -50,7 +50,7 @@ impl World {
     }
 
     fn all_managers_crash(&mut self) {
-        for manager in 0..self.managers.len() {
+        for manager in self.raft_hosts() {
             self.daemon_crash(manager);
         }
     }

@@ -25,6 +25,8 @@ pub struct Host {
     pub records: BTreeMap<Id, Record>,
     /// Its engine.
     pub engine: Engine,
+    /// The raft id that the leader last said it has.
+    pub told: Option<u64>,
     /// It left the swarm and has not come back yet.
     pub exiled: bool,
     /// What daemons before this one asked of the engine is void: the host left its swarm.
@@ -80,7 +82,9 @@ impl World {
         });
         let engine_up = host.engine.up;
         self.note(format_args!("host {number}: daemon starts"));
-        if number < self.managers.len() {
+        if let Some(id) = self.managers[number].raft_id {
+            self.note(format_args!("seat {id} is back"));
+            self.clock.after(0, Event::Join { host: number, life });
             self.restart_manager(number);
         }
         if engine_up {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use skep_core::{Batch, Event, Reject, State, Timestamp};
 
+use crate::members::Members;
 use crate::settings::Mutation;
 
 /// One entry of the log.
@@ -17,6 +18,8 @@ pub struct Entry {
     pub term: u64,
     /// What it writes; `None` for the first entry of a term.
     pub batch: Option<Batch>,
+    /// Who takes part from here on, if that changes.
+    pub members: Option<Arc<Members>>,
 }
 
 /// Entries on their way to a follower.
@@ -26,6 +29,8 @@ pub struct Append {
     pub from: usize,
     /// The follower.
     pub to: usize,
+    /// Its raft id, as the leader knows it.
+    pub seat: u64,
     /// The leader's term.
     pub term: u64,
     /// When it was sent.
@@ -68,11 +73,12 @@ pub struct Replica {
     pub applied: usize,
     pub state: State,
     snapshot: Option<(usize, Vec<u8>)>,
+    first: Arc<Members>,
 }
 
 impl Replica {
     /// A replica whose log begins with this state.
-    pub fn new(state: State) -> Self {
+    pub fn new(state: State, first: Arc<Members>) -> Self {
         let snapshot = rmp_serde::to_vec_named(&state).ok().map(|bytes| (0, bytes));
         Self {
             term: 0,
@@ -81,7 +87,15 @@ impl Replica {
             applied: 0,
             state,
             snapshot,
+            first,
         }
+    }
+
+    /// Who takes part, and how many entries it took to say so.
+    pub fn members(&self) -> (usize, Arc<Members>) {
+        let entries = self.log.iter().enumerate().rev();
+        let mut changes = entries.filter_map(|(at, entry)| Some((at + 1, entry.members.clone()?)));
+        changes.next().unwrap_or_else(|| (0, self.first.clone()))
     }
 
     /// How new the log is, in the order that votes go by.

@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use skep_sim::{Outcome, Settings, run};
+use skep_sim::{Mutation, Outcome, Settings, run};
 
-const USAGE: &str = "usage: skep-sim --seeds COUNT [--from SEED] [--threads COUNT]\n       \
-                     skep-sim --seed SEED [--trace]";
+const USAGE: &str = "usage: skep-sim --seeds COUNT [--from SEED] [--threads COUNT] [--mistake NAME]\n       \
+                     skep-sim --seed SEED [--trace] [--mistake NAME]";
 
 #[derive(Default)]
 struct Wish {
@@ -20,6 +20,7 @@ struct Wish {
     from: u64,
     threads: u64,
     trace: bool,
+    mistake: Option<Mutation>,
 }
 
 fn main() -> ExitCode {
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let good = match wish.seed {
-        Some(seed) => one(seed, wish.trace),
+        Some(seed) => one(seed, &wish),
         None => many(&wish),
     };
     match good {
@@ -51,15 +52,21 @@ fn parse(mut args: impl Iterator<Item = String>) -> Option<Wish> {
             "--from" => wish.from = number()?,
             "--threads" => wish.threads = number()?,
             "--trace" => wish.trace = true,
+            "--mistake" => {
+                let name = args.next()?;
+                let mut all = Mutation::ALL.into_iter();
+                wish.mistake = Some(all.find(|mutation| format!("{mutation:?}") == name)?);
+            }
             _ => return None,
         }
     }
     (wish.seed.is_some() || wish.seeds > 0).then_some(wish)
 }
 
-fn one(seed: u64, keep_trace: bool) -> io::Result<bool> {
+fn one(seed: u64, wish: &Wish) -> io::Result<bool> {
     let outcome = run(Settings {
-        keep_trace,
+        keep_trace: wish.trace,
+        mutation: wish.mistake,
         ..Settings::of(seed)
     });
     let mut out = io::stdout().lock();
@@ -80,7 +87,10 @@ fn many(wish: &Wish) -> io::Result<bool> {
             if seed >= end {
                 return Ok(());
             }
-            let outcome = run(Settings::of(seed));
+            let outcome = run(Settings {
+                mutation: wish.mistake,
+                ..Settings::of(seed)
+            });
             if outcome.violation.is_some() {
                 if let Ok(mut failed) = failed.lock() {
                     *failed += 1;

@@ -8,6 +8,7 @@ use skep_core::{Batch, MILLISECOND, Nanos, State, Timestamp};
 use crate::event::Event;
 use crate::invariants::{named, same_state};
 use crate::log::{Append, Applied, Entry, Replica, Snapshot};
+use crate::members::Members;
 use crate::office::Office;
 use crate::reads::Waiting;
 use crate::settings::Mutation;
@@ -25,8 +26,10 @@ const FAR: usize = 15;
 /// Entries of one message to a follower.
 const CHUNK: usize = 64;
 
-/// A manager, on the host of the same number; it runs while that host's daemon does.
+/// A host's part in the log; it runs while the host is a manager and its daemon runs.
 pub struct Manager {
+    /// Its raft id, while the host is a manager; on its disk, as the log is.
+    pub raft_id: Option<u64>,
     /// Its log and state.
     pub replica: Replica,
     /// When it last heard a leader.
@@ -42,9 +45,9 @@ pub struct Manager {
 /// A leadership.
 pub struct Reign {
     /// How much of the log each manager is known to have.
-    matched: Vec<usize>,
+    pub matched: Vec<usize>,
     /// When each was last heard.
-    acked: Vec<Timestamp>,
+    pub acked: Vec<Timestamp>,
     /// When what each answered last was sent: then it knew no later leader.
     pub confirmed: Vec<Timestamp>,
     /// Where the first entry of the term is.
@@ -61,7 +64,7 @@ impl Reign {
         Self {
             matched: vec![0; managers],
             acked: vec![now; managers],
-            confirmed: vec![now; managers],
+            confirmed: vec![Timestamp::default(); managers],
             opening,
             reads: Vec::new(),
             office: None,
@@ -71,9 +74,10 @@ impl Reign {
 
 impl Manager {
     /// A manager whose log begins with this state.
-    pub fn new(state: State, now: Timestamp) -> Self {
-        let replica = Replica::new(state);
+    pub fn new(state: State, first: Arc<Members>, now: Timestamp) -> Self {
+        let replica = Replica::new(state, first);
         Self {
+            raft_id: None,
             replica,
             heard: now,
             leader: None,
@@ -86,29 +90,53 @@ impl Manager {
 impl World {
     /// Whether the manager's daemon runs.
     pub fn manager_up(&self, manager: usize) -> bool {
-        self.hosts[manager].daemon.is_some()
+        self.hosts[manager].daemon.is_some() && self.managers[manager].raft_id.is_some()
     }
 
-    /// How many managers make a majority.
-    pub fn majority(&self) -> usize {
-        self.managers.len() / 2 + 1
+    /// The hosts that are managers.
+    pub fn raft_hosts(&self) -> Vec<usize> {
+        let hosts = 0..self.managers.len();
+        hosts
+            .filter(|host| self.managers[*host].raft_id.is_some())
+            .collect()
     }
 
-    /// Adds an entry to a leader's log; returns its place.
+    /// Who takes part, as a manager has it.
+    pub fn members(&self, manager: usize) -> Arc<Members> {
+        self.managers[manager].replica.members().1
+    }
+
+    /// Adds a batch to a leader's log; returns its place.
     pub fn propose(&mut self, leader: usize, batch: Option<Batch>) -> usize {
+        self.add(leader, batch, None)
+    }
+
+    /// Changes who takes part.
+    pub fn propose_members(&mut self, leader: usize, members: Arc<Members>) {
+        self.add(leader, None, Some(members));
+    }
+
+    fn add(&mut self, leader: usize, batch: Option<Batch>, members: Option<Arc<Members>>) -> usize {
         let replica = &mut self.managers[leader].replica;
         replica.log.push(Arc::new(Entry {
             term: replica.term,
             batch,
+            members,
         }));
         let place = replica.log.len() - 1;
-        for follower in 0..self.managers.len() {
-            self.send_append(leader, follower);
-        }
+        self.send_to_all(leader);
         let (term, length) = (self.managers[leader].replica.term, place + 1);
         let now = self.clock.now();
         self.stored(leader, term, leader, Some(length), now);
         place
+    }
+
+    /// Sends every member what it lacks.
+    pub fn send_to_all(&mut self, leader: usize) {
+        let members = self.members(leader);
+        for (id, seat) in members.seats() {
+            self.send_append(leader, seat.host, id);
+        }
     }
 
     /// A leader's regular sign of life; without a majority it ends its leadership.
@@ -117,23 +145,18 @@ impl World {
             return;
         }
         let now = self.clock.now();
+        let members = self.members(leader);
         let Some(reign) = &mut self.managers[leader].reign else {
             return;
         };
         reign.acked[leader] = now;
-        let heard = reign
-            .acked
-            .iter()
-            .filter(|at| now.since(**at) < SILENCE)
-            .count();
-        if heard < self.majority() {
+        let acked = &reign.acked;
+        if !members.agreed(|host| now.since(acked[host]) < SILENCE) {
             self.depose(leader, "it hears no majority");
             return;
         }
         self.managers[leader].heard = now;
-        for follower in 0..self.managers.len() {
-            self.send_append(leader, follower);
-        }
+        self.send_to_all(leader);
         self.clock.after(
             BEAT,
             Event::Beat {
@@ -148,7 +171,7 @@ impl World {
         manager.reign.is_some() && manager.replica.term == term
     }
 
-    pub fn send_append(&mut self, from: usize, to: usize) {
+    fn send_append(&mut self, from: usize, to: usize, seat: u64) {
         if from == to || !self.net.reach(from, to) {
             return;
         }
@@ -167,6 +190,7 @@ impl World {
         let append = Append {
             from,
             to,
+            seat,
             term: manager.replica.term,
             sent: self.clock.now(),
             before,
@@ -184,7 +208,8 @@ impl World {
     /// Entries reach a follower.
     pub fn append(&mut self, append: &Append) {
         let (from, to, term) = (append.from, append.to, append.term);
-        let stale = term < self.managers[to].replica.term;
+        let another = self.managers[to].raft_id != Some(append.seat);
+        let stale = term < self.managers[to].replica.term || another;
         if !self.manager_up(to) || !self.net.reach(from, to) || stale {
             return;
         }
@@ -223,10 +248,8 @@ impl World {
             return;
         }
         let now = self.clock.now();
-        let (majority, alone) = (
-            self.majority(),
-            self.settings.mutation == Some(Mutation::CommitAlone),
-        );
+        let members = self.members(leader);
+        let alone = self.settings.mutation == Some(Mutation::CommitAlone);
         let manager = &mut self.managers[leader];
         let Some(reign) = &mut manager.reign else {
             return;
@@ -242,16 +265,17 @@ impl World {
         let Some(matched) = matched else {
             // It lacks what came before: begin with what it certainly has.
             *known = 0;
-            return self.send_append(leader, follower);
+            return self.send_to_all(leader);
         };
         let behind = matched > *known && matched < manager.replica.log.len();
         *known = matched.max(*known);
-        let mut lengths = reign.matched.clone();
+        let voters = members.voters.values();
+        let mut lengths: Vec<usize> = voters.map(|seat| reign.matched[seat.host]).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         let safe = if alone {
             manager.replica.log.len()
         } else {
-            lengths[majority - 1]
+            lengths.get(members.majority() - 1).copied().unwrap_or(0)
         };
         let own = safe
             .checked_sub(1)
@@ -262,7 +286,7 @@ impl World {
             self.advance(leader);
         }
         if behind && follower != leader {
-            self.send_append(leader, follower);
+            self.send_to_all(leader);
         }
     }
 
@@ -340,6 +364,9 @@ impl World {
         let now = self.clock.now();
         let state = &mut self.managers[manager];
         (state.heard, state.leader, state.reign, state.sessions) = (now, None, None, 0);
+        if self.settings.mutation == Some(Mutation::ForgetTerm) {
+            state.replica.term = 0;
+        }
         let verdict = state.replica.restart();
         self.hold(verdict.map_err(named("same_state")));
         self.same_state(manager, true);

@@ -112,22 +112,18 @@ impl World {
         }
         reign.confirmed[leader] = since;
         reign.reads.push(Waiting { read, since, index });
-        for follower in 0..self.managers.len() {
-            self.send_append(leader, follower);
-        }
+        self.send_to_all(leader);
         self.confirm_reads(leader);
     }
 
     /// A majority has answered what was sent after a read had come: nobody else led then.
     pub fn confirm_reads(&mut self, leader: usize) {
-        let majority = self.majority();
+        let members = self.members(leader);
         let Some(reign) = &mut self.managers[leader].reign else {
             return;
         };
         let confirmed = &reign.confirmed;
-        let sure = |wait: &mut Waiting| {
-            confirmed.iter().filter(|at| **at >= wait.since).count() >= majority
-        };
+        let sure = |wait: &mut Waiting| members.agreed(|host| confirmed[host] >= wait.since);
         let done: Vec<Waiting> = reign.reads.extract_if(.., sure).collect();
         for Waiting { read, index, .. } in done {
             let Some(manager) = self.reading(read) else {

@@ -20,8 +20,8 @@ const RESEND: Nanos = 200 * MILLISECOND;
 impl World {
     /// An agent looks for the leader.
     pub fn connect(&mut self, host: usize, life: u64) {
-        let managers = self.managers.len();
-        let other = self.dice.place(managers);
+        let managers = self.raft_hosts();
+        let other = self.dice.pick(&managers).copied().unwrap_or(0);
         let Some(daemon) = self
             .daemon(host, life)
             .filter(|daemon| daemon.conn.is_none())
@@ -187,6 +187,7 @@ impl World {
                     self.clock
                         .after(heartbeat, Event::Heartbeat { conn: number });
                 }
+                self.hear_role(host, &node);
                 self.work(host, worker::Input::Session(node));
             }
             ToAgent::Assignments(assignments) => {

@@ -32,11 +32,15 @@ pub enum Mutation {
     ReadLocally,
     /// A leader refuses without asking whether it still leads.
     RefuseUnconfirmed,
+    /// The members of the log are changed again before the last change is committed.
+    HastyMembers,
+    /// A manager forgets its term when it restarts.
+    ForgetTerm,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::CommitAlone,
         Self::IgnoreBase,
         Self::ForgetRecords,
@@ -49,6 +53,8 @@ impl Mutation {
         Self::StoppedTooSoon,
         Self::ReadLocally,
         Self::RefuseUnconfirmed,
+        Self::HastyMembers,
+        Self::ForgetTerm,
     ];
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use skep_api::Error;
-use skep_api::node::{Availability, NodeSpec};
+use skep_api::node::{Availability, NodeSpec, Role};
 use skep_core::command::{AuthFrom, Command, Reply};
 use skep_core::leader::Input;
 use skep_core::object::{Cluster, Node, Service};
@@ -85,6 +85,11 @@ impl World {
     /// The client's number for its newest command.
     pub fn last_ticket(&self) -> u64 {
         self.client.tickets
+    }
+
+    /// Whether a command is under way.
+    pub fn client_awaits(&self) -> bool {
+        !self.client.asked.is_empty()
     }
 
     /// Whether an answer may still come.
@@ -182,7 +187,13 @@ impl World {
     /// Another availability for a node, or another label.
     fn change_node(&mut self, node: &Node) -> Command {
         let mut spec = node.spec.clone();
-        if self.dice.chance(25) {
+        // Nobody in their senses demotes a manager while another one is lost for good.
+        if self.dice.chance(35) && !self.a_seat_is_lost() {
+            spec.role = match spec.role {
+                Role::Manager => Role::Worker,
+                _ => Role::Manager,
+            };
+        } else if self.dice.chance(25) {
             let zone = self.dice.pick(&["a", "b"]).copied().unwrap_or("a");
             spec.labels.insert(specs::ZONE.to_owned(), zone.to_owned());
         } else {

@@ -3,6 +3,7 @@
 //! rest.
 
 use std::fmt;
+use std::sync::Arc;
 
 use skep_api::node::{Availability, NodeDescription, Role as WishedRole};
 use skep_api::task::{Platform, Resources};
@@ -10,7 +11,7 @@ use skep_core::bootstrap::with_defaults;
 use skep_core::object::{
     Cluster, JoinTokens, ManagerMember, Meta, Node, NodeStatus, Object, Role, RootCa, Secret,
 };
-use skep_core::{Author, Change, IdSource as _, SECOND, State, Tx};
+use skep_core::{Author, Change, Id, IdSource as _, SECOND, State, Tx};
 
 use crate::calm::Calm;
 use crate::clock::Clock;
@@ -21,8 +22,10 @@ use crate::exile::TOKEN;
 use crate::host::Host;
 use crate::invariants::{Checks, Violation};
 use crate::managers::Manager;
+use crate::members::Members;
 use crate::net::Net;
 use crate::reads::Reads;
+use crate::roles::first_members;
 use crate::settings::Settings;
 use crate::specs::{ZONE, zone};
 use crate::trace::Trace;
@@ -44,6 +47,10 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub client: Client,
     pub reads: Reads,
+    /// Who took part in the beginning.
+    pub first_members: Arc<Members>,
+    /// The last raft id that was given away.
+    pub raft_ids: u64,
     pub checks: Checks,
     /// Nothing goes wrong any more.
     pub calm: bool,
@@ -88,14 +95,21 @@ impl World {
             hosts.push(Host::new(number, &mut dice));
         }
         let state = first_state(&settings, &hosts, &mut dice);
-        let manager = |_| Manager::new(state.clone(), clock.now());
+        let nodes: Vec<Id> = hosts.iter().map(|host| host.node.clone()).collect();
+        let first = Arc::new(first_members(&nodes[..settings.managers]));
+        let manager = |number: usize| Manager {
+            raft_id: (number < settings.managers).then_some(number as u64 + 1),
+            ..Manager::new(state.clone(), first.clone(), clock.now())
+        };
         let mut world = Self {
             trace: Trace::new(settings.keep_trace),
             net: Net::default(),
-            managers: (0..settings.managers).map(manager).collect(),
+            managers: (0..settings.hosts).map(manager).collect(),
+            raft_ids: settings.hosts as u64 + 1,
             client: Client::default(),
             reads: Reads::default(),
-            checks: Checks::new(state.clone()),
+            first_members: first.clone(),
+            checks: Checks::new(state.clone(), first.clone()),
             calm: false,
             rest: Calm::default(),
             admitting: None,
@@ -119,6 +133,7 @@ impl World {
         }
         self.clock.after(0, Event::Elect);
         self.clock.after(3 * SECOND, Event::Client);
+        self.clock.after(SECOND, Event::Roles);
         self.clock.after(3 * SECOND, Event::Reader);
         self.clock.after(10 * SECOND, Event::Fault);
         self.clock.after(self.settings.storm, Event::Calm);
@@ -166,6 +181,13 @@ impl World {
             } => {
                 self.stored(manager, term, follower, matched, sent);
             }
+            Event::Roles => self.roles(),
+            Event::Role {
+                host,
+                life,
+                manager,
+            } => self.change_role(host, life, manager),
+            Event::Join { host, life } => self.join(host, life),
             Event::Reader => self.reader(),
             Event::Read { read } => self.read(read),
             Event::Barrier { read, leader } => self.barrier(read, leader),
@@ -259,6 +281,7 @@ impl Host {
             node: dice.next_id(),
             description,
             records: Default::default(),
+            told: None,
             exiled: false,
             void_before: 0,
             engine: Engine::default(),

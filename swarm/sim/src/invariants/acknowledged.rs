@@ -11,20 +11,23 @@ use skep_core::{Change, Id, State};
 
 use super::Verdict;
 use crate::log::Entry;
+use crate::members::Members;
 
 /// The log as the first manager saw each entry committed.
 pub struct Committed {
     entries: Vec<Arc<Entry>>,
     /// The state after so many entries.
     states: Vec<State>,
+    first: Arc<Members>,
 }
 
 impl Committed {
     /// A log that begins with this state.
-    pub fn new(state: State) -> Self {
+    pub fn new(state: State, first: Arc<Members>) -> Self {
         Self {
             entries: Vec::new(),
             states: vec![state],
+            first,
         }
     }
 
@@ -61,6 +64,16 @@ impl Committed {
     /// The state after so many entries.
     pub fn state_after(&self, entries: usize) -> Option<&State> {
         self.states.get(entries)
+    }
+
+    /// Who takes part, by what is committed.
+    pub fn members(&self) -> Arc<Members> {
+        let mut changes = self
+            .entries
+            .iter()
+            .rev()
+            .filter_map(|entry| entry.members.clone());
+        changes.next().unwrap_or_else(|| self.first.clone())
     }
 
     /// How many entries there are.

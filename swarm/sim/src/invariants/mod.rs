@@ -6,7 +6,9 @@
 pub mod acknowledged;
 pub mod bases;
 pub mod history;
+pub mod leaders;
 pub mod linearizable;
+pub mod membership;
 pub mod once;
 pub mod placement;
 pub mod planners;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use skep_core::{Event, State, Timestamp, Tx};
 
 use crate::log::{Entry, apply};
+use crate::members::Members;
 use crate::settings::Mutation;
 
 /// What a check says: fine, or what is wrong.
@@ -53,6 +56,8 @@ pub struct Write<'a> {
 pub struct Checks {
     /// The committed log.
     pub log: acknowledged::Committed,
+    /// Who led when.
+    pub leaders: leaders::Leaders,
     /// What clients were shown.
     pub register: linearizable::Register,
     /// What was seen of each task.
@@ -65,9 +70,10 @@ pub struct Checks {
 
 impl Checks {
     /// Checks of a log that begins with this state.
-    pub fn new(state: State) -> Self {
+    pub fn new(state: State, first: Arc<Members>) -> Self {
         Self {
-            log: acknowledged::Committed::new(state),
+            log: acknowledged::Committed::new(state, first),
+            leaders: leaders::Leaders::default(),
             register: linearizable::Register::default(),
             transitions: transitions::Transitions::default(),
             slots: slots::Slots::default(),
