@@ -46,7 +46,8 @@ pub fn check(request: &InitRequest) -> Result<(), Error> {
     check_availability(&request.availability)?;
     let size = match request.subnet_size {
         0 => SUBNET_SIZE,
-        size if size > MAX_SUBNET_SIZE => {
+        // Without a pool to cut from, dockerd does not look at it.
+        size if size > MAX_SUBNET_SIZE && !request.default_addr_pool.is_empty() => {
             return Err(Error::system(format!(
                 "subnet size is out of range: {size}"
             )));
@@ -85,7 +86,9 @@ fn check_pool(pool: &str, size: u32) -> Result<(), Error> {
         (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some(bits)
     });
     match bits {
-        None => Err(Error::system(format!("invalid CIDR address: {pool}"))),
+        None => Err(Error::system(format!(
+            "invalid base pool {pool}: invalid CIDR address: {pool}"
+        ))),
         Some(bits) if bits > size => Err(Error::system(format!(
             "invalid CIDR: {pool:?}. Subnet size is too small for pool: {size}"
         ))),
@@ -194,8 +197,16 @@ mod tests {
             "invalid Availability: \"x\""
         );
         assert_eq!(
-            refusal(|r| r.subnet_size = 30),
+            refusal(|r| {
+                r.subnet_size = 30;
+                r.default_addr_pool = vec!["10.0.0.0/16".into()];
+            }),
             "subnet size is out of range: 30"
+        );
+        assert_eq!(refusal(|r| r.subnet_size = 30), "");
+        assert_eq!(
+            refusal(|r| r.default_addr_pool = vec!["x".into()]),
+            "invalid base pool x: invalid CIDR address: x"
         );
         assert_eq!(
             refusal(|r| r.default_addr_pool = vec!["10.0.0.0/26".into()]),
