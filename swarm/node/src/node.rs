@@ -143,6 +143,8 @@ impl Node {
             Phase::Member(membership) => membership.status(),
             Phase::Locked => Status {
                 state: LocalNodeState::Locked,
+                node_addr: self.recorded_addr(),
+                error: texts::locked().message,
                 ..Status::default()
             },
             Phase::Expired => Status {
@@ -156,6 +158,12 @@ impl Node {
                 ..Status::default()
             },
         }
+    }
+
+    /// The address in the state file, which is legible while the keys are locked.
+    fn recorded_addr(&self) -> String {
+        let state = self.0.disk.load().ok().flatten();
+        state.map_or_else(String::new, |state| state.advertise_host())
     }
 
     /// The cluster as it is now: no older than this call.
