@@ -18,6 +18,8 @@ use crate::system::{self, RandomIds, now};
 
 /// After a leadership, before the next: a write that fails again and again must not spin.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long a leader without room waits for another one before it says so.
+const MOMENT: Duration = Duration::from_secs(1);
 /// Between two steps that nobody asked for: a plan that never comes to rest must not spin.
 const PACE: Duration = Duration::from_millis(1);
 /// Transactions are proposed together up to so many bytes, so that no entry of the log is large.
@@ -30,6 +32,12 @@ pub async fn run(raft: Raft, mut inbox: Inbox, sessions: Arc<Sessions>) {
     let mut leadership = raft.leadership();
     loop {
         if leadership.borrow_and_update().i_lead {
+            if raft.space().borrow().is_some() {
+                if without_room(&raft, &mut leadership, &mut inbox, &sessions).await {
+                    break;
+                }
+                continue;
+            }
             info!("this manager leads");
             let over = lead(&raft, &mut leadership, &mut inbox, &sessions).await;
             sessions.end_all();
@@ -53,6 +61,43 @@ pub async fn run(raft: Raft, mut inbox: Inbox, sessions: Arc<Sessions>) {
     refuse(inbox.close(), &sessions);
 }
 
+/// Leads without being able to write: says why, until there is room or another manager leads. True
+/// if the manager stops.
+async fn without_room(
+    raft: &Raft,
+    leadership: &mut watch::Receiver<Leadership>,
+    inbox: &mut Inbox,
+    sessions: &Sessions,
+) -> bool {
+    let mut space = raft.space();
+    // Another manager may have room, and takes over in a moment.
+    match tokio::time::timeout(MOMENT, leadership.wait_for(|it| !it.i_lead)).await {
+        Ok(outcome) => return outcome.is_err(),
+        Err(_) => warn!("no manager with room on its disk can lead"),
+    }
+    loop {
+        let Some(why) = space.borrow_and_update().clone() else {
+            return false;
+        };
+        tokio::select! {
+            biased;
+            changed = leadership.changed() => match changed {
+                Err(_) => return true,
+                Ok(()) if !leadership.borrow_and_update().i_lead => return false,
+                Ok(()) => {}
+            },
+            changed = space.changed() => if changed.is_err() { return true },
+            gathered = inbox.gather() => match gathered {
+                None => return true,
+                Some(gathered) => {
+                    let refusal = || Outcome::Decided(Err(Error::unavailable(why.clone())));
+                    answer_with(gathered, sessions, refusal);
+                }
+            },
+        }
+    }
+}
+
 /// Why a leadership is over.
 #[derive(PartialEq, Eq)]
 enum Over {
@@ -63,9 +108,13 @@ enum Over {
 }
 
 fn refuse(gathered: Gathered, sessions: &Sessions) {
+    answer_with(gathered, sessions, || Outcome::NotLeader);
+}
+
+fn answer_with(gathered: Gathered, sessions: &Sessions, outcome: impl Fn() -> Outcome) {
     for asked in gathered.commands {
         // A client that hung up does not want the answer.
-        let _ = asked.answer.send(Outcome::NotLeader);
+        let _ = asked.answer.send(outcome());
     }
     for heard in gathered.agents {
         // Otherwise the agent would wait for an answer to what nobody has read.
@@ -167,13 +216,14 @@ async fn commit(raft: &Raft, step: Step, planned_on: u64, waiting: Waiting) -> b
     for (written, entry) in entries.into_iter().enumerate() {
         if let Err(error) = raft.propose(entry).await {
             warn!(%error, "could not commit");
-            let nothing = written == 0 && matches!(error, ProposeError::NotLeader(_));
-            answer_all(waiting, || {
-                if nothing {
-                    Outcome::NotLeader
-                } else {
-                    Outcome::Unknown
+            let full = raft.space().borrow().clone();
+            answer_all(waiting, || match (&error, &full) {
+                (ProposeError::NotLeader(_), _) if written == 0 => Outcome::NotLeader,
+                (ProposeError::NoSpace(why), _) if written == 0 => {
+                    Outcome::Decided(Err(Error::unavailable(why.clone())))
                 }
+                (_, Some(why)) => Outcome::Decided(Err(half_written(why))),
+                _ => Outcome::Unknown,
             });
             return false;
         }
@@ -239,6 +289,13 @@ fn answer_each(waiting: Waiting, answers: Vec<Answer>) {
             let _ = client.send(Outcome::Decided(answer));
         }
     }
+}
+
+fn half_written(why: &str) -> Error {
+    Error::unavailable(format!(
+        "the request may or may not be carried out once there is room: {why}; look at the state \
+         before you try again"
+    ))
 }
 
 fn too_large(size: usize) -> Error {

@@ -60,9 +60,10 @@ pub struct Config {
     pub election_min: Duration,
     /// The longest patience, and the leader's lease: nobody votes for another until it has passed.
     pub election_max: Duration,
-    /// Entries between two snapshots (Docker's `SnapshotInterval`).
+    /// Entries between two snapshots (Docker's `SnapshotInterval`), until the cluster's spec says
+    /// otherwise.
     pub snapshot_interval: u64,
-    /// Entries kept behind a snapshot for members that lag a little.
+    /// Entries kept behind a snapshot for members that lag a little, likewise.
     pub keep_entries: u64,
     /// How long a proposal may take until its outcome is declared unknown.
     pub propose_timeout: Duration,
@@ -108,8 +109,9 @@ impl Config {
             install_snapshot_timeout: SNAPSHOT_CHUNK_TIMEOUT_MS,
             max_payload_entries: 256,
             max_append_entries: Some(1024),
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_interval),
-            max_in_snapshot_log_to_keep: self.keep_entries,
+            // compaction.rs does both, by settings that may change at any time.
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
             purge_batch_size: 64,
             api_channel_size: Some(4096),
             // Nothing is lost by asking first, and a member that returns disturbs nobody.

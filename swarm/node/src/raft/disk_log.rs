@@ -293,20 +293,22 @@ fn open_database(path: &Path) -> io::Result<Database> {
     };
     match catch_unwind(open) {
         Ok(Ok(database)) => Ok(database),
-        Ok(Err(DatabaseError::Storage(StorageError::Corrupted(what)))) => {
-            Err(damaged(path, &format!("the log is corrupted ({what})")))
+        Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
+            Err(failed(path, DatabaseError::DatabaseAlreadyOpen))
         }
-        Ok(Err(DatabaseError::Storage(StorageError::Io(error)))) => Err(match error.kind() {
-            // What redb says of a file without its magic number, and of one that is cut off.
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                damaged(path, &format!("this is no log ({error})"))
-            }
-            _ => failed(path, error),
-        }),
-        Ok(Err(error)) => Err(failed(path, error)),
+        // What redb says of a file without its magic number, and of one that is cut off.
+        Ok(Err(DatabaseError::Storage(StorageError::Io(error))))
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            Err(failed(path, error))
+        }
+        Ok(Err(error)) => Err(damaged(path, &format!("this is no whole log ({error})"))),
         Err(_) => Err(damaged(
             path,
-            "the log is corrupted beyond what can be checked",
+            "the log is damaged beyond what can be checked",
         )),
     }
 }

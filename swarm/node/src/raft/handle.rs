@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::codec::{Codec, named};
+use super::compaction::Compaction;
 use super::config::{Config, Peer, Proposal, Types};
 use super::leadership::Watcher;
 use super::log_store::LogStore;
@@ -58,7 +59,7 @@ pub(super) struct Inner {
     published: watch::Receiver<Published>,
     steps: broadcast::Sender<AppliedRef>,
     pub leadership: watch::Receiver<Leadership>,
-    watchers: [JoinHandle<()>; 3],
+    watchers: [JoinHandle<()>; 4],
 }
 
 impl Drop for Inner {
@@ -79,8 +80,10 @@ impl Files {
         disk::create_private_dir(dir).map_err(|error| named(dir, &error))?;
         let (log, snapshot) = (dir.join("log.redb"), dir.join("snapshot"));
         let snapshots = Arc::new(SnapshotStore::open(&snapshot, codec.clone())?);
+        let log = LogStore::open(&log, codec.clone())?;
+        log.check_snapshot(snapshots.head().and_then(|head| head.last_log_id))?;
         Ok(Self {
-            log: LogStore::open(&log, codec.clone())?,
+            log,
             snapshots,
             codec,
         })
@@ -114,8 +117,10 @@ impl Raft {
             .and_then(|files| files)
             .map_err(disk_error)?;
         let (publisher, published) = watch::channel(Published::default());
+        let snapshots = files.snapshots.clone();
         let (steps, _) = broadcast::channel(STEPS);
-        let machine = Machine::new(publisher, steps.clone(), files.snapshots);
+        let machine = Machine::new(publisher, steps.clone(), files.snapshots)
+            .waiting_for(files.log.space().clone());
         let (view, leadership) = watch::channel(Leadership::default());
         let factory = Factory {
             transport: transport.clone(),
@@ -151,7 +156,15 @@ impl Raft {
             server: server.clone(),
             view,
         };
+        let compaction = Compaction {
+            config: config.clone(),
+            core: core.clone(),
+            log: log.clone(),
+            snapshots,
+            published: published.clone(),
+        };
         let watchers = [
+            tokio::spawn(compaction.run()),
             tokio::spawn(watcher.run()),
             tokio::spawn(succession.run(server.clone())),
             tokio::spawn(room.run()),
@@ -381,6 +394,7 @@ impl Raft {
     /// Stops taking part and closes the log; everything acknowledged is on disk. Does not hand over
     /// leadership: see [`Raft::step_down`].
     pub async fn shutdown(&self) {
+        self.inner.log.space().give_up();
         // Fails only if the core has panicked, and then it is down as well.
         drop(self.inner.core.shutdown().await);
         let log = self.inner.log.clone();

@@ -17,7 +17,7 @@ use super::codec::Codec;
 use super::config::Types;
 use super::disk_log::{DiskLog, Mark, Write};
 use super::space::Space;
-use super::vote::VoteFile;
+use super::vote::{VoteFile, damaged};
 use super::writer::{Job, Writer};
 
 pub(super) type Entry = openraft::type_config::alias::EntryOf<Types>;
@@ -51,6 +51,8 @@ struct Memory {
     bytes: usize,
     /// Counts appends.
     appended: u64,
+    /// Encoded bytes of all appends.
+    total_bytes: u64,
     /// The newest append that is on disk.
     flushed: u64,
     last: Option<LogId>,
@@ -73,7 +75,11 @@ impl LogStore {
     pub fn open(path: &Path, codec: Arc<dyn Codec>) -> io::Result<Self> {
         let space = Arc::new(Space::new(path.parent().unwrap_or(path)));
         let vote = path.with_file_name("vote");
-        let (vote_file, vote) = VoteFile::open(&vote, codec.clone(), !path.exists())?;
+        let fresh = !path.exists();
+        let (vote_file, vote) = VoteFile::open(&vote, codec.clone(), fresh)?;
+        if fresh && vote.is_some() {
+            return Err(damaged(path, "there is a vote, but no log beside it"));
+        }
         let disk = Arc::new(DiskLog::open(path, codec)?);
         let decode = |plain: Vec<u8>| {
             let what = |_| disk.damaged("the vote cannot be decoded");
@@ -132,6 +138,18 @@ impl LogStore {
         }
     }
 
+    /// Checks that a snapshot covers what was purged.
+    ///
+    /// # Errors
+    /// It does not, or is missing: names the file of the log.
+    pub fn check_snapshot(&self, last: Option<LogId>) -> io::Result<()> {
+        if self.memory().purged > last {
+            let what = "the snapshot beside it is missing or too old for it";
+            return Err(self.shared.disk.damaged(what));
+        }
+        Ok(())
+    }
+
     /// The last entry, on disk or not.
     pub fn last(&self) -> Option<LogId> {
         self.memory().last
@@ -146,6 +164,11 @@ impl LogStore {
             .take_while(waiting)
             .map(|recent| recent.bytes)
             .sum()
+    }
+
+    /// Encoded bytes of everything that was appended since the log was opened.
+    pub fn total_bytes(&self) -> u64 {
+        self.memory().total_bytes
     }
 
     /// The room on the disk.
@@ -236,6 +259,7 @@ impl Memory {
         let log_id = entry.log_id();
         self.last = Some(log_id);
         self.bytes += bytes;
+        self.total_bytes += bytes as u64;
         let recent = Recent {
             entry,
             bytes,

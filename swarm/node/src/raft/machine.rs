@@ -15,6 +15,7 @@ use super::log_store::LogId;
 use super::snapshot::{
     Head, Image, Membership, SnapshotMeta, SnapshotStore, decode_state, encode_state,
 };
+use super::space::Space;
 use super::types::{Applied, AppliedRef};
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<Types, Image>;
@@ -44,6 +45,7 @@ pub struct Machine {
     published: watch::Sender<Published>,
     steps: broadcast::Sender<AppliedRef>,
     snapshots: Arc<SnapshotStore>,
+    space: Option<Arc<Space>>,
 }
 
 impl Machine {
@@ -57,7 +59,14 @@ impl Machine {
             published,
             steps,
             snapshots,
+            space: None,
         }
+    }
+
+    /// Snapshots wait for room instead of failing, which would end raft.
+    pub fn waiting_for(self, space: Arc<Space>) -> Self {
+        let space = Some(space);
+        Self { space, ..self }
     }
 
     /// Applies an entry and publishes the result, before anyone is told that it is applied.
@@ -125,6 +134,7 @@ impl RaftStateMachine<Types> for Machine {
         Builder {
             published,
             snapshots: self.snapshots.clone(),
+            space: self.space.clone(),
         }
     }
 
@@ -135,7 +145,9 @@ impl RaftStateMachine<Types> for Machine {
             Image::Received { bytes, state } => {
                 let head = Head::from(meta);
                 let saved = head.clone();
-                blocking(move || ours.save(&saved, bytes.to_vec())).await?;
+                let space = self.space.clone();
+                let save = move || ours.save(&saved, bytes.to_vec());
+                blocking(move || insist(space.as_deref(), save)).await?;
                 (head, state)
             }
         };
@@ -161,6 +173,7 @@ impl RaftStateMachine<Types> for Machine {
 pub struct Builder {
     published: Published,
     snapshots: Arc<SnapshotStore>,
+    space: Option<Arc<Space>>,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -170,7 +183,9 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let (published, store) = (self.published.clone(), self.snapshots.clone());
         let head = published.head();
         let meta = head.meta();
-        blocking(move || store.save(&head, encode_state(&published.state)?)).await?;
+        let space = self.space.clone();
+        let save = move || store.save(&head, encode_state(&published.state)?);
+        blocking(move || insist(space.as_deref(), save)).await?;
         Ok(Snapshot {
             meta,
             snapshot: Image::Stored(self.snapshots.clone()),
@@ -187,6 +202,13 @@ fn take(store: &Arc<SnapshotStore>, ours: &Arc<SnapshotStore>) -> io::Result<(He
         ours.save(&head, bytes)?;
     }
     Ok((head, state))
+}
+
+fn insist(space: Option<&Space>, mut save: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    match space {
+        Some(space) => space.insist(save),
+        None => save(),
+    }
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

@@ -3,6 +3,7 @@
 
 mod blob;
 mod codec;
+mod compaction;
 pub mod config;
 mod disk_log;
 mod handle;

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -20,6 +21,9 @@ pub(super) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Type
 
 /// Starts the file; the number is the format's version.
 const MAGIC: &[u8; 8] = b"skepsn\x001";
+
+/// Old snapshots are called so, with the index of their last entry.
+const OLD: &str = "snapshot-";
 
 /// What a snapshot is of, as it is written and sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,6 +83,7 @@ pub struct SnapshotStore {
     codec: Arc<dyn Codec>,
     /// What the file holds; locked while it is replaced.
     current: Mutex<Option<Head>>,
+    keep_old: AtomicU64,
 }
 
 impl SnapshotStore {
@@ -91,6 +96,7 @@ impl SnapshotStore {
             path: path.to_owned(),
             codec,
             current: Mutex::new(None),
+            keep_old: AtomicU64::new(0),
         };
         let current = store.read()?.map(|(head, _)| head);
         store.current = Mutex::new(current);
@@ -121,9 +127,54 @@ impl SnapshotStore {
         file.extend_from_slice(&(sealed_head.len() as u32).to_be_bytes());
         file.extend_from_slice(&sealed_head);
         file.extend_from_slice(&sealed_state);
-        disk::write_atomic(&self.path, &file, 0o600).map_err(|error| named(&self.path, &error))?;
+        self.retire(current.as_ref());
+        disk::write_atomic(&self.path, &file, 0o600).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
+        })?;
         *current = Some(head.clone());
         Ok(())
+    }
+
+    /// How many snapshots to keep beside the current one (Docker's `KeepOldSnapshots`).
+    pub fn keep_old(&self, count: u64) {
+        if self.keep_old.swap(count, Ordering::SeqCst) != count {
+            self.retire(None);
+        }
+    }
+
+    /// Gives the current snapshot a name of its own, if old ones are kept, and removes those that
+    /// are too many. What fails is only said: nobody needs an old snapshot to go on.
+    fn retire(&self, current: Option<&Head>) {
+        let keep = self.keep_old.load(Ordering::SeqCst);
+        let name = |index: u64| self.path.with_file_name(format!("{OLD}{index:020}"));
+        if let Some(last) = current
+            .and_then(|head| head.last_log_id)
+            .filter(|_| keep > 0)
+            && let Err(error) = fs::hard_link(&self.path, name(last.index))
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            tracing::warn!(%error, "could not keep an old snapshot");
+        }
+        let mut old = self.old();
+        old.sort_unstable();
+        let too_many = old
+            .len()
+            .saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+        for index in old.into_iter().take(too_many) {
+            if let Err(error) = fs::remove_file(name(index)) {
+                tracing::warn!(%error, "could not remove an old snapshot");
+            }
+        }
+    }
+
+    /// The last entries of the old snapshots that are there.
+    pub(super) fn old(&self) -> Vec<u64> {
+        let listed = self.path.parent().map(fs::read_dir);
+        let Some(Ok(listed)) = listed else {
+            return Vec::new();
+        };
+        let index = |file: fs::DirEntry| file.file_name().to_str()?.strip_prefix(OLD)?.parse().ok();
+        listed.flatten().filter_map(index).collect()
     }
 
     /// The current snapshot with the encoded state. Blocks for the disk.

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
 use tokio::sync::watch;
@@ -12,6 +14,9 @@ const LOW: u64 = 8 << 20;
 /// Once it was missing, so much must be free before writes go on: no flapping at the edge.
 const ENOUGH: u64 = 16 << 20;
 
+/// Between two attempts to write a snapshot on a full disk.
+const PAUSE: Duration = Duration::from_millis(250);
+
 /// The room below one directory. Clones of the receiver see every change.
 pub struct Space {
     dir: PathBuf,
@@ -20,6 +25,8 @@ pub struct Space {
     /// A write has failed, whatever the file system says of its free space (quotas).
     failed: std::sync::Mutex<bool>,
     least: (u64, u64),
+    /// Nobody is to wait any more.
+    given_up: AtomicBool,
 }
 
 impl Space {
@@ -33,6 +40,27 @@ impl Space {
             full: watch::Sender::new(None),
             failed: std::sync::Mutex::new(false),
             least,
+            given_up: AtomicBool::new(false),
+        }
+    }
+
+    /// Ends every wait for room: raft stops.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
+    }
+
+    /// Does something that writes, again and again for as long as the disk is full. Blocks.
+    ///
+    /// # Errors
+    /// Of `work`, for another reason or after everybody has given up.
+    pub fn insist<T>(&self, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match work() {
+                Err(error) if no_space(&error) && !self.given_up.load(Ordering::SeqCst) => {
+                    std::thread::sleep(PAUSE);
+                }
+                outcome => return outcome,
+            }
         }
     }
 

@@ -110,14 +110,11 @@ impl Succession {
             to: leader.raft_id,
             message: Message::Leads,
         };
-        let call = self.transport.call(leader, request, ASK);
-        tokio::select! {
-            dead = self.transport.is_dead(leader) => if dead { return true },
-            answer = timeout(ASK, call) => {
-                return matches!(answer, Ok(Ok(Response(Answer::Leads(false)))));
-            }
+        if self.transport.is_dead(leader).await {
+            return true;
         }
-        false
+        let answer = timeout(ASK, self.transport.call(leader, request, ASK)).await;
+        matches!(answer, Ok(Ok(Response(Answer::Leads(false)))))
     }
 
     /// Asks the other voters whether they know it too; with a majority the one with the longest
@@ -193,8 +190,15 @@ impl Server {
         let leader = membership.get_node(&leader)?.member(leader);
         if !self.grave.holds(term) {
             // Not found out yet: a host that has said it to one says it to the other as well.
+            let request = Request {
+                to: leader.raft_id,
+                message: Message::Leads,
+            };
             if !self.transport.is_dead(&leader).await {
-                return None;
+                let answer = timeout(ASK / 2, self.transport.call(&leader, request, ASK)).await;
+                if !matches!(answer, Ok(Ok(Response(Answer::Leads(false))))) {
+                    return None;
+                }
             }
             self.grave.bury(term);
         }

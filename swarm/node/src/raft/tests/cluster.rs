@@ -175,14 +175,19 @@ impl Cluster {
         Self::tuned(size, |_| {}).await
     }
 
-    pub async fn tuned(size: u64, tune: fn(&mut Config)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut cluster = Self {
-            dir,
+    /// Without members yet; their files are below this directory.
+    pub fn in_dir(dir: &Path) -> Self {
+        Self {
+            dir: tempfile::tempdir_in(dir).unwrap(),
             net: Net::default(),
             members: BTreeMap::new(),
-            tune,
-        };
+            tune: |_| {},
+        }
+    }
+
+    pub async fn tuned(size: u64, tune: fn(&mut Config)) -> Self {
+        let mut cluster = Self::in_dir(&std::env::temp_dir());
+        cluster.tune = tune;
         for id in 1..=size {
             cluster.start(id).await;
         }
@@ -318,14 +323,34 @@ pub async fn view(raft: &Raft, what: &str, check: impl Fn(&Leadership) -> bool) 
 
 /// A batch on top of a revision that changes nothing but the revision.
 pub fn empty_batch(base: u64) -> Batch {
-    let tx = Tx {
+    Batch {
+        base,
+        txs: vec![tx()],
+    }
+}
+
+/// A transaction that changes nothing.
+pub fn tx() -> Tx {
+    Tx {
         author: Author::Control,
         at: Timestamp::default(),
         changes: Vec::<Change>::new(),
-    };
-    Batch {
-        base,
-        txs: vec![tx],
+    }
+}
+
+/// Numbers that look random and are the same in every run.
+pub struct Chance(u64);
+
+impl Chance {
+    pub fn new(seed: u64) -> Self {
+        Self((seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 16).unwrap() % end
     }
 }
 

@@ -2,8 +2,10 @@
 //! with real files and links that can be cut.
 
 mod cluster;
+mod damage;
 mod disk;
 mod failover;
+mod growth;
 mod members;
 mod quic;
 mod rescue;

@@ -86,5 +86,8 @@ async fn what_holds_nothing_or_is_damaged_is_refused() {
     std::fs::remove_file(cluster.home(1).join("snapshot")).unwrap();
     std::fs::remove_file(cluster.home(1).join("log.redb")).unwrap();
     let error = Rescued::read(&cluster.home(1), keys()).await.err().unwrap();
+    assert!(error.to_string().contains("no log beside it"), "{error}");
+    std::fs::remove_file(cluster.home(1).join("vote")).unwrap();
+    let error = Rescued::read(&cluster.home(1), keys()).await.err().unwrap();
     assert!(error.to_string().contains("neither"), "{error}");
 }

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use openraft::entry::RaftEntry;
-use openraft::storage::{RaftLogReader, RaftLogStorageExt};
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 use tokio::sync::{broadcast, watch};
 
 use crate::disk::Keys;
 use crate::raft::config::Types;
-use crate::raft::log_store::{Entry, LogId, LogStore};
+use crate::raft::log_store::{Entry, LogId, LogStore, Vote};
 use crate::raft::machine::{Machine, Published};
 use crate::raft::snapshot::SnapshotStore;
 
@@ -56,6 +56,7 @@ fn blank(index: u64) -> Entry {
 async fn entries_survive_a_restart_and_are_not_legible() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path(), true).unwrap();
+    log.save_vote(&Vote::new(1, 1)).await.unwrap();
     log.blocking_append((0..100).map(blank)).await.unwrap();
     log.close();
     let mut log = open(dir.path(), false).unwrap();
