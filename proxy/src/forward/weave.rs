@@ -50,8 +50,8 @@ impl Weave {
 
 /// What is at hand of the engine's stream.
 enum Next {
-    /// A whole chunk or line, so many bytes long, and when what it tells of happened.
-    Whole(usize, Option<i64>),
+    /// A whole chunk or line, and when what it tells of happened.
+    Whole(Option<i64>),
     /// The beginning of one.
     Part,
     /// Nothing.
@@ -71,7 +71,7 @@ impl Exchange<'_> {
         }
         match self.at_hand(framing) {
             Err(failure) => Poll::Ready(Err(failure)),
-            Ok(Next::Whole(_, time)) => match self.poll_ours(cx, Some(time)) {
+            Ok(Next::Whole(time)) => match self.poll_ours(cx, Some(time)) {
                 Poll::Pending => self.poll_engines(cx),
                 put_in => put_in,
             },
@@ -107,7 +107,7 @@ impl Exchange<'_> {
             framing.is_between_chunks() || framing.is_done()
         };
         Ok(if whole {
-            Next::Whole(n, time_of(unit))
+            Next::Whole(time_of(unit))
         } else {
             Next::Part
         })
