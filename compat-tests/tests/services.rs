@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use compat_tests::both::for_both;
 use compat_tests::swarm::*;
 use fleet::{Fleet, Options, wait_for};
 
@@ -33,7 +34,15 @@ fn fleet(name: &str) -> Result<Fleet> {
 
 #[test]
 fn a_service_lives_across_three_engines() -> Result<()> {
-    let fleet = fleet("services")?;
+    let options = Options {
+        swarm: true,
+        ..Options::test("services")
+    };
+    for_both(&options, a_service_lives)
+}
+
+fn a_service_lives(fleet: &Fleet) -> Result<()> {
+    await_ready(fleet, 3)?;
     let n1 = fleet.host("n1")?;
     for host in fleet.hosts()? {
         let seen = nodes(&host)?;
@@ -128,7 +137,7 @@ fn a_service_lives_across_three_engines() -> Result<()> {
             containers_of(&host, "web").is_ok_and(|left| left.is_empty())
         })?;
     }
-    fleet.down()
+    Ok(())
 }
 
 /// The CLI comes back once the tasks are right, which is before the manager has watched the last.
