@@ -88,7 +88,7 @@ impl World {
             spec.labels
                 .insert(specs::ZONE.to_owned(), specs::zone(number).to_owned());
             // It is the one that suits every constraint.
-            if number == 0 {
+            if number == 0 && !host.exiled {
                 spec.role = WishedRole::Manager;
             }
             if node.spec != spec {

@@ -151,7 +151,7 @@ impl World {
         };
         reign.acked[leader] = now;
         let acked = &reign.acked;
-        if !members.agreed(|host| now.since(acked[host]) < SILENCE) {
+        if !members.agreed(|host| now.since(acked[host]) < self.settings.lease) {
             self.depose(leader, "it hears no majority");
             return;
         }

@@ -2,6 +2,8 @@
 //! when it has caught up; a demoted one is taken out of the log first and forgets it then; a leader
 //! that is to go hands over before. Never takes a step that would cost the quorum.
 
+use std::sync::Arc;
+
 use skep_api::node::Role as WishedRole;
 use skep_core::command::Command;
 use skep_core::leader::Input;
@@ -45,14 +47,16 @@ impl World {
     fn settled_members(&self, leader: usize) -> Option<Members> {
         let replica = &self.managers[leader].replica;
         let (place, members) = replica.members();
-        let hasty = self.settings.mutation == Some(Mutation::HastyMembers);
-        (place <= replica.commit || hasty).then(|| Members::clone(&members))
+        (place <= replica.commit).then(|| Members::clone(&members))
     }
 
     fn mind(&mut self, leader: usize) {
         let Some(members) = self.settled_members(leader) else {
             return;
         };
+        if self.settings.mutation == Some(Mutation::DropSilent) {
+            self.drop_silent(leader, &members);
+        }
         let state = self.managers[leader].replica.state.clone();
         if let Some((id, seat)) = members.seats().find(|(_, seat)| !wanted(&state, seat)) {
             return self.take_out(leader, &members, id, seat.host);
@@ -91,6 +95,15 @@ impl World {
                 "manager {leader} takes out seat {id} of {host}"
             ));
             self.propose_members(leader, rest);
+        }
+    }
+
+    /// The deliberate mistake: whoever is not heard need not be asked any more.
+    fn drop_silent(&mut self, leader: usize, members: &Members) {
+        let mut rest = members.clone();
+        rest.voters.retain(|_, seat| self.heard(leader, seat.host));
+        if rest != *members {
+            self.propose_members(leader, Arc::new(rest));
         }
     }
 

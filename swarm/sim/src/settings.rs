@@ -32,8 +32,8 @@ pub enum Mutation {
     ReadLocally,
     /// A leader refuses without asking whether it still leads.
     RefuseUnconfirmed,
-    /// The members of the log are changed again before the last change is committed.
-    HastyMembers,
+    /// A leader takes managers that it does not hear out of the log.
+    DropSilent,
     /// A manager forgets its term when it restarts.
     ForgetTerm,
 }
@@ -53,7 +53,7 @@ impl Mutation {
         Self::StoppedTooSoon,
         Self::ReadLocally,
         Self::RefuseUnconfirmed,
-        Self::HastyMembers,
+        Self::DropSilent,
         Self::ForgetTerm,
     ];
 }
@@ -69,6 +69,8 @@ pub struct Settings {
     pub hosts: usize,
     /// How long things go wrong.
     pub storm: Nanos,
+    /// How long a leader that hears no majority takes to notice.
+    pub lease: Nanos,
     /// How long the cluster may take to converge afterwards.
     pub patience: Nanos,
     /// Most services at a time.
@@ -94,6 +96,7 @@ impl Settings {
             hosts: (managers + workers).max(2),
             storm: dice.within(30..=90) * SECOND,
             patience: 600 * SECOND,
+            lease: dice.pick(&[1, 1, 3, 8]).copied().unwrap_or(1) * SECOND,
             services: 1 + dice.place(4),
             replicas: 1 + dice.within(1..=5),
             mutation: None,

@@ -90,3 +90,17 @@ fn a_manager_that_answers_reads_from_what_it_has() {
 fn a_leader_that_refuses_although_it_may_lead_no_more() {
     caught(Mutation::RefuseUnconfirmed, &["linearizable"], &[]);
 }
+
+#[test]
+fn a_leader_that_drops_whom_it_does_not_hear() {
+    caught(
+        Mutation::DropSilent,
+        &["leaders", "acknowledged"],
+        &["settled"],
+    );
+}
+
+#[test]
+fn a_manager_that_forgets_its_term() {
+    caught(Mutation::ForgetTerm, &["leaders"], &[]);
+}
