@@ -13,6 +13,14 @@ const KNOWN: &[(&str, &str)] = &[
         "later engines write the text with a small letter",
     ),
     (
+        "default pools",
+        "later engines show the pools that nobody asked for too",
+    ),
+    (
+        "demote the last manager",
+        "the original does not count the node that ran `init`, so that another check refuses",
+    ),
+    (
         "filter by membership",
         "the original leaves out the node that ran `init`",
     ),
@@ -36,7 +44,7 @@ const SCRIPT: &[Step<'_>] = &[
     ),
     (
         "init with a short expiry",
-        "docker swarm init --advertise-addr 10.201.0.1 --cert-expiry 30m; docker swarm leave --force >/dev/null 2>&1",
+        "docker swarm init --advertise-addr 10.201.0.1 --cert-expiry 30m; docker swarm leave --force >/dev/null 2>&1; true",
     ),
     (
         "init with a bad address",
@@ -86,7 +94,7 @@ const SCRIPT: &[Step<'_>] = &[
     ),
     (
         "info",
-        "docker info -f '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}} {{.Swarm.NodeAddr}} {{.Swarm.Managers}} {{.Swarm.Nodes}} {{json .Swarm.Cluster.Spec}} {{.Swarm.Cluster.DataPathPort}} {{.Swarm.Cluster.DefaultAddrPool}} {{.Swarm.Cluster.SubnetSize}}'",
+        "docker info -f '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}} {{.Swarm.NodeAddr}} {{.Swarm.Managers}} {{.Swarm.Nodes}} {{json .Swarm.Cluster.Spec}} {{.Swarm.Cluster.DataPathPort}} {{.Swarm.Cluster.SubnetSize}}'",
     ),
     (
         "info of a worker",
@@ -94,7 +102,7 @@ const SCRIPT: &[Step<'_>] = &[
     ),
     (
         "info for people",
-        "docker info | sed -n '/^ Swarm:/,/^ Runtimes:/p'",
+        "docker info | sed -n '/^ Swarm:/,/^ Runtimes:/p' | grep -v -e 'Default Address Pool' -e SubnetSize",
     ),
     (
         "a worker refuses",
@@ -145,6 +153,10 @@ const SCRIPT: &[Step<'_>] = &[
     (
         "filter by membership",
         "docker node ls -q --filter membership=accepted | wc -l",
+    ),
+    (
+        "default pools",
+        "docker info -f '{{.Swarm.Cluster.DefaultAddrPool}}'",
     ),
     // Settings.
     (
