@@ -15,6 +15,9 @@ mod host;
 #[allow(dead_code)]
 mod map;
 
+use std::net::UdpSocket;
+use std::time::Duration;
+
 use host::{Host, create, services, tokens, until};
 use skep_api::Error;
 use skep_api::cluster::LocalNodeState;
@@ -22,7 +25,6 @@ use skep_api::node::Role;
 use skep_core::Id;
 use skep_core::command::{Command, Reply};
 use skep_node::Node;
-use tokio::runtime::Runtime;
 
 fn id(node: &Node) -> Id {
     node.status().node_id.unwrap()
@@ -218,63 +220,62 @@ async fn a_removed_node_is_told_so() {
     stop(nodes).await;
 }
 
-/// Each daemon has a runtime of its own; dropping that is as sudden as `kill -9`.
-#[test]
-fn a_node_that_is_killed_in_a_turn_gets_there_by_itself() {
-    let runtime = || Runtime::new().unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_cannot_listen_leaves_no_row_behind() {
     let hosts = [Host::new(), Host::new()];
-    let first = runtime();
-    let founder = first.block_on(hosts[0].start());
-    let (worker, _) = first.block_on(async {
-        hosts[0].init(&founder).await.unwrap();
-        tokens(&founder).await
-    });
-    let mut second = runtime();
-    let mut node = second.block_on(hosts[1].start());
-    second
-        .block_on(hosts[1].join(&node, &hosts[0], worker))
-        .unwrap();
-    let node_id = id(&node);
-    for round in 0..8_u64 {
-        let role = if round % 2 == 0 {
-            Role::Manager
-        } else {
-            Role::Worker
-        };
-        first.block_on(async {
-            set_role(&founder, &node_id, role.clone()).await.unwrap();
-            // Somewhere in the turn, each time elsewhere.
-            tokio::time::sleep(std::time::Duration::from_millis(40 * round)).await;
-        });
-        second.shutdown_background();
-        drop(node);
-        second = runtime();
-        // The old runtime's last threads may hold the directory for a moment.
-        node = second.block_on(async {
-            loop {
-                match hosts[1].try_start().await {
-                    Some(node) => break node,
-                    None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-                }
-            }
-        });
-        let there = first.block_on(async {
-            until("the node has its role", async || {
-                let count = if role == Role::Manager { 2 } else { 1 };
-                managers(&founder, count).await
-            })
-            .await;
-        });
-        let () = there;
-        second.block_on(async {
-            until("and knows it", async || match role {
-                Role::Manager => node.status().control_available,
-                _ => is_worker(&node),
-            })
-            .await;
-        });
-        assert_eq!(id(&node), node_id);
-    }
-    second.block_on(node.stop());
-    first.block_on(founder.stop());
+    let nodes = swarm(&hosts[..1], 1).await;
+    let node = hosts[1].start().await;
+    let (_, manager) = tokens(&nodes[0]).await;
+    let taken = UdpSocket::bind(&hosts[1].addr).unwrap();
+    let joined = hosts[1].join(&node, &hosts[0], manager.clone()).await;
+    let error = joined.unwrap_err().message;
+    assert!(error.contains("address already in use"), "{error}");
+    assert_eq!(node.status().state, LocalNodeState::Inactive);
+    let rows = async || nodes[0].view().await.unwrap().state.nodes().len();
+    assert_eq!(rows().await, 1);
+    drop(taken);
+    hosts[1].join(&node, &hosts[0], manager).await.unwrap();
+    assert_eq!(rows().await, 2);
+    node.stop().await;
+    stop(nodes).await;
+}
+
+/// A worker whose port is taken stays one until the port is free.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_waits_for_the_port() {
+    let hosts = [Host::new(), Host::new()];
+    let nodes = swarm(&hosts, 1).await;
+    let taken = UdpSocket::bind(&hosts[1].addr).unwrap();
+    let node = id(&nodes[1]);
+    set_role(&nodes[0], &node, Role::Manager).await.unwrap();
+    // Long enough for a turn, which takes some tenths of a second.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(is_worker(&nodes[1]));
+    drop(taken);
+    until("it is a manager", async || managers(&nodes[1], 2).await).await;
+    stop(nodes).await;
+}
+
+/// What a daemon that is killed in a turn leaves; killing whole daemons is for hosts' tests.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_turn_leaves_does_no_harm() {
+    let hosts = [Host::new(), Host::new()];
+    let mut nodes = swarm(&hosts, 1).await;
+    let node = id(&nodes[1]);
+    let raft = hosts[1].dir.path().join("raft");
+    let leave_a_log = || {
+        std::fs::create_dir(&raft).unwrap();
+        std::fs::write(raft.join("log.redb"), b"of a manager that was").unwrap();
+    };
+    // Killed after the certificate of a worker was saved and before the log was swept.
+    nodes.remove(1).stop().await;
+    leave_a_log();
+    let back = hosts[1].start().await;
+    assert!(is_worker(&back) && !raft.exists());
+    // Killed before the certificate of a manager was saved: the next turn is from the beginning.
+    leave_a_log();
+    set_role(&nodes[0], &node, Role::Manager).await.unwrap();
+    until("it is a manager", async || managers(&back, 2).await).await;
+    back.stop().await;
+    stop(nodes).await;
 }

@@ -8,21 +8,28 @@ use std::time::Duration;
 
 use skep_api::Error;
 use skep_api::cluster::JoinRequest;
-use skep_core::bootstrap;
+use skep_core::command::Command;
+use skep_core::{Id, bootstrap};
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use super::{Addresses, Asked, system, to_the_end};
 use crate::addr::{self, HostPort};
 use crate::ca;
+use crate::control::{self, ControlRequest, ControlResponse};
 use crate::disk::NodeState;
 use crate::membership::Membership;
 use crate::node::{Node, Phase};
+use crate::pki::{Identity, Role};
 use crate::quic::{Endpoint, OpenGate};
 use crate::system::random_number;
 use crate::texts;
 
 /// How long `join` waits in all for the node to be in; the attempt goes on after it.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a manager may take to forget a node that cannot start, and how many are asked.
+const PATIENCE: Duration = Duration::from_secs(5);
+const REDIRECTS: usize = 3;
 
 impl Node {
     /// Joins a swarm by token. Waits up to 20 s; after that the attempt goes on by itself.
@@ -111,10 +118,44 @@ impl Node {
         let disk = &self.0.disk;
         identity.save(disk).map_err(|error| system(&error))?;
         disk.save(&state).map_err(|error| system(&error))?;
-        let membership = self.begin(state, identity).await?;
-        membership.settle(disk.clone());
-        Ok(membership)
+        match self.begin(state, identity.clone()).await {
+            Ok(membership) => {
+                membership.settle(disk.clone());
+                Ok(membership)
+            }
+            Err(error) => {
+                take_back(identity, remote).await;
+                Err(error)
+            }
+        }
     }
+}
+
+/// Has the row of this node removed again: it was let in but cannot start, since its port is taken
+/// for example. Without success, the row stays for `docker node rm`. Only a manager can ask; but a
+/// worker, which does not listen, hardly ever fails to start.
+async fn take_back(identity: Identity, remote: &str) {
+    if identity.role != Role::Manager {
+        return;
+    }
+    let (id, force) = (Id::from(identity.node_id.as_str()), true);
+    let request = ControlRequest::Execute(Box::new(Command::RemoveNode { id, force }));
+    let Ok(endpoint) = Endpoint::bind(None, Arc::new(OpenGate)) else {
+        return;
+    };
+    if endpoint.set_identity(Arc::new(identity)).is_ok() {
+        let mut addr = remote.to_owned();
+        for _ in 0..REDIRECTS {
+            match control::call(&endpoint, &addr, PATIENCE, &request).await {
+                Ok(ControlResponse::NotLeader(Some(leader))) => addr = leader,
+                answer => {
+                    debug!(?answer, "asked to be forgotten");
+                    break;
+                }
+            }
+        }
+    }
+    endpoint.shutdown("could not start").await;
 }
 
 /// The address of this host that the route to `remote` starts from.

@@ -41,22 +41,13 @@ impl Host {
     }
 
     pub async fn start(&self) -> Node {
-        Node::start(self.options()).await.unwrap()
-    }
-
-    /// As `start`, unless another daemon still holds the data directory.
-    #[allow(dead_code)]
-    pub async fn try_start(&self) -> Option<Node> {
-        Node::start(self.options()).await.ok()
-    }
-
-    fn options(&self) -> Options {
-        Options {
+        let options = Options {
             data_dir: self.dir.path().to_owned(),
             engine: Arc::new(self.engine.clone()),
             default_advertise_addr: None,
             timing: Timing::default(),
-        }
+        };
+        Node::start(options).await.unwrap()
     }
 
     pub async fn init(&self, node: &Node) -> Result<Id, Error> {
