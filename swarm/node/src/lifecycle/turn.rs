@@ -81,6 +81,8 @@ impl Node {
     fn turned(&self, identity: &Identity) -> Result<(), Error> {
         let disk = &self.0.disk;
         if identity.role == Role::Worker {
+            // Before the certificate: nobody expects a worker to be locked.
+            disk.lock_with(None).map_err(|error| system(&error))?;
             // A worker's certificate beside a log: the log is swept by the next start.
             identity.save(disk).map_err(|error| system(&error))?;
             return sweep_raft(disk);
