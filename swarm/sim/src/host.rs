@@ -25,6 +25,8 @@ pub struct Host {
     pub records: BTreeMap<Id, Record>,
     /// Its engine.
     pub engine: Engine,
+    /// Whether the leader last said that it is to be a manager.
+    pub manages: bool,
     /// The raft id that the leader last said it has.
     pub told: Option<u64>,
     /// It left the swarm and has not come back yet.

@@ -123,6 +123,7 @@ impl World {
     pub fn hear_role(&mut self, host: usize, node: &Node) {
         let told = node.manager.as_ref().map(|member| member.raft_id);
         self.hosts[host].told = told;
+        self.hosts[host].manages = node.role == Role::Manager;
         let (life, delay) = (self.hosts[host].life, self.dice.millis(20..=1500));
         let (own, manager) = (self.managers[host].raft_id, node.role == Role::Manager);
         if own.is_some() != manager {
@@ -141,7 +142,9 @@ impl World {
     /// A node has its new certificate: it begins or ends to be a manager.
     pub fn change_role(&mut self, host: usize, life: u64, manager: bool) {
         let there = self.hosts[host].daemon.is_some() && self.hosts[host].life == life;
-        if !there || self.managers[host].raft_id.is_some() == manager {
+        // It may have heard otherwise meanwhile.
+        let still = self.hosts[host].manages == manager;
+        if !there || !still || self.managers[host].raft_id.is_some() == manager {
             return;
         }
         if manager {
@@ -178,7 +181,7 @@ impl World {
         if self.hosts[host].life != life || self.hosts[host].daemon.is_none() {
             return;
         }
-        if self.hosts[host].told == Some(id) {
+        if self.hosts[host].told == Some(id) || !self.hosts[host].manages {
             return;
         }
         let node = self.hosts[host].node.clone();

@@ -281,6 +281,7 @@ impl Host {
             node: dice.next_id(),
             description,
             records: Default::default(),
+            manages: false,
             told: None,
             exiled: false,
             void_before: 0,
