@@ -136,7 +136,13 @@ impl Raft {
         )
         .await;
         let core = started.map_err(|error| StartError::Disk(error.to_string()))?;
-        let server = Server::new(core.clone(), log.clone(), transport.clone(), &config);
+        let server = Server::new(
+            core.clone(),
+            log.clone(),
+            snapshots.clone(),
+            transport.clone(),
+            &config,
+        );
         let server = Arc::new(server);
         let succession = Succession {
             config: config.clone(),

@@ -12,9 +12,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::config::{Outcome, Proposal, Types};
 use super::log_store::LogId;
-use super::snapshot::{
-    Head, Image, Membership, SnapshotMeta, SnapshotStore, decode_state, encode_state,
-};
+use super::snapshot::{Head, Image, Membership, SnapshotMeta, SnapshotStore, decode_state};
 use super::space::Space;
 use super::types::{Applied, AppliedRef};
 
@@ -142,11 +140,11 @@ impl RaftStateMachine<Types> for Machine {
         let ours = self.snapshots.clone();
         let (head, state) = match image {
             Image::Stored(store) => blocking(move || take(&store, &ours)).await?,
-            Image::Received { bytes, state } => {
+            Image::Received { part, state } => {
                 let head = Head::from(meta);
                 let saved = head.clone();
                 let space = self.space.clone();
-                let save = move || ours.save(&saved, bytes.to_vec());
+                let save = move || ours.adopt(&saved, &part);
                 blocking(move || insist(space.as_deref(), save)).await?;
                 (head, state)
             }
@@ -184,7 +182,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let head = published.head();
         let meta = head.meta();
         let space = self.space.clone();
-        let save = move || store.save(&head, encode_state(&published.state)?);
+        let save = move || store.save(&head, &published.state);
         blocking(move || insist(space.as_deref(), save)).await?;
         Ok(Snapshot {
             meta,
@@ -196,12 +194,12 @@ impl RaftSnapshotBuilder<Types> for Builder {
 /// Reads a snapshot from a file and, if that is not ours, keeps it.
 fn take(store: &Arc<SnapshotStore>, ours: &Arc<SnapshotStore>) -> io::Result<(Head, State)> {
     let missing = || io::Error::new(io::ErrorKind::NotFound, "the snapshot is gone");
-    let (head, bytes) = store.read()?.ok_or_else(missing)?;
-    let state = decode_state(&bytes)?;
     if !Arc::ptr_eq(store, ours) {
-        ours.save(&head, bytes)?;
+        let (head, mut encoded) = store.read()?.ok_or_else(missing)?;
+        ours.copy(&head, &mut encoded)?;
     }
-    Ok((head, state))
+    let (head, encoded) = ours.read()?.ok_or_else(missing)?;
+    Ok((head, decode_state(encoded)?))
 }
 
 fn insist(space: Option<&Space>, mut save: impl FnMut() -> io::Result<()>) -> io::Result<()> {

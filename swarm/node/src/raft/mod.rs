@@ -2,6 +2,7 @@
 //! openraft and redb. It never looks into a batch and never decides what to write.
 
 mod blob;
+mod chunks;
 mod codec;
 mod compaction;
 pub mod config;

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::blob::Blob;
 use super::config::{Peer, Types};
 use super::log_store::{LogId, Vote};
-use super::snapshot::{Head, Image};
+use super::snapshot::{Head, Image, Reader};
 use super::types::{Leadership, Member};
 
 /// Carries raft's messages to other members.
@@ -90,8 +90,8 @@ pub(super) enum Message {
 pub(super) struct Piece {
     pub vote: Vote,
     pub head: Head,
-    /// Bytes of the whole.
-    pub total: u64,
+    /// There is nothing after it.
+    pub last: bool,
     /// Where this piece starts.
     pub offset: u64,
     pub data: Blob,
@@ -125,8 +125,6 @@ pub(super) enum Answer {
     Buried(Option<Option<LogId>>),
 }
 
-/// Bytes of a snapshot in one message.
-const PIECE: usize = 512 << 10;
 /// Patience with a member that stores entries: its disk may stall.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -182,28 +180,31 @@ impl Connection {
         &self,
         vote: Vote,
         head: Head,
-        bytes: Vec<u8>,
+        mut state: Reader,
         timeout: Duration,
     ) -> Result<SnapshotResponse<Types>, TransportError> {
-        let total = bytes.len() as u64;
+        let unreadable = |error: &dyn fmt::Display| TransportError::Broken(error.to_string());
         let mut offset = 0;
         loop {
-            let start = usize::try_from(offset)
-                .unwrap_or(usize::MAX)
-                .min(bytes.len());
-            let rest = bytes.get(start..).unwrap_or_default();
-            let data = Blob(rest.get(..PIECE).unwrap_or(rest).to_vec());
+            // One chunk at a time is in memory, and the next is read when this one has arrived.
+            let read = move || (state.chunk(), state);
+            let (chunk, rest) = tokio::task::spawn_blocking(read)
+                .await
+                .map_err(|error| unreadable(&error))?;
+            state = rest;
+            let chunk = chunk.map_err(|error| unreadable(&error))?;
+            let (data, last) = chunk.ok_or_else(wrong_answer)?;
+            let next = offset + data.len() as u64;
             let piece = Piece {
                 vote,
                 head: head.clone(),
-                total,
+                last,
                 offset,
-                data,
+                data: Blob(data),
             };
             match self.call(Message::Snapshot(piece), timeout).await? {
                 Answer::Snapshot(response) => return Ok(response),
-                // The member may have lost what it had, but it must not send us in circles.
-                Answer::MorePieces(next) if next > offset && next <= total => offset = next,
+                Answer::MorePieces(wanted) if wanted == next && !last => offset = next,
                 _ => return Err(wrong_answer()),
             }
         }
@@ -262,19 +263,18 @@ impl RaftNetworkV2<Types> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let (head, bytes) = match snapshot.snapshot {
-            Image::Received { bytes, .. } => (Head::from(&snapshot.meta), bytes.to_vec()),
-            Image::Stored(store) => {
-                let read = tokio::task::spawn_blocking(move || store.read()).await;
-                let failed = |what: String| NetworkError::<Types>::from_string(what);
-                read.map_err(|error| failed(error.to_string()))?
-                    .map_err(|error| failed(error.to_string()))?
-                    // A newer one than openraft asked for is as good.
-                    .ok_or_else(|| failed("the snapshot is gone".into()))?
-            }
+        let failed = |what: String| NetworkError::<Types>::from_string(what);
+        let Image::Stored(store) = snapshot.snapshot else {
+            return Err(failed("a snapshot that came in is not sent on".into()).into());
         };
+        let read = tokio::task::spawn_blocking(move || store.read()).await;
+        let (head, state) = read
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(error.to_string()))?
+            // A newer one than openraft asked for is as good.
+            .ok_or_else(|| failed("the snapshot is gone".into()))?;
         tokio::select! {
-            sent = self.snapshot(vote, head, bytes, option.hard_ttl()) => Ok(sent.map_err(RPCError::from)?),
+            sent = self.snapshot(vote, head, state, option.hard_ttl()) => Ok(sent.map_err(RPCError::from)?),
             closed = cancel => Err(StreamingError::Closed(closed)),
         }
     }

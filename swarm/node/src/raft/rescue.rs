@@ -16,7 +16,7 @@ use super::config::{Peer, Proposal};
 use super::handle::Raft;
 use super::log_store::{LogId, LogStore, Vote};
 use super::machine::blocking;
-use super::snapshot::{Head, Membership, SnapshotStore, decode_state, encode_state};
+use super::snapshot::{Head, Membership, SnapshotStore, decode_state};
 use super::types::Member;
 use crate::disk::Keys;
 
@@ -47,7 +47,7 @@ impl Rescued {
             let codec = sealed;
             let image = SnapshotStore::open(&snapshot, codec.clone())?.read()?;
             let image = match image {
-                Some((head, bytes)) => Some((head, decode_state(&bytes)?)),
+                Some((head, encoded)) => Some((head, decode_state(encoded)?)),
                 None => None,
             };
             Ok((image, LogStore::open(&log, codec)?))
@@ -93,7 +93,7 @@ impl Rescued {
         let (state, codec) = (self.state, self.codec);
         let written = blocking(move || {
             let store = SnapshotStore::open(&snapshot, codec.clone())?;
-            store.save(&head, encode_state(&state)?)?;
+            store.save(&head, &state)?;
             LogStore::open(&log, codec)
         });
         let mut log = written.await?;
@@ -114,7 +114,7 @@ impl Raft {
         let path = path.to_owned();
         blocking(move || {
             let store = SnapshotStore::open(&path, codec)?;
-            store.save(&published.head(), encode_state(&published.state)?)?;
+            store.save(&published.head(), &published.state)?;
             Ok(published.state)
         })
         .await

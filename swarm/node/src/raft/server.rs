@@ -1,10 +1,10 @@
 //! Answers the messages of other members. Never sends one, and trusts that the transport has
 //! checked who calls.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use openraft::ReadPolicy;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use openraft::type_config::alias::SnapshotOf;
@@ -14,7 +14,7 @@ use super::Core;
 use super::config::{Config, Types};
 use super::log_store::{LogId, LogStore};
 use super::network::{Answer, Message, Piece, Request, Response, Transport};
-use super::snapshot::{Head, Image, decode_state};
+use super::snapshot::{Head, Image, Part, SnapshotStore};
 use super::succession::Grave;
 
 /// A snapshot that has not come in full is forgotten after so long.
@@ -36,6 +36,7 @@ pub(super) struct Server {
     pub(super) heartbeat: Duration,
     raft_id: u64,
     log: LogStore,
+    snapshots: Arc<SnapshotStore>,
     arriving: Mutex<Option<Arriving>>,
     heard: Mutex<Option<Instant>>,
 }
@@ -43,13 +44,19 @@ pub(super) struct Server {
 /// A snapshot on its way in; one at a time.
 struct Arriving {
     head: Head,
-    total: u64,
-    bytes: Vec<u8>,
+    received: u64,
+    part: Part,
     touched: Instant,
 }
 
 impl Server {
-    pub fn new(core: Core, log: LogStore, transport: Arc<dyn Transport>, config: &Config) -> Self {
+    pub fn new(
+        core: Core,
+        log: LogStore,
+        snapshots: Arc<SnapshotStore>,
+        transport: Arc<dyn Transport>,
+        config: &Config,
+    ) -> Self {
         Self {
             core,
             transport,
@@ -57,6 +64,7 @@ impl Server {
             heartbeat: config.heartbeat,
             raft_id: config.raft_id,
             log,
+            snapshots,
             arriving: Mutex::new(None),
             heard: Mutex::new(None),
         }
@@ -149,67 +157,82 @@ impl Server {
         if vote < held {
             return Some(Answer::Snapshot(SnapshotResponse { vote: held }));
         }
-        let (head, bytes) = match self.collect(piece)? {
-            Collected::More(next) => return Some(Answer::MorePieces(next)),
-            Collected::All(head, bytes) => (head, bytes),
-        };
-        let bytes = Bytes::from(bytes);
-        let encoded = bytes.clone();
-        // Decoded here, so that one that is damaged is refused before anything is replaced.
-        let decoded = tokio::task::spawn_blocking(move || decode_state(&encoded)).await;
-        let state = match decoded.ok()? {
-            Ok(state) => state,
+        let head = piece.head.clone();
+        let (arriving, snapshots) = (self.continued(&piece), self.snapshots.clone());
+        let kept = tokio::task::spawn_blocking(move || keep(arriving?, piece, &snapshots)).await;
+        let image = match kept.ok()?? {
+            Ok(Kept::More(arriving)) => {
+                let next = arriving.received;
+                *self.arriving.lock().unwrap_or_else(PoisonError::into_inner) = Some(arriving);
+                return Some(Answer::MorePieces(next));
+            }
+            Ok(Kept::All(image)) => image,
             Err(error) => {
-                tracing::error!(%error, "the leader sent a snapshot that cannot be used");
+                tracing::error!(%error, "a snapshot from the leader cannot be used");
                 return None;
             }
         };
         let snapshot: SnapshotOf<Types, Image> = SnapshotOf::<Types, Image> {
             meta: head.meta(),
-            snapshot: Image::Received { bytes, state },
+            snapshot: image,
         };
         let installed = self.core.install_full_snapshot(vote, snapshot).await.ok()?;
         Some(Answer::Snapshot(installed))
     }
 
-    fn collect(&self, piece: Piece) -> Option<Collected> {
-        let mut arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
-        if piece.total > MAX_SNAPSHOT {
-            return None;
-        }
+    /// What has arrived before this piece, taken out of its place: pieces come one at a time.
+    /// `None` if the piece does not fit to it.
+    fn continued(&self, piece: &Piece) -> Option<Option<Arriving>> {
+        let mut place = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = place.take();
         if piece.offset == 0 {
-            *arriving = Some(Arriving {
-                head: piece.head.clone(),
-                total: piece.total,
-                bytes: Vec::new(),
-                touched: Instant::now(),
-            });
+            return Some(None);
         }
-        let current = arriving.as_mut()?;
-        let continues = current.head == piece.head
-            && current.total == piece.total
-            && current.bytes.len() as u64 == piece.offset
-            && current.touched.elapsed() < ABANDONED;
-        let length = piece.offset.saturating_add(piece.data.0.len() as u64);
-        let empty = piece.data.0.is_empty() && piece.total > 0;
-        if !continues || length > piece.total || empty {
-            *arriving = None;
-            return None;
-        }
-        current.bytes.extend_from_slice(&piece.data.0);
-        current.touched = Instant::now();
-        if length < piece.total {
-            return Some(Collected::More(length));
-        }
-        arriving
-            .take()
-            .map(|done| Collected::All(done.head, done.bytes))
+        let fits = |it: &Arriving| {
+            it.head == piece.head && it.received == piece.offset && it.touched.elapsed() < ABANDONED
+        };
+        before.filter(fits).map(Some)
     }
 }
 
-enum Collected {
-    More(u64),
-    All(Head, Vec<u8>),
+/// What became of a piece.
+enum Kept {
+    More(Arriving),
+    All(Image),
+}
+
+/// Writes a piece to its file. The last one is decoded, so that a snapshot that is damaged is
+/// refused before anything is replaced. Blocks; `None` for a piece that no leader sends.
+fn keep(
+    arriving: Option<Arriving>,
+    piece: Piece,
+    snapshots: &SnapshotStore,
+) -> Option<io::Result<Kept>> {
+    let bytes = piece.data.0;
+    if (bytes.is_empty() && !piece.last) || piece.offset > MAX_SNAPSHOT {
+        return None;
+    }
+    let work = || {
+        let mut arriving = match arriving {
+            Some(arriving) => arriving,
+            None => Arriving {
+                part: snapshots.part(&piece.head)?,
+                head: piece.head,
+                received: 0,
+                touched: Instant::now(),
+            },
+        };
+        arriving.part.add(&bytes)?;
+        arriving.received += bytes.len() as u64;
+        arriving.touched = Instant::now();
+        if !piece.last {
+            return Ok(Kept::More(arriving));
+        }
+        let part = arriving.part.finish()?;
+        let state = snapshots.read_part(&part)?;
+        Ok(Kept::All(Image::Received { part, state }))
+    };
+    Some(work())
 }
 
 /// On the leader, after a quorum has confirmed it: how far a reader must have applied.

@@ -1,29 +1,33 @@
 //! Snapshots on disk: one file with the state as of one log entry, sealed and replaced atomically.
 //! Never decides when to make one.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use skep_core::State;
 
+use super::chunks::{ChunkReader, ChunkWriter, read_frame, write_frame};
 use super::codec::{Codec, named};
 use super::config::Types;
 use super::log_store::LogId;
+use super::vote::damaged;
 use crate::disk;
 
 pub(super) type Membership = openraft::type_config::alias::StoredMembershipOf<Types>;
 pub(super) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
 
 /// Starts the file; the number is the format's version.
-const MAGIC: &[u8; 8] = b"skepsn\x001";
+const MAGIC: &[u8; 8] = b"skepsn\x002";
 
 /// Old snapshots are called so, with the index of their last entry.
 const OLD: &str = "snapshot-";
+/// Snapshots that are not whole yet.
+const PART: &str = "snapshot.part";
 
 /// What a snapshot is of, as it is written and sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,21 +63,41 @@ pub enum Image {
     Stored(Arc<SnapshotStore>),
     /// Received from the leader, decoded already.
     Received {
-        /// As it was sent: the encoded state.
-        bytes: Bytes,
+        /// The file that it is in.
+        part: PathBuf,
         /// The same.
         state: State,
     },
 }
 
-/// Encodes a state for a snapshot.
-pub fn encode_state(state: &State) -> io::Result<Vec<u8>> {
-    rmp_serde::to_vec_named(state).map_err(io::Error::other)
+/// A snapshot's state as it is read.
+pub type Reader = ChunkReader<BufReader<File>>;
+
+/// A snapshot on its way into a file of its own.
+pub struct Part {
+    path: PathBuf,
+    writer: ChunkWriter<BufWriter<File>>,
 }
 
-/// The opposite of [`encode_state`]. The decoder's own text is left out: it may quote the state.
-pub fn decode_state(bytes: &[u8]) -> io::Result<State> {
-    rmp_serde::from_slice(bytes)
+impl Part {
+    /// Adds a piece of the encoded state. Blocks for the disk.
+    pub fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.write_all(bytes)
+    }
+
+    /// Makes it durable and gives the file's name.
+    pub fn finish(self) -> io::Result<PathBuf> {
+        let file = self.writer.finish()?;
+        file.into_inner()
+            .map_err(|error| error.into_error())?
+            .sync_all()?;
+        Ok(self.path)
+    }
+}
+
+/// Decodes a state, piece by piece. The decoder's own text is left out: it may quote the state.
+pub fn decode_state(encoded: impl Read) -> io::Result<State> {
+    rmp_serde::from_read(encoded)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not the state of a swarm"))
 }
 
@@ -84,6 +108,8 @@ pub struct SnapshotStore {
     /// What the file holds; locked while it is replaced.
     current: Mutex<Option<Head>>,
     keep_old: AtomicU64,
+    /// Counts parts, each of which has a file of its own.
+    parts: AtomicU64,
 }
 
 impl SnapshotStore {
@@ -97,10 +123,25 @@ impl SnapshotStore {
             codec,
             current: Mutex::new(None),
             keep_old: AtomicU64::new(0),
+            parts: AtomicU64::new(0),
         };
-        let current = store.read()?.map(|(head, _)| head);
-        store.current = Mutex::new(current);
+        store.sweep();
+        if let Some((head, mut state)) = store.read()? {
+            // To the end, so that damage shows before anybody relies on it.
+            while state.chunk().map_err(|_| store.damaged())?.is_some() {}
+            store.current = Mutex::new(Some(head));
+        }
         Ok(store)
+    }
+
+    /// Removes what a crash has left half written.
+    fn sweep(&self) {
+        let listed = self.path.parent().map(fs::read_dir);
+        for file in listed.into_iter().flatten().flatten().flatten() {
+            if file.file_name().to_string_lossy().starts_with(PART) {
+                drop(fs::remove_file(file.path()));
+            }
+        }
     }
 
     /// What the current snapshot is of.
@@ -112,27 +153,61 @@ impl SnapshotStore {
     }
 
     /// Replaces the snapshot, unless the one that is there is newer. Blocks for the disk.
-    pub fn save(&self, head: &Head, state: Vec<u8>) -> io::Result<()> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current
-            .as_ref()
-            .is_some_and(|current| current.last_log_id > head.last_log_id)
-        {
-            return Ok(());
-        }
+    pub fn save(&self, head: &Head, state: &State) -> io::Result<()> {
+        let encode = || {
+            let mut part = self.part(head)?;
+            let encoded = rmp_serde::encode::write_named(&mut part.writer, state);
+            // The encoder hides what the disk has said.
+            encoded.map_err(|error| io::Error::new(part.writer.failed(), error.to_string()))?;
+            part.finish()
+        };
+        self.adopt(head, &encode().map_err(|error| self.at(&error))?)
+    }
+
+    /// The same with bytes that are encoded already.
+    pub fn copy(&self, head: &Head, from: &mut impl Read) -> io::Result<()> {
+        let mut copy = || {
+            let mut part = self.part(head)?;
+            io::copy(from, &mut part.writer)?;
+            part.finish()
+        };
+        self.adopt(head, &copy().map_err(|error| self.at(&error))?)
+    }
+
+    /// A file for a snapshot that comes in pieces. Not the snapshot before [`Self::adopt`].
+    pub fn part(&self, head: &Head) -> io::Result<Part> {
+        let number = self.parts.fetch_add(1, Ordering::SeqCst);
+        let path = self.path.with_file_name(format!("{PART}{number}"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?;
+        let mut file = BufWriter::new(file);
+        file.write_all(MAGIC)?;
         let plain = rmp_serde::to_vec_named(head).map_err(io::Error::other)?;
-        let sealed_head = self.codec.seal(b"snapshot head", plain)?;
-        let sealed_state = self.codec.seal(&state_label(head), state)?;
-        let mut file = MAGIC.to_vec();
-        file.extend_from_slice(&(sealed_head.len() as u32).to_be_bytes());
-        file.extend_from_slice(&sealed_head);
-        file.extend_from_slice(&sealed_state);
+        write_frame(&mut file, &self.codec.seal(b"snapshot head", plain)?)?;
+        let writer = ChunkWriter::new(file, self.codec.clone(), state_label(head));
+        Ok(Part { path, writer })
+    }
+
+    /// Makes a finished part the snapshot, unless the one that is there is newer.
+    pub fn adopt(&self, head: &Head, part: &Path) -> io::Result<()> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let newer = |current: &Head| current.last_log_id > head.last_log_id;
+        if current.as_ref().is_some_and(newer) {
+            return fs::remove_file(part);
+        }
         self.retire(current.as_ref());
-        disk::write_atomic(&self.path, &file, 0o600).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
-        })?;
+        disk::rename(part, &self.path).map_err(|error| self.at(&error))?;
         *current = Some(head.clone());
         Ok(())
+    }
+
+    /// Names the file in an error that keeps its kind.
+    fn at(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
     }
 
     /// How many snapshots to keep beside the current one (Docker's `KeepOldSnapshots`).
@@ -177,30 +252,41 @@ impl SnapshotStore {
         listed.flatten().filter_map(index).collect()
     }
 
-    /// The current snapshot with the encoded state. Blocks for the disk.
-    pub fn read(&self) -> io::Result<Option<(Head, Vec<u8>)>> {
-        let file = match fs::read(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(named(&self.path, &error)),
-        };
-        let damaged = || {
-            let text = "the snapshot is damaged or belongs to another key; restore it from a \
-                        backup, or let this node leave the swarm and join again";
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{}: {text}", self.path.display()),
-            )
-        };
-        self.parse(&file).map(Some).ok_or_else(damaged)
+    /// The current snapshot, its state still encoded and on disk. It stays readable when it is
+    /// replaced meanwhile.
+    pub fn read(&self) -> io::Result<Option<(Head, Reader)>> {
+        match File::open(&self.path) {
+            Ok(file) => self.read_file(file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(named(&self.path, &error)),
+        }
     }
 
-    fn parse(&self, file: &[u8]) -> Option<(Head, Vec<u8>)> {
-        let (length, rest) = file.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
-        let (head, state) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-        let head: Head = rmp_serde::from_slice(&self.codec.open(b"snapshot head", head)?).ok()?;
-        let state = self.codec.open(&state_label(&head), state)?;
-        Some((head, state))
+    /// The state in a finished part.
+    pub fn read_part(&self, part: &Path) -> io::Result<State> {
+        let (_, reader) = self.read_file(File::open(part)?)?;
+        decode_state(reader)
+    }
+
+    fn read_file(&self, file: File) -> io::Result<(Head, Reader)> {
+        let mut file = BufReader::new(file);
+        let mut parse = || {
+            let mut magic = [0; MAGIC.len()];
+            file.read_exact(&mut magic).ok()?;
+            if magic != *MAGIC {
+                return None;
+            }
+            let sealed = read_frame(&mut file).ok()?;
+            let plain = self.codec.open(b"snapshot head", &sealed)?;
+            rmp_serde::from_slice::<Head>(&plain).ok()
+        };
+        let head = parse().ok_or_else(|| self.damaged())?;
+        let label = state_label(&head);
+        Ok((head, ChunkReader::new(file, self.codec.clone(), label)))
+    }
+
+    fn damaged(&self) -> io::Error {
+        damaged(&self.path, "the snapshot cannot be read")
     }
 }
 

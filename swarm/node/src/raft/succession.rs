@@ -19,8 +19,12 @@ use super::{Core, Metrics};
 
 /// Heartbeats that must be missing before the leader's host is asked.
 const MISSING: u32 = 3;
-/// How long the others are waited for.
+/// How long the leader is waited for.
 const ASK: Duration = Duration::from_millis(60);
+/// Between two questions to the leader's host.
+const AGAIN: Duration = Duration::from_millis(150);
+/// How long the other voters are waited for; they may be busy.
+const PEERS: Duration = Duration::from_millis(200);
 /// The next in line waits so long for the one before it.
 const TURN: Duration = Duration::from_millis(60);
 /// A turn of the loop that comes so much late means that this machine is busy, and then a silence
@@ -75,7 +79,8 @@ impl Succession {
                 // It asks the others first; they know whether they hear the leader.
                 drop(self.core.trigger().elect(true).await);
                 asked = Instant::now();
-            } else if silent >= self.config.heartbeat * MISSING && asked.elapsed() >= TURN {
+            } else if server.silent_for(self.config.heartbeat * MISSING) && asked.elapsed() >= AGAIN
+            {
                 asked = Instant::now();
                 if self.is_dead(&leader).await && server.silent_for(self.config.heartbeat * 2) {
                     server.grave.bury(metrics.current_term);
@@ -132,8 +137,8 @@ impl Succession {
                     to: member.raft_id,
                     message: Message::Buried(term),
                 };
-                let call = self.transport.call(&member, request, ASK);
-                match timeout(ASK, call).await {
+                let call = self.transport.call(&member, request, PEERS);
+                match timeout(PEERS, call).await {
                     Ok(Ok(Response(Answer::Buried(Some(last))))) => Some((last, member.raft_id)),
                     _ => None,
                 }

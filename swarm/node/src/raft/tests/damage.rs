@@ -1,6 +1,6 @@
 //! Damaged files and killed processes: what was acknowledged is there, or the node refuses loudly.
 
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,7 +16,8 @@ use crate::raft::snapshot::{Head, Membership, SnapshotStore};
 
 const FILES: [&str; 3] = ["log.redb", "snapshot", "vote"];
 const ENTRIES: u64 = 300;
-const STATE: usize = 20_000;
+/// Two chunks.
+const STATE: usize = 600_000;
 
 fn blank(index: u64) -> Entry {
     Entry::new_blank(LogId::new(1.into(), index))
@@ -37,14 +38,19 @@ async fn prepare(dir: &Path) {
         membership: Membership::default(),
     };
     let snapshots = SnapshotStore::open(&dir.join(FILES[1]), codec).unwrap();
-    snapshots.save(&head, vec![7; STATE]).unwrap();
+    snapshots.copy(&head, &mut &vec![7; STATE][..]).unwrap();
 }
 
 /// Everything that was acknowledged, or the refusal.
 async fn check(dir: &Path) -> std::io::Result<()> {
     let codec = Arc::new(keys());
     let opened = || -> std::io::Result<_> {
-        let snapshot = SnapshotStore::open(&dir.join(FILES[1]), codec.clone())?.read()?;
+        let read = SnapshotStore::open(&dir.join(FILES[1]), codec.clone())?.read()?;
+        let snapshot = read.map(|(head, mut encoded)| {
+            let mut state = Vec::new();
+            encoded.read_to_end(&mut state).unwrap();
+            (head, state)
+        });
         Ok((
             snapshot,
             LogStore::open(&dir.join(FILES[0]), codec.clone())?,

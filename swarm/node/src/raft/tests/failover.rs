@@ -99,7 +99,8 @@ async fn a_leader_whose_process_is_gone_is_replaced_before_its_lease_is_over() {
     cluster.stop(old).await;
     let new = cluster.leader().await;
     assert_eq!(write(&new).await, Ok(2));
-    assert!(start.elapsed() < Duration::from_secs(3), "{start:?}");
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +118,8 @@ async fn a_leader_that_restarts_at_once_is_replaced_or_leads_again_but_soon() {
     cluster.start(old).await;
     let new = cluster.leader().await;
     assert_eq!(write(&new).await, Ok(2));
-    assert!(start.elapsed() < Duration::from_secs(3), "{start:?}");
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 /// Prints how long writes fail after the leader is gone, and what calls cost:

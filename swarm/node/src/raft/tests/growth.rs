@@ -159,3 +159,64 @@ async fn a_million_writes() {
         );
     }
 }
+
+/// Many objects, about 50 MB of them encoded.
+async fn fill(leader: &Raft) {
+    for object in 0..100 {
+        let base = leader.state().revision();
+        let mut batch = empty_batch(base);
+        batch.txs[0].changes = vec![Change::Create(Object::Node(Arc::new(large_node(object))))];
+        leader.propose(batch).await.unwrap();
+    }
+}
+
+fn large_node(number: u64) -> skep_core::object::Node {
+    let mut node = skep_core::object::Node {
+        id: format!("node{number}").into(),
+        meta: Default::default(),
+        spec: Default::default(),
+        description: None,
+        status: Default::default(),
+        role: skep_core::object::Role::Worker,
+        manager: None,
+    };
+    node.status.message = "x".repeat(500_000);
+    node
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_snapshot_reaches_a_new_member_and_holds_up_nobody() {
+    let mut cluster = Cluster::tuned(2, frequent).await;
+    let leader = cluster.leader().await;
+    let term = leader.leadership().borrow().term;
+    fill(&leader).await;
+    leader.inner.core.trigger().snapshot().await.unwrap();
+    until("a purged log", || {
+        let snapshot = leader.metrics().snapshot?.index;
+        drop(snapshot.checked_sub(100)?);
+        (leader.metrics().purged?.index > 0).then_some(())
+    })
+    .await;
+    let before = memory();
+    cluster.start(3).await;
+    let writer = leader.clone();
+    let writing = tokio::spawn(async move {
+        let mut slowest = std::time::Duration::ZERO;
+        for _ in 0..100 {
+            let start = Instant::now();
+            write(&writer).await.unwrap();
+            slowest = slowest.max(start.elapsed());
+        }
+        slowest
+    });
+    let start = Instant::now();
+    cluster.join(3).await;
+    let took = start.elapsed();
+    let slowest = writing.await.unwrap();
+    let new = cluster.members[&3].clone();
+    new.read_barrier().await.unwrap();
+    assert_eq!(new.state().nodes().len(), 100);
+    assert_eq!(leader.leadership().borrow().term, term);
+    let grown = memory().saturating_sub(before) >> 10;
+    println!("50 MB joined after {took:?}, slowest write {slowest:?}, {grown} MiB more memory");
+}

@@ -69,11 +69,11 @@ async fn a_follower_that_missed_too_much_gets_a_snapshot() {
     raft.read_barrier().await.unwrap();
     assert_eq!(raft.state().revision(), 200);
     assert!(steps.recv().await.unwrap().whole);
-    assert!(
-        raft.metrics()
-            .snapshot
-            .is_some_and(|snapshot| snapshot.index >= 100)
-    );
+    until("notice of the snapshot", || {
+        let snapshot = raft.metrics().snapshot?;
+        (snapshot.index >= 100).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
