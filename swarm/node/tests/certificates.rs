@@ -41,6 +41,12 @@ async fn cluster(node: &Node) -> Cluster {
 /// Puts a certificate in the place of a stopped node's that expired a day ago.
 async fn expire(host: &Host, through: &Node, id: &Id, role: Role) {
     let cluster = cluster(through).await;
+    let a_day_ago = SystemTime::now() - 24 * HOUR;
+    replace(host, &cluster, id, role, a_day_ago);
+}
+
+/// Puts a certificate in the place of a stopped node's that ends at this time.
+fn replace(host: &Host, cluster: &Cluster, id: &Id, role: Role, ends: SystemTime) {
     let root = RootCa {
         cert_pem: cluster.root_ca.cert_pem.clone(),
         key_pem: cluster.root_ca.key_pem.clone(),
@@ -51,10 +57,9 @@ async fn expire(host: &Host, through: &Node, id: &Id, role: Role) {
         role,
         cluster_id: &cluster.id,
     };
-    let then = SystemTime::now() - 48 * HOUR;
-    let cert = root.sign(&request.csr_pem, &leaf, 24 * HOUR, then).unwrap();
+    let cert = root.sign(&request.csr_pem, &leaf, 24 * HOUR, ends - 24 * HOUR);
     let dir = host.dir.path().join("certificates");
-    std::fs::write(dir.join("swarm-node.crt"), cert).unwrap();
+    std::fs::write(dir.join("swarm-node.crt"), cert.unwrap()).unwrap();
     std::fs::write(dir.join("swarm-node.key"), request.key_pem.as_bytes()).unwrap();
 }
 
@@ -147,6 +152,37 @@ async fn a_node_that_slept_past_its_expiry_comes_back() {
     assert_eq!((b.containers(), b.left_behind()), (0, vec![]));
     fourth.stop().await;
     first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_may_end_while_no_manager_is_there_to_renew_it() {
+    let (a, b) = (Host::new(), Host::new());
+    let first = a.start().await;
+    a.init(&first).await.unwrap();
+    let (worker, _) = tokens(&first).await;
+    let second = b.start().await;
+    b.join(&second, &a, worker.clone()).await.unwrap();
+    let id = second.status().node_id.unwrap();
+    let known = cluster(&first).await;
+    second.stop().await;
+    first.stop().await;
+    drop((first, second));
+    let soon = SystemTime::now() + Duration::from_secs(5);
+    replace(&b, &known, &id, Role::Worker, soon);
+    let second = b.start().await;
+    assert_eq!(second.status().state, LocalNodeState::Active);
+    until("the node sees that it has expired", async || {
+        second.status().state == LocalNodeState::Error
+    })
+    .await;
+    assert!(SystemTime::now() > soon);
+    assert!(second.status().error.contains("certificates have expired"));
+    let first = a.start().await;
+    until("the manager leads", async || first.view().await.is_ok()).await;
+    b.join(&second, &a, worker).await.unwrap();
+    assert_eq!(second.status().node_id, Some(id));
+    first.stop().await;
+    second.stop().await;
 }
 
 /// Changes the spec as `docker swarm ca` does: reads it, changes it, sends it back.
