@@ -41,6 +41,12 @@ impl Grave {
         *buried = term.max(*buried);
     }
 
+    /// The terms since then have brought no leader yet.
+    fn is_fresh(&self, metrics: &Metrics) -> bool {
+        let buried = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        buried > 0 && metrics.current_leader.is_none() && metrics.current_term > buried
+    }
+
     fn holds(&self, term: u64) -> bool {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) == term
     }
@@ -71,6 +77,12 @@ impl Succession {
                 return;
             }
             let Some(leader) = self.leader_of(&metrics) else {
+                // Nobody has won: not everybody waits for openraft's own patience again.
+                let turn = AGAIN + TURN * self.turns(&metrics, None);
+                if server.grave.is_fresh(&metrics) && asked.elapsed() >= turn {
+                    asked = Instant::now();
+                    drop(self.core.trigger().elect(true).await);
+                }
                 continue;
             };
             let heard = server.heard().unwrap_or(counted_from).max(counted_from);
@@ -103,10 +115,15 @@ impl Succession {
     /// How long a silence is borne: the lease, and then one voter after the other, so that not two
     /// ask at the same time.
     fn patience(&self, metrics: &Metrics, leader: &Member) -> Duration {
+        let turns = self.turns(metrics, Some(leader.raft_id));
+        self.config.election_max + Duration::from_millis(5) + TURN * turns
+    }
+
+    /// How many voters come before this one.
+    fn turns(&self, metrics: &Metrics, without: Option<u64>) -> u32 {
         let voters = metrics.membership_config.membership().voter_ids();
-        let before = voters.filter(|id| *id != leader.raft_id && *id < self.config.raft_id);
-        let turns = u32::try_from(before.count()).unwrap_or(u32::MAX);
-        self.config.election_max + Duration::from_millis(5) + TURN * turns.min(10)
+        let before = voters.filter(|id| Some(*id) != without && *id < self.config.raft_id);
+        u32::try_from(before.count()).unwrap_or(u32::MAX).min(10)
     }
 
     /// Nobody serves at the leader's address, or a new process does that does not lead.
