@@ -58,10 +58,11 @@ impl<W: Write> ChunkWriter<W> {
 impl<W: Write> Write for ChunkWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.buffer.len() == CHUNK {
-            self.chunk(false).map_err(|error| {
+            let written = self.chunk(false);
+            if let Err(error) = &written {
                 self.failed = error.kind();
-                error
-            })?;
+            }
+            written?;
         }
         let room = CHUNK - self.buffer.len();
         let (taken, _) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));

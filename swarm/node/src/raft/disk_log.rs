@@ -268,11 +268,6 @@ impl DiskLog {
         damaged(&self.path, what)
     }
 
-    /// Bytes of the file, for measurements.
-    pub fn size(&self) -> u64 {
-        self.path.metadata().map_or(0, |found| found.len())
-    }
-
     fn with<T>(&self, work: impl FnOnce(&Database) -> io::Result<T>) -> io::Result<T> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         match database.as_ref() {

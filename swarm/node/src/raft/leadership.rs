@@ -103,10 +103,19 @@ impl Watcher {
                 (None, leading_for) => leading_for < silence,
             })
         };
+        let heard_of = |id: u64| {
+            let answered = metrics
+                .heartbeat
+                .as_ref()
+                .and_then(|all| all.get(&id).copied()?);
+            id == self.config.raft_id
+                || answered.is_some_and(|answered| answered.elapsed() < silence)
+        };
         let status = |(id, peer): (&u64, &super::config::Peer)| MemberStatus {
             member: peer.member(*id),
             voter: voters.contains(id),
             reachable: if leading { reachable(*id) } else { None },
+            heard: leading && heard_of(*id),
         };
         let mut members: Vec<MemberStatus> = membership.nodes().map(status).collect();
         members.sort_by_key(|status| status.member.raft_id);

@@ -176,11 +176,6 @@ impl LogStore {
         &self.shared.space
     }
 
-    /// Bytes of the log's file.
-    pub fn file_size(&self) -> u64 {
-        self.shared.disk.size()
-    }
-
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.shared
             .memory

@@ -27,6 +27,9 @@ pub struct MemberStatus {
     /// On the leader: whether the member has answered lately. `None` on every other manager, which
     /// cannot know.
     pub reachable: Option<bool>,
+    /// On the leader: whether the member has really answered lately, to this leader. One that has
+    /// just come to lead supposes that the others are reachable, and has heard nobody yet.
+    pub heard: bool,
 }
 
 /// Who leads, as far as this manager knows.

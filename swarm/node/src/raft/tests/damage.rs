@@ -160,7 +160,7 @@ async fn child() {
             println!("acked {} {term}", next - 1);
             std::io::stdout().flush().unwrap();
         }
-        if next % 500 == 0 {
+        if next.is_multiple_of(500) {
             log.purge(LogId::new(1.into(), next - 200)).await.unwrap();
         }
     }

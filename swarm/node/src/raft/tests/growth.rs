@@ -192,8 +192,7 @@ async fn a_large_snapshot_reaches_a_new_member_and_holds_up_nobody() {
     fill(&leader).await;
     leader.inner.core.trigger().snapshot().await.unwrap();
     until("a purged log", || {
-        let snapshot = leader.metrics().snapshot?.index;
-        drop(snapshot.checked_sub(100)?);
+        leader.metrics().snapshot.filter(|it| it.index >= 100)?;
         (leader.metrics().purged?.index > 0).then_some(())
     })
     .await;
