@@ -24,6 +24,7 @@ use crate::node::{Options, Status};
 use crate::pki::{Identity, Role};
 use crate::quic::Endpoint;
 use crate::raft::{self, Member, Raft};
+use crate::texts;
 
 /// Pause between two looks at whether something has come about.
 const LOOK: Duration = Duration::from_millis(20);
@@ -275,9 +276,17 @@ impl Membership {
             node_addr: self.state.advertise_host(),
             control_available: manager && ready,
             manager,
-            error: String::new(),
+            error: self.removal().unwrap_or_default(),
             managers: self.managers(),
         }
+    }
+
+    /// What the managers say to a node that was removed: it has to leave, and until then knows why
+    /// nothing happens. The original tells it in its log only.
+    fn removal(&self) -> Option<String> {
+        let error = self.agent_view.borrow().error.clone();
+        let removed = error.is_some_and(|error| error.contains(texts::REMOVED));
+        removed.then(|| texts::removed(&self.node_id))
     }
 
     /// Stops everything; containers go on. `back_soon`: the leader gives the node its full

@@ -211,6 +211,10 @@ async fn a_removed_node_is_told_so() {
     let force = true;
     let remove = Command::RemoveNode { id: node, force };
     nodes[0].execute(remove).await.unwrap();
+    until("it knows", async || {
+        nodes[1].status().error.ends_with("was removed from swarm")
+    })
+    .await;
     until("it may come again once it has left", async || {
         nodes[1].leave(false).await.is_ok()
     })
