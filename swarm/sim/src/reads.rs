@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use skep_core::command::Command;
 use skep_core::{SECOND, Timestamp};
 
 use crate::event::Event;
@@ -47,12 +48,19 @@ impl World {
         if self.calm {
             return;
         }
-        let pause = self.dice.millis(50..=1500);
+        let pause = self.dice.millis(50..=1000);
         self.clock.after(pause, Event::Reader);
         let now = self.clock.now();
         self.reads
             .open
             .retain(|_, read| now.since(read.asked) < PATIENCE);
+        // What is refused is an answer about the state, too.
+        if self.dice.chance(60)
+            && let Some((leader, _)) = self.leader_view()
+        {
+            let id = "nobody".into();
+            return self.ask(leader, Command::RemoveService { id });
+        }
         let manager = self.dice.place(self.managers.len());
         if !self.manager_up(manager) {
             return;
