@@ -60,11 +60,11 @@ impl World {
 
     /// A leader lets another manager lead, if that one has all of the log and a majority for it.
     pub fn hand_over(&mut self, leader: usize, heir: usize) {
-        if let Some(voters) = self.majority_for(heir, |_| true) {
-            if voters.contains(&leader) {
-                self.depose(leader, "it hands over");
-                self.crown(heir, &voters);
-            }
+        if let Some(voters) = self.majority_for(heir, |_| true)
+            && voters.contains(&leader)
+        {
+            self.depose(leader, "it hands over");
+            self.crown(heir, &voters);
         }
     }
 
