@@ -39,7 +39,7 @@ pub fn batch(
             || row.spec.role == WishedRole::Manager
             || row.manager.is_some()
         {
-            lost(row)
+            lost(row, now)
         } else {
             return None;
         };
@@ -101,11 +101,16 @@ fn set<T: Default + PartialEq>(value: &mut T, asked: T) {
 }
 
 /// One that is told, should it come back, to become a worker.
-fn lost(row: &Node) -> Node {
+fn lost(row: &Node, now: Timestamp) -> Node {
     let mut row = row.clone();
     row.manager = None;
     row.role = Role::Worker;
     row.spec.role = WishedRole::Worker;
+    if row.status.state != NodeState::Down {
+        // Its tasks are given up a day from now, not at once.
+        row.status.since = now;
+        row.status.back_by = None;
+    }
     row.status.state = NodeState::Down;
     row.status.message = LOST.to_owned();
     row

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use skep_api::Error;
 use skep_core::Timestamp;
 use tar::{Builder, EntryType, Header};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::disk::{self, DataDir, NodeState};
 use crate::node::Node;
@@ -29,8 +29,8 @@ pub use restore::{RestoreError, restore};
 const MANIFEST: &str = "skep-backup.json";
 /// The layout that this code writes. A larger number is of a newer skepd.
 const VERSION: u32 = 1;
-/// Where a snapshot is written before it is packed; of no use after a crash.
-const DRAFT: &str = "backup.tmp";
+/// Backups at a time: each holds a thread for as long as its reader takes.
+static PLACES: Semaphore = Semaphore::const_new(2);
 /// Pieces of the archive that may wait for a slow reader, and the bytes of each.
 const PIECES: usize = 4;
 const PIECE: usize = 64 << 10;
@@ -83,6 +83,9 @@ impl Node {
     /// that is the last piece.
     pub async fn backup(&self) -> Result<mpsc::Receiver<io::Result<Bytes>>, Error> {
         let manager = self.manager()?;
+        let place = PLACES.try_acquire().map_err(|_| {
+            Error::unavailable("backups are being made already; try again when they are done")
+        })?;
         // Nothing may be moved into or out of a swarm while its files are gathered.
         let moving = self.0.moving.lock().await;
         let gathered = gather(&self.0.disk, &manager.raft).await;
@@ -90,6 +93,7 @@ impl Node {
         let (manifest, parts) = gathered.map_err(|error| Error::system(error.to_string()))?;
         let (pieces, archive) = mpsc::channel(PIECES);
         tokio::task::spawn_blocking(move || {
+            let _place = place;
             let writer = BufWriter::with_capacity(PIECE, Pieces(pieces.clone()));
             if let Err(error) = pack(writer, &manifest, parts) {
                 // The reader may be what is gone.
@@ -102,8 +106,7 @@ impl Node {
 
 /// Opens everything that belongs into a backup. Small files are read at once.
 async fn gather(disk: &DataDir, raft: &Raft) -> io::Result<(Manifest, Vec<Part>)> {
-    let draft = disk.path().join(DRAFT);
-    let scratch = Scratch::new(draft)?;
+    let scratch = Scratch::new(disk.backup())?;
     let path = scratch.0.join("snapshot");
     let state = raft.copy_snapshot(&path).await?;
     let snapshot = File::open(&path)?;
@@ -125,7 +128,12 @@ async fn gather(disk: &DataDir, raft: &Raft) -> io::Result<(Manifest, Vec<Part>)
         name: "raft/snapshot".to_owned(),
         content: Box::new(snapshot),
     });
-    let files = parts.iter_mut().map(Part::sum).collect::<io::Result<_>>()?;
+    // A large state takes its time, and raft's heartbeats are not to wait for it.
+    let summed = tokio::task::spawn_blocking(move || {
+        let files = parts.iter_mut().map(Part::sum).collect::<io::Result<_>>();
+        files.map(|files| (files, parts))
+    });
+    let (files, parts) = summed.await.map_err(io::Error::other)??;
     let cluster_id = state.cluster().map(|cluster| cluster.id.to_string());
     let manifest = Manifest {
         version: VERSION,

@@ -25,6 +25,8 @@ const LOCK: &str = "skepd.lock";
 const STATE: &str = "state.json";
 /// Lies there from the beginning of a wipe to its end, so that a crash cannot leave half a member.
 const WIPING: &str = "wiping";
+/// A backup that is being gathered; of no use after a crash.
+const BACKUP: &str = "backup.tmp";
 const CERTIFICATES: &str = "certificates";
 const RAFT: &str = "raft";
 const WORKER: &str = "worker";
@@ -105,6 +107,11 @@ impl DataDir {
         self.path.join(KEYS)
     }
 
+    /// Where a backup is gathered.
+    pub fn backup(&self) -> PathBuf {
+        self.path.join(BACKUP)
+    }
+
     /// The raft module's own.
     pub fn raft(&self) -> PathBuf {
         self.path.join(RAFT)
@@ -144,6 +151,7 @@ impl DataDir {
         self.keyring.forget();
         // Without the keys the rest is noise, whatever becomes of it.
         for name in [
+            BACKUP,
             KEYS,
             STATE,
             CERTIFICATES,

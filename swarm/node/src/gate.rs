@@ -2,6 +2,7 @@
 //! of roles, which looks at certificates alone, is the endpoint's.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use skep_core::State;
 
@@ -10,12 +11,16 @@ use crate::quic::{Gate, Refusal, Service};
 use crate::raft::{Leadership, MemberStatus, Raft};
 use crate::texts;
 
+/// How much the clocks of managers may differ. A certificate says whole seconds.
+const SKEW: Duration = Duration::from_secs(5);
+
 /// Admits the nodes that the store knows, to what their role lets them use. A removed node is in
 /// no table, so its certificate is worth nothing, for ever and without a list of the removed.
 ///
-/// A manager that comes back after a while knows less than the others, perhaps not even its leader:
-/// towards raft, which brings it up to date, certificates alone count until it has one. While there
-/// is no state at all, they do for every service.
+/// A manager that comes back after a while knows less than the others, perhaps not even its leader.
+/// Towards raft, which brings it up to date, it lets in who has become a manager since: whose
+/// certificate is younger than everything that it knows. Those of the removed are older. While
+/// there is no state at all, certificates alone count, for every service.
 #[derive(Clone, Default)]
 pub struct StoreGate(Arc<Mutex<Option<Raft>>>);
 
@@ -36,10 +41,11 @@ impl Gate for StoreGate {
         let (Some(peer), Some(raft)) = (peer, self.raft().clone()) else {
             return Ok(());
         };
-        let verdict = belongs(&raft.state(), service, peer);
+        let state = raft.state();
+        let verdict = belongs(&state, service, peer);
         if service == Service::Raft
             && verdict.is_err()
-            && may_be_new(&raft.leadership().borrow(), peer)
+            && may_be_new(&raft.leadership().borrow(), &state, peer)
         {
             return Ok(());
         }
@@ -68,10 +74,16 @@ fn belongs(state: &State, service: Service, peer: &Peer) -> Result<(), Refusal> 
 }
 
 /// Whether the peer may have become a manager without this one having heard of it: raft counts it
-/// among its members already, or there is no leader to hear such news from.
-fn may_be_new(leadership: &Leadership, peer: &Peer) -> bool {
+/// among its members already, or there is no leader to hear such news from and the certificate was
+/// issued after the last write that is known here.
+fn may_be_new(leadership: &Leadership, state: &State, peer: &Peer) -> bool {
     let member = |known: &MemberStatus| known.member.node_id.as_str() == peer.node_id;
-    leadership.leader.is_none() || leadership.members.iter().any(member)
+    if leadership.members.iter().any(member) {
+        return true;
+    }
+    let written = u64::try_from(state.written_at().nanos()).unwrap_or_default();
+    let newest = SystemTime::UNIX_EPOCH + Duration::from_nanos(written);
+    leadership.leader.is_none() && peer.issued_at + SKEW >= newest
 }
 
 #[cfg(test)]
@@ -86,12 +98,17 @@ mod tests {
     use crate::raft::Member;
 
     fn peer(node_id: &str, role: Role) -> Peer {
-        let not_after = std::time::SystemTime::UNIX_EPOCH;
+        issued(node_id, role, 0)
+    }
+
+    fn issued(node_id: &str, role: Role, seconds: u64) -> Peer {
+        let issued_at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         Peer {
             node_id: node_id.into(),
             role,
             cluster_id: "c".into(),
-            not_after,
+            issued_at,
+            not_after: SystemTime::UNIX_EPOCH,
         }
     }
 
@@ -128,7 +145,7 @@ mod tests {
         let mut state = State::default();
         let tx = Tx {
             author: Author::Control,
-            at: Timestamp::from_nanos(0),
+            at: Timestamp::from_nanos(1_000_000_000_000_000),
             changes: vec![
                 Change::Create(cluster.into()),
                 Change::Create(manager.into()),
@@ -174,15 +191,21 @@ mod tests {
     #[test]
     fn a_manager_that_lags_listens_to_a_leader_it_does_not_know_yet() {
         let mut leadership = Leadership::default();
-        assert!(may_be_new(&leadership, &peer("new", Role::Manager)));
+        let state = state();
+        let new = issued("new", Role::Manager, 1_000_000);
+        assert!(may_be_new(&leadership, &state, &new));
+        // One that was removed or demoted before the last write.
+        let removed = issued("removed", Role::Manager, 999_000);
+        assert!(!may_be_new(&leadership, &state, &removed));
         leadership.leader = Some(member("old"));
-        assert!(!may_be_new(&leadership, &peer("new", Role::Manager)));
+        assert!(!may_be_new(&leadership, &state, &new));
         let status = MemberStatus {
             member: member("new"),
             voter: true,
             reachable: None,
+            heard: false,
         };
         leadership.members.push(status);
-        assert!(may_be_new(&leadership, &peer("new", Role::Manager)));
+        assert!(may_be_new(&leadership, &state, &new));
     }
 }

@@ -7,10 +7,10 @@ mod ca;
 mod control;
 pub mod disk;
 pub mod engine;
-mod gate;
+mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod events;
+mod gate;
 mod inbox;
 mod leading;
 mod lifecycle;

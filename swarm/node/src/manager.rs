@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_api::{Code, Error};
-use skep_core::command::{Command, Reply};
 use skep_core::State;
+use skep_core::command::{Command, Reply};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;

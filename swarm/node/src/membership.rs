@@ -289,10 +289,15 @@ impl Membership {
         removed.then(|| texts::removed(&self.node_id))
     }
 
+    /// Ends what keeps the membership up by itself: renewals, and becoming a member of raft again.
+    pub fn quiet(&self) {
+        self.stop.cancel();
+    }
+
     /// Stops everything; containers go on. `back_soon`: the leader gives the node its full
     /// heartbeats before it counts as down.
     pub async fn stop(&self, back_soon: bool) {
-        self.stop.cancel();
+        self.quiet();
         self.tasks.close();
         if let Some(agent) = self.agent.lock().await.take() {
             agent.stop(back_soon).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skep_api::node::Role as WishedRole;
 use skep_core::command::Command;
-use skep_core::object::{Kind, ManagerMember};
+use skep_core::object::{Kind, ManagerMember, Node, Role};
 use skep_core::{Event, Id, State};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
@@ -31,7 +31,7 @@ struct Leaving {
     node: Id,
     /// Its members of raft: none if only the record of it is left.
     raft_ids: Vec<u64>,
-    /// Whether its row still calls it a member.
+    /// Whether its row does not say yet that it is a worker.
     recorded: bool,
 }
 
@@ -67,6 +67,11 @@ fn about_nodes(step: &AppliedRef) -> bool {
     step.whole || step.events.iter().any(node)
 }
 
+/// Not a worker yet, but to become one.
+fn is_demoted(row: &Node) -> bool {
+    row.spec.role == WishedRole::Worker && row.role == Role::Manager
+}
+
 /// Who has to leave, in the order in which they should: this manager last.
 fn surplus(state: &State, leadership: &Leadership, me: &Id) -> Vec<Leaving> {
     if state.cluster().is_none() {
@@ -81,8 +86,7 @@ fn surplus(state: &State, leadership: &Leadership, me: &Id) -> Vec<Leaving> {
             let another = |known: &ManagerMember| known.raft_id != member.raft_id;
             row.spec.role == WishedRole::Worker || row.manager.as_ref().is_some_and(another)
         });
-        let demoted = row.is_some_and(|row| row.spec.role == WishedRole::Worker);
-        let recorded = demoted && row.is_some_and(|row| row.manager.is_some());
+        let recorded = row.is_some_and(|row| is_demoted(row));
         match all
             .iter_mut()
             .find(|leaving| leaving.node == member.node_id)
@@ -97,8 +101,7 @@ fn surplus(state: &State, leadership: &Leadership, me: &Id) -> Vec<Leaving> {
         }
     }
     for row in state.nodes().iter() {
-        let demoted = row.spec.role == WishedRole::Worker && row.manager.is_some();
-        if demoted && !all.iter().any(|leaving| leaving.node == row.id) {
+        if is_demoted(row) && !all.iter().any(|leaving| leaving.node == row.id) {
             all.push(Leaving {
                 node: row.id.clone(),
                 raft_ids: Vec::new(),
@@ -125,8 +128,8 @@ fn keeps_quorum(leadership: &Leadership, leaving: &[u64]) -> bool {
             .filter(voter)
             .filter(|it| !goes(it))
     };
-    let reachable = stay().filter(|it| it.reachable.unwrap_or(false)).count();
-    reachable > stay().count() / 2
+    let heard = stay().filter(|it| it.heard).count();
+    heard > stay().count() / 2
 }
 
 impl Manager {
@@ -168,9 +171,7 @@ impl Manager {
         let leaving = surplus(&self.raft.state(), &leadership, &self.me.node_id);
         let stays = |status: &&MemberStatus| {
             let node = &status.member.node_id;
-            status.voter
-                && status.reachable == Some(true)
-                && !leaving.iter().any(|it| it.node == *node)
+            status.voter && status.heard && !leaving.iter().any(|it| it.node == *node)
         };
         let heirs = leadership.members.iter().filter(stays);
         let mut last = "no other manager can be reached".to_owned();
@@ -229,15 +230,17 @@ impl Manager {
                 format!("the joining manager does not answer at its advertised address: {error}")
             })?;
         }
-        let _one_at_a_time = self.membership.lock().await;
         self.may_be_member(&member.node_id)?;
         if member != self.me {
+            // Catching up takes its time, in which others may come and go.
             self.raft
                 .add_learner(member.clone())
                 .await
                 .map_err(|error| text(&error))?;
-            // Catching up takes its time.
-            self.may_be_member(&member.node_id)?;
+        }
+        let _one_at_a_time = self.membership.lock().await;
+        self.may_be_member(&member.node_id)?;
+        if member != self.me {
             self.raft
                 .promote_voter(member.raft_id)
                 .await

@@ -56,11 +56,10 @@ impl Manager {
 
     async fn serve_ca(&self, mut incoming: Incoming) -> Result<(), CallError> {
         let from = caller(&incoming);
-        let stranger = incoming
-            .peer()
-            .is_none()
-            .then(|| incoming.link.remote().ip());
         let request: CaRequest = incoming.stream.request().await?;
+        // Whoever renews is known; everybody else shows a token.
+        let renews = matches!(request, CaRequest::Renew { .. });
+        let stranger = (!renews).then(|| incoming.link.remote().ip());
         let wait = stranger.and_then(|addr| self.attempts.wait(addr, Instant::now()));
         let response = match wait {
             Some(wait) => CaResponse::Refused(too_many_attempts(wait)),

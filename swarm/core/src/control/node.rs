@@ -29,13 +29,11 @@ pub(super) fn update(
     in_sequence(&node.meta, version)?;
     let mut node = node.as_ref().clone();
     node.spec = spec.clone();
-    match (&spec.role, &node.manager) {
-        // Its certificate may follow at once; raft has it when it has joined.
-        (WishedRole::Manager, _) => node.role = Role::Manager,
-        // Raft never had it, so there is nobody to wait for.
-        (WishedRole::Worker, None) => node.role = Role::Worker,
-        // The leader takes it out of raft first: see `node/src/roles.rs`.
-        _ => {}
+    if spec.role == WishedRole::Manager {
+        // Its certificate may follow at once; raft has it when it has joined. The reverse is for
+        // the leader to say, once raft has no seat for it: see `node/src/roles.rs`. One without a
+        // record may well have one whose record is on its way.
+        node.role = Role::Manager;
     }
     Ok((
         vec![Change::Update(node.into())],
@@ -115,17 +113,17 @@ pub(super) fn set_member(
     member: Option<&ManagerMember>,
 ) -> Result<Outcome, Error> {
     let node = view.nodes().get(id).ok_or_else(|| not_found("node", id))?;
-    if node.manager.as_ref() == member {
-        return Ok((Vec::new(), Author::Ca, Reply::Done));
-    }
-    let mut node = node.as_ref().clone();
-    node.manager = member.cloned();
     // Its certificate follows; but one whose joining failed half-way is to be a manager still.
-    node.role = match member {
+    let role = match member {
         Some(_) => Role::Manager,
         None if node.spec.role == WishedRole::Worker => Role::Worker,
         None => node.role,
     };
+    if node.manager.as_ref() == member && node.role == role {
+        return Ok((Vec::new(), Author::Ca, Reply::Done));
+    }
+    let mut node = node.as_ref().clone();
+    (node.manager, node.role) = (member.cloned(), role);
     Ok((vec![Change::Update(node.into())], Author::Ca, Reply::Done))
 }
 

@@ -111,7 +111,7 @@ fn a_promotion_changes_the_certificate_at_once_and_raft_later() {
 }
 
 #[test]
-fn a_demotion_waits_for_raft_unless_raft_never_knew_the_node() {
+fn a_demotion_waits_for_raft_also_where_no_seat_is_recorded() {
     let view = state([
         manager("n1").into(),
         manager("n2").into(),
@@ -124,7 +124,16 @@ fn a_demotion_waits_for_raft_unless_raft_never_knew_the_node() {
 
     let view = state([manager("n1").into(), joining(manager("n2")).into()]);
     let after = written(demote(&view, "n2"));
-    assert_eq!((after.role, after.manager), (Role::Worker, None));
+    assert_eq!((after.role, after.manager.clone()), (Role::Manager, None));
+    // Raft has no seat for it: said once, it is a worker; said twice, nothing is written.
+    let view = state([manager("n1").into(), after.into()]);
+    let (changes, ..) = set_member(&view, &"n2".into(), None).unwrap();
+    let [Change::Update(Object::Node(node))] = changes.as_slice() else {
+        panic!("{changes:?}")
+    };
+    assert_eq!((node.role, &node.manager), (Role::Worker, &None));
+    let view = state([manager("n1").into(), Object::Node(node.clone())]);
+    assert!(set_member(&view, &"n2".into(), None).unwrap().0.is_empty());
 }
 
 #[test]

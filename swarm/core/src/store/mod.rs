@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use table::Table;
 pub use tx::{Author, Batch, Change, Event, Reject, Tx};
 
+use crate::Timestamp;
 use crate::id::Id;
 use crate::object::{Cluster, Kind, Node, Object, Service, Task};
 use crate::task;
@@ -31,6 +32,8 @@ pub struct State {
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Tables {
     revision: u64,
+    #[serde(default)]
+    written_at: Timestamp,
     cluster: Option<Arc<Cluster>>,
     nodes: Table<Node>,
     services: Table<Service>,
@@ -108,12 +111,18 @@ impl State {
     pub fn apply(&mut self, tx: &Tx) -> Result<Vec<Event>, Reject> {
         let mut next = self.clone();
         next.tables.revision += 1;
+        next.tables.written_at = next.tables.written_at.max(tx.at);
         let mut events = Vec::with_capacity(tx.changes.len());
         for change in &tx.changes {
             events.push(next.change(tx, change)?);
         }
         *self = next;
         Ok(events)
+    }
+
+    /// The latest moment that a transaction names; whatever is newer is unknown here.
+    pub fn written_at(&self) -> Timestamp {
+        self.tables.written_at
     }
 
     fn change(&mut self, tx: &Tx, change: &Change) -> Result<Event, Reject> {

@@ -47,6 +47,8 @@ impl Node {
                         let reachable = members.iter().filter(|member| member.reachable).count();
                         return Err(texts::leaving_manager(reachable, members.len() - reachable));
                     }
+                    // Whoever keeps it a member of raft must not undo what follows.
+                    membership.quiet();
                     say_farewell(manager).await;
                 }
                 membership.stop(false).await;

@@ -47,12 +47,13 @@ impl Node {
         }
         info!(role = ?identity.role, "the node takes on another role");
         old.stop(true).await;
-        if let Err(error) = self.turned(identity) {
+        let turned = self.turned(identity);
+        if let Err(error) = &turned {
             // What is on disk says who the node is, whichever it is.
             warn!(%error, "could not write down the new role");
         }
         self.resume().await;
-        false
+        turned.is_err()
     }
 
     /// Starts once more what could not start after a turn.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use x509_parser::prelude::X509Name;
 use x509_parser::x509::AttributeTypeAndValue;
 
+use super::root::BACKDATE;
 use super::{PkiError, Role, pem, role_of};
 
 /// The other end of a connection, as its verified certificate names it.
@@ -16,6 +17,8 @@ pub struct Peer {
     pub role: Role,
     /// O: the cluster id.
     pub cluster_id: String,
+    /// When the certificate was issued.
+    pub issued_at: SystemTime,
     /// When the certificate ends.
     pub not_after: SystemTime,
 }
@@ -35,11 +38,13 @@ impl Peer {
         let role = role_of(&ou).ok_or_else(|| {
             PkiError::invalid(format!("the certificate's role {ou:?} is not a swarm role"))
         })?;
+        let issued_at = system_time(cert.validity().not_before.timestamp()) + BACKDATE;
         let not_after = system_time(cert.validity().not_after.timestamp());
         Ok(Peer {
             node_id,
             role,
             cluster_id,
+            issued_at,
             not_after,
         })
     }

@@ -22,6 +22,8 @@ use crate::pki::{Identity, JoinToken, Peer, PkiError};
 
 /// How long connections that have become another node's may finish what they do.
 const RETIRE_AFTER: Duration = Duration::from_secs(3);
+/// The same after a change of roots: the peers hear of that at their own times.
+const RETIRE_ACCEPTED_AFTER: Duration = Duration::from_secs(5);
 /// How long peers are given to hear that the endpoint ends.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long opening a stream may take, connection included.
@@ -139,8 +141,9 @@ impl Endpoint {
     }
 
     /// Who this node is from now on, for new connections in both directions. Live connections go
-    /// on; only where role, node or cluster differ, new calls dial anew and the old connections
-    /// that this node dialled are closed a little later.
+    /// on, with two exceptions. Where role, node or cluster differ, new calls dial anew and the old
+    /// connections that this node dialled are closed a little later. Where a root is not trusted
+    /// any more, that happens to connections in both directions, since all were verified by it.
     pub fn set_identity(&self, identity: Arc<Identity>) -> Result<(), PkiError> {
         if *lock(&self.0.listening) {
             let config = tls::server_config(&identity)?;
@@ -156,23 +159,23 @@ impl Endpoint {
                 identity.cluster_id.clone(),
             )
         };
-        if old.is_some_and(|old| name(&old) != name(&identity)) {
-            self.retire();
+        let Some(old) = old else { return Ok(()) };
+        let trusted = |root: &_| identity.roots().contains(root);
+        if !old.roots().iter().all(trusted) {
+            self.retire(|_| true, RETIRE_ACCEPTED_AFTER);
+        }
+        if name(&old) != name(&identity) {
+            self.retire(Link::dialled, RETIRE_AFTER);
         }
         Ok(())
     }
 
-    fn retire(&self) {
+    /// Dials anew from now on, and closes such connections of those that stand after a while.
+    fn retire(&self, which: impl Fn(&Link) -> bool, after: Duration) {
         lock(&self.0.slots).clear();
-        let old: Vec<Link> = self
-            .0
-            .links
-            .all()
-            .into_iter()
-            .filter(Link::dialled)
-            .collect();
+        let old: Vec<Link> = self.0.links.all().into_iter().filter(which).collect();
         tokio::spawn(async move {
-            tokio::time::sleep(RETIRE_AFTER).await;
+            tokio::time::sleep(after).await;
             old.iter()
                 .for_each(|link| link.close("the node has a new certificate"));
         });
@@ -295,16 +298,6 @@ impl Endpoint {
         self.0
             .links
             .of(node_id)
-            .iter()
-            .for_each(|link| link.close(reason));
-    }
-
-    /// Closes every connection; the endpoint goes on. For rotations: all peers come back and are
-    /// verified anew.
-    pub fn close_all(&self, reason: &str) {
-        self.0
-            .links
-            .all()
             .iter()
             .for_each(|link| link.close(reason));
     }

@@ -49,16 +49,18 @@ fn state(rows: &[(&str, bool, Option<u64>)]) -> State {
     state
 }
 
-/// Members by node and raft id; whether they vote and answer.
+/// Members by node and raft id; whether they vote and have answered. All are supposed to be there,
+/// as a new leader does.
 fn members(of: &[(&str, u64, bool, bool)]) -> Leadership {
-    let status = |(node, raft_id, voter, reachable): &(&str, u64, bool, bool)| MemberStatus {
+    let status = |(node, raft_id, voter, heard): &(&str, u64, bool, bool)| MemberStatus {
         member: Member {
             raft_id: *raft_id,
             node_id: (*node).into(),
             addr: String::new(),
         },
         voter: *voter,
-        reachable: Some(*reachable),
+        reachable: Some(true),
+        heard: *heard,
     };
     Leadership {
         members: of.iter().map(status).collect(),
@@ -102,11 +104,16 @@ fn whoever_is_demoted_removed_or_replaced_has_to_leave() {
             &raft[..1],
             vec![("b", vec![], true)],
         ),
-        // Demoted before it had become a member.
+        // Demoted before its membership was written down, or before there was any.
         (
             vec![("a", true, Some(1)), ("b", false, None)],
             &raft[..2],
-            vec![("b", vec![2], false)],
+            vec![("b", vec![2], true)],
+        ),
+        (
+            vec![("a", true, Some(1)), ("b", false, None)],
+            &raft[..1],
+            vec![("b", vec![], true)],
         ),
         // Has joined anew with an empty disk.
         (
