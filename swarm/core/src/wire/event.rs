@@ -119,7 +119,6 @@ fn service(before: &Service, after: &Service) -> Attributes {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
 
     use serde_json::Value;
     use skep_api::node::NodeDescription;
@@ -130,10 +129,8 @@ mod tests {
 
     /// What a real engine said, by kind: `fixtures/wire/events.json`.
     fn recorded(kind: &str) -> Vec<(String, Message)> {
-        let path =
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/wire/events.json");
         let all: Vec<Value> =
-            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+            serde_json::from_str(include_str!("../../../../fixtures/wire/events.json")).unwrap();
         let lines = all.iter().filter_map(|entry| entry["line"].as_str());
         let parsed =
             lines.filter_map(|line| Some((line.to_owned(), serde_json::from_str(line).ok()?)));
