@@ -1,5 +1,5 @@
-//! The `skepd` process: reads flags, starts the node and the daemon, sets the exit code. Everything
-//! else is in the library.
+//! The `skepd` process: reads the command line, starts the node and the daemon or has a command do
+//! its work, sets the exit code. Everything else is in the libraries.
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! What travels between the dispatcher and an agent: sessions, heartbeats, assignments, statuses.
-//! Only the messages: `dispatcher.rs` and `worker.rs` decide.
+//! Only the messages: `dispatcher/` and `worker/` decide.
 
 use serde::{Deserialize, Serialize};
 use skep_api::node::NodeDescription;

@@ -1,4 +1,4 @@
-//! The objects of a cluster as the replicated store keeps them. Never the wire form: `wire.rs`
+//! The objects of a cluster as the replicated store keeps them. Never the wire form: `wire/`
 //! turns these into what clients see. Secrets hide in `Debug`.
 
 use std::collections::BTreeMap;

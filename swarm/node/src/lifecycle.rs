@@ -1,7 +1,9 @@
-//! Into a swarm and out of it: one move at a time, each to its end even when the client that asked
-//! for it hangs up; whatever fails half-way leaves nothing on disk. Here is what the moves share,
-//! resuming and stopping; `init`, `join` and `leave` have files of their own. Never touches a
-//! running container except when leaving.
+//! Into a swarm, out of it and from one part in it to another: one move at a time, each to its end
+//! even when the client that asked for it hangs up. An `init` or `join` that fails leaves nothing
+//! on disk; the moves of a node that is in a swarm leave it one that the next start can go on from.
+//! Here is what the moves share, resuming and stopping; `init`, `join`, `leave`, `unlock`,
+//! `recover`, `come_back` and `turn` have files of their own. Never touches a running container
+//! except when leaving.
 
 mod come_back;
 mod init;

@@ -1,5 +1,6 @@
-//! dockerd's exact words for a node that cannot serve a swarm call; clients match on them.
-//! Source: moby `daemon/cluster/errors.go`. Decides nothing.
+//! dockerd's exact words for a node that cannot serve a swarm call; clients match on them. Where
+//! dockerd has no such state the words are our own. Source: moby `daemon/cluster/errors.go`.
+//! Decides nothing.
 
 use skep_api::Error;
 

@@ -1,5 +1,6 @@
 //! Hosts that leave the swarm and come back as new nodes: `swarm leave`, `node rm --force`, `swarm
-//! join`. Only workers do. Never forgets a host: it comes back in the end.
+//! join`. A manager goes only while those that stay are a majority without it, and comes back as a
+//! worker. Never forgets a host: it comes back in the end.
 
 use skep_api::node::{Availability, Role as WishedRole};
 use skep_core::command::{Command, Reply};

@@ -1,5 +1,6 @@
-//! The cluster's client: creates, scales, updates, rolls back and removes services, drains and
-//! pauses nodes. Reads what any leader shows, which may be old. Never sends a command twice.
+//! The cluster's client: creates, scales, updates, rolls back and removes services, drains, pauses,
+//! promotes and demotes nodes. Reads what any leader shows, which may be old. Never sends a command
+//! twice.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
-//! The swarm itself: its first transaction and the updates of its spec and tokens. Never creates a
-//! certificate authority and never touches certificates.
+//! The swarm itself: its first transaction and the updates of its spec, its tokens, its unlock key
+//! and its root, whose rotations begin and are called off here. Never makes a root or a key for
+//! one: the manager that takes a request brings them. Never signs anything.
 
 use skep_api::cluster::Spec;
 use skep_api::{Code, Error};

@@ -43,7 +43,7 @@ fn named(mut spec: Spec) -> Result<Spec, Error> {
     Ok(spec)
 }
 
-/// The manager layer, then what skep cannot do yet.
+/// What the manager layer refuses in a spec.
 pub fn check_cluster(spec: &Spec) -> Result<(), Error> {
     let expiry = spec.ca_config.node_cert_expiry;
     if expiry != 0 && expiry < HOUR {

@@ -1,5 +1,5 @@
 //! The list of what a service's spec can say and skep does not do yet. Nothing on it is ignored
-//! silently: it is refused with 501 and by name. Pure. Shrinks with every storey of the house.
+//! silently: it is refused with 501 and by name. Pure.
 
 use skep_api::Error;
 use skep_api::container::{ContainerSpec, MountType};

@@ -1,6 +1,7 @@
 //! A node whose certificate has expired: out of work until `swarm join` with a fresh token gives it
 //! another one. It is the same node then: its id, its raft log and its tasks are where they were.
-//! Never removes anything: a refusal leaves the node as it was.
+//! Never removes anything: a refusal leaves the node expired, as it was; once the certificate is
+//! on disk, the next start tries again what has failed.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

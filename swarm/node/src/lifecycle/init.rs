@@ -1,5 +1,5 @@
 //! `swarm init`: a certificate authority, a certificate, a raft of one and the first transaction.
-//! Never reuses anything of a swarm before.
+//! Never reuses anything of a swarm before: `--force-new-cluster` does, in `recover.rs`.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,5 +1,6 @@
 //! `swarm init --force-new-cluster`: a manager that has lost the others goes on alone, with all that
-//! it knows. Reads its own disk only and asks nobody; whatever fails leaves the node as it was.
+//! it knows. Reads its own disk only and asks no other manager. Until the new raft takes the place
+//! of the old one, a failure leaves the node in its old swarm.
 
 use std::time::SystemTime;
 

@@ -1,6 +1,6 @@
 //! From worker to manager and back: a node with a certificate for another role stops, writes down
 //! who it is from now on, and starts anew, while its containers go on. A daemon that is killed in
-//! between gets there by itself: what is on disk is a whole worker or a whole manager at any moment.
+//! between gets there by itself: what is on disk starts as a worker or as a manager at any moment.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -119,8 +119,8 @@ impl Endpoint {
         })))
     }
 
-    /// Turns an endpoint that only dials into one that listens (a promoted worker); its
-    /// connections move along.
+    /// Turns an endpoint that only dials into one that listens; its connections move along. The
+    /// daemon does not need it: a node that changes its role starts with another endpoint.
     pub fn listen_on(&self, listen: SocketAddr) -> io::Result<()> {
         let quic = self.0.quic().ok_or(io::ErrorKind::NotConnected)?;
         quic.rebind(socket::bind(Some(listen))?)?;

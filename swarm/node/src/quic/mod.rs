@@ -1,6 +1,6 @@
 //! Node to node traffic: QUIC with mutual TLS on one UDP port, one ALPN a service, one stream a
 //! call. Only this directory names quinn. It carries messages and knows who sends them; what they
-//! mean is the business of raft/, manager.rs and agent.rs.
+//! mean is the business of raft/, services.rs and agent/.
 
 mod dial;
 mod endpoint;

@@ -1,5 +1,5 @@
-//! The log's file: entries, vote and marks in one redb database, every value sealed. Knows raft's
-//! types only as bytes; never decides what to write and never writes without being told.
+//! The log's file: entries and marks in one redb database, every value sealed. Knows raft's types
+//! only as bytes; never decides what to write and never writes without being told.
 
 use std::io;
 use std::ops::Range;

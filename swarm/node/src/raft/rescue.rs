@@ -1,6 +1,8 @@
 //! A raft of one out of what another raft has left on this disk: the snapshot and the whole log,
-//! entries that are not known to be committed included. Writes a new directory beside the old one
-//! and never changes what the old one says; taking its place is the caller's business.
+//! entries that are not known to be committed included. Writes a new directory beside the old one,
+//! whose files it opens as a start would: that may finish a purge, make the log's file smaller,
+//! clear half-written snapshots away and create files that are missing, but never changes what an
+//! entry, the vote or the snapshot says. Taking the old one's place is the caller's business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
