@@ -101,7 +101,11 @@ impl Manager {
     /// lost, and nobody could say whether it was carried out.
     async fn leader_that_answers(&self) -> Option<Member> {
         if !self.leads() {
-            self.raft.read_barrier().await.ok()?;
+            match self.raft.read_barrier().await {
+                // It is here that there is no room; the leader has answered.
+                Ok(()) | Err(ReadError::NoSpace(_)) => {}
+                Err(_) => return None,
+            }
         }
         self.raft.leadership().borrow().leader.clone()
     }
@@ -170,7 +174,8 @@ impl Manager {
     /// The state, no older than this call, with the managers as the leader sees them.
     ///
     /// # Errors
-    /// The original's text when there is no leader for the whole deadline.
+    /// The original's text when there is no leader for the whole deadline; that this manager's disk
+    /// is full when it cannot follow the leader for that reason.
     pub async fn view(&self) -> Result<View, Error> {
         let deadline = Instant::now() + DEADLINE;
         let mut leadership = self.raft.leadership();
@@ -180,6 +185,7 @@ impl Manager {
             match timeout_at(deadline - RETRY, self.raft.read_barrier()).await {
                 Ok(Ok(())) => break,
                 Ok(Err(ReadError::Down(_))) => return Err(stopping()),
+                Ok(Err(ReadError::NoSpace(full))) => return Err(Error::unavailable(full)),
                 _ => wait_for_change(&mut leadership, deadline).await?,
             }
         }

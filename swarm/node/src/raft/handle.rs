@@ -37,7 +37,7 @@ use crate::disk::{self, Keys};
 const STEPS: usize = 1024;
 /// How long a proposal waits for a leader that has lost touch with its quorum for a moment.
 const LEASE_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a proposal that is under way waits for room on the disk.
+/// How long a proposal that is under way, and a read that has to catch up, wait for room.
 const FULL_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause before something is tried again that may work at any moment.
 const RETRY: Duration = Duration::from_millis(20);
@@ -361,7 +361,12 @@ impl Raft {
     async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), ReadError> {
         let mut published = self.inner.published.clone();
         let reached = |it: &Published| it.applied.is_some_and(|applied| applied.index >= index);
-        match timeout_at(deadline, published.wait_for(reached)).await {
+        let applied = tokio::select! {
+            applied = timeout_at(deadline, published.wait_for(reached)) => applied,
+            // What it lacks cannot be logged here, however long one waits.
+            full = self.full_for(FULL_PATIENCE) => return Err(ReadError::NoSpace(full)),
+        };
+        match applied {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(ReadError::Down(self.why_down())),
             Err(_) => Err(ReadError::Timeout(

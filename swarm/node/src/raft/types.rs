@@ -104,6 +104,10 @@ pub enum ReadError {
     /// The leader did not confirm in time, or this manager lags behind.
     #[error("no confirmation from the leader in time: {0}")]
     Timeout(String),
+    /// There is a leader, but this manager lags behind it for want of room on its disk: the text
+    /// for people. Reads go on by themselves once there is room.
+    #[error("{0}")]
+    NoSpace(String),
     /// Raft does not run (any more).
     #[error("raft has stopped: {0}")]
     Down(String),

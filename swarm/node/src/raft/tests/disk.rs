@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, until, view, write};
-use crate::raft::{Config, Leadership, ProposeError, Raft};
+use crate::raft::{Config, Leadership, ProposeError, Raft, ReadError};
 
 const STALL: Duration = Duration::from_secs(2);
 
@@ -119,6 +119,53 @@ async fn a_leader_whose_disk_is_full_hands_over_and_comes_back() {
     let cluster = cluster.crash_all().await;
     cluster.leader().await.read_barrier().await.unwrap();
     assert_eq!(cluster.leader().await.state().revision(), 11);
+}
+
+fn forgetful(config: &mut Config) {
+    (config.snapshot_interval, config.keep_entries) = (20, 5);
+    config.read_timeout = Duration::from_secs(2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_lags_for_want_of_room_says_so() {
+    let cluster = Cluster::tuned(3, forgetful).await;
+    let (id, leader) = (cluster.leader_id().await, cluster.leader().await);
+    let (full, lagging) = cluster.members.iter().find(|(it, _)| **it != id).unwrap();
+    cluster.net.fill_disk(*full, true);
+    write(&leader).await.unwrap();
+    until("notice", || lagging.space().borrow().clone()).await;
+    // What it has in memory, it tells.
+    lagging.read_barrier().await.unwrap();
+    // What it lacks now comes in a snapshot only, which has to be written down first.
+    cluster.net.cut(*full);
+    let lacks = leader.metrics().last_log_index.unwrap();
+    for _ in 0..100 {
+        write(&leader).await.unwrap();
+    }
+    until("purge", || {
+        let purged = leader.metrics().purged;
+        purged
+            .is_some_and(|purged| purged.index > lacks)
+            .then_some(())
+    })
+    .await;
+    cluster.net.heal(*full);
+    view(lagging, "the leader", |it| it.leader.is_some()).await;
+    let read = lagging.read_barrier().await;
+    assert!(
+        matches!(&read, Err(ReadError::NoSpace(why)) if why.contains("is full")),
+        "{read:?}"
+    );
+    // Without a leader, that is what is wrong.
+    cluster.net.cut(*full);
+    let read = lagging.read_barrier().await;
+    let cut_off = matches!(&read, Err(ReadError::NoLeader | ReadError::Timeout(_)));
+    assert!(cut_off, "{read:?}");
+    cluster.net.heal(*full);
+    cluster.net.fill_disk(*full, false);
+    until("room", || lagging.space().borrow().is_none().then_some(())).await;
+    lagging.read_barrier().await.unwrap();
+    assert_eq!(lagging.state().revision(), leader.state().revision());
 }
 
 #[tokio::test(flavor = "multi_thread")]
