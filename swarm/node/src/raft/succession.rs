@@ -1,5 +1,6 @@
 //! Who notices that the leader is gone, and who is to follow it. Only asks openraft for an
-//! election, which decides alone, and never asks while anybody who matters still hears the leader.
+//! election, which decides alone, and for one without a pre-vote only when a majority knows that
+//! nobody leads at the leader's address any more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
