@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use crate::addr::{self, Host, HostPort};
 use crate::disk::{DiskError, NodeState};
 use crate::membership::Membership;
-use crate::node::{Node, Phase};
+use crate::node::{Node, Phase, Way};
 use crate::pki::{Identity, Role};
 use crate::system;
 use crate::texts;
@@ -82,6 +82,14 @@ impl Node {
     async fn begin(&self, state: NodeState, identity: Identity) -> Result<Arc<Membership>, Error> {
         let started = Membership::start(&self.0.options, &self.0.disk, state, identity).await;
         started.map(Arc::new)
+    }
+
+    /// Shows that the node is on its way into a swarm, with what is known by now.
+    fn set_out(&self, advertise: Option<&HostPort>, remote: Option<&str>) {
+        self.0.phase.send_replace(Phase::Joining(Way {
+            node_addr: advertise.map_or_else(String::new, |addr| addr.ip.to_string()),
+            remote: remote.map(str::to_owned),
+        }));
     }
 
     /// What an attempt before this one may have left behind when the daemon was killed in it: a

@@ -76,7 +76,7 @@ pub(crate) enum Phase {
     #[default]
     Inactive,
     /// On its way into one.
-    Joining,
+    Joining(Way),
     /// In one.
     Member(Arc<Membership>),
     /// In one, but its keys are locked until somebody brings the unlock key.
@@ -85,6 +85,15 @@ pub(crate) enum Phase {
     Expired,
     /// In one, but it could not be resumed: the text says why.
     Broken(String),
+}
+
+/// What is known of a node that is on its way into a swarm.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Way {
+    /// The address it is going to advertise, without a port; empty while that is not clear.
+    pub node_addr: String,
+    /// The manager that it asks: `host:port`. Its id is not known.
+    pub remote: Option<String>,
 }
 
 /// What `/info` and `/_ping` say of the node without asking anyone.
@@ -136,8 +145,14 @@ impl Node {
                 state: LocalNodeState::Inactive,
                 ..Status::default()
             },
-            Phase::Joining => Status {
+            Phase::Joining(way) => Status {
                 state: LocalNodeState::Pending,
+                node_addr: way.node_addr,
+                managers: way
+                    .remote
+                    .map(|addr| (Id::from(""), addr))
+                    .into_iter()
+                    .collect(),
                 ..Status::default()
             },
             Phase::Member(membership) => membership.status(),
@@ -196,7 +211,7 @@ impl Node {
         match &*self.0.phase.borrow() {
             Phase::Inactive | Phase::Broken(_) => Err(texts::no_swarm()),
             // Until it knows its role, the original takes it for a worker.
-            Phase::Joining => Err(texts::worker()),
+            Phase::Joining(_) => Err(texts::worker()),
             Phase::Locked => Err(texts::locked()),
             Phase::Expired => Err(texts::expired()),
             Phase::Member(membership) => match membership.manager() {

@@ -15,13 +15,14 @@ mod host;
 mod map;
 
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use host::{Host, create, ready, services, tokens, until};
-use skep_api::cluster::{InitRequest, LocalNodeState};
+use skep_api::cluster::{InitRequest, JoinRequest, LocalNodeState};
 use skep_api::node::NodeState;
 use skep_api::{Kind, Secret};
-use skep_node::Node;
+use skep_node::pki::{JoinToken, RootCa};
+use skep_node::{Node, Status};
 use tokio::runtime::Runtime;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,6 +147,37 @@ async fn a_broken_membership_can_be_left() {
     assert_eq!((host.containers(), host.left_behind()), (0, vec![]));
     host.init(&node).await.unwrap();
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_joining_node_tells_where_it_goes() {
+    let (silent, host) = (Host::new(), Host::new());
+    // Takes every datagram and answers none.
+    let _socket = UdpSocket::bind(&silent.addr).unwrap();
+    let root = RootCa::create(SystemTime::now()).unwrap();
+    let token = Secret(JoinToken::generate(&root).unwrap().to_string());
+    let node = host.start().await;
+    // One address is given, the other is found out by the way there.
+    for advertise in [host.addr.clone(), String::new()] {
+        let request = JoinRequest {
+            listen_addr: host.addr.clone(),
+            advertise_addr: advertise,
+            remote_addrs: vec![silent.addr.clone()],
+            join_token: token.clone(),
+            ..JoinRequest::default()
+        };
+        let joiner = node.clone();
+        let joining = tokio::spawn(async move { joiner.join(request).await });
+        let expected = Status {
+            state: LocalNodeState::Pending,
+            node_addr: "127.0.0.1".into(),
+            managers: vec![("".into(), silent.addr.clone())],
+            ..Status::default()
+        };
+        until("on its way", async || node.status() == expected).await;
+        joining.await.unwrap().unwrap_err();
+        assert_eq!(node.status().state, LocalNodeState::Inactive);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

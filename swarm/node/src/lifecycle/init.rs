@@ -46,7 +46,7 @@ impl Node {
         };
         let addresses = self.addresses(asked, true).await?;
         self.sweep()?;
-        self.0.phase.send_replace(Phase::Joining);
+        self.set_out(addresses.advertise.as_ref(), None);
         let outcome = self.found(request, addresses).await;
         self.conclude(outcome)
             .map(|membership| membership.node_id().clone())

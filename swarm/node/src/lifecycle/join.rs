@@ -19,7 +19,7 @@ use crate::ca;
 use crate::control::{self, ControlRequest, ControlResponse};
 use crate::disk::NodeState;
 use crate::membership::Membership;
-use crate::node::{Node, Phase};
+use crate::node::Node;
 use crate::pki::{Identity, Role};
 use crate::quic::{Endpoint, OpenGate};
 use crate::system::random_number;
@@ -79,7 +79,7 @@ impl Node {
         };
         let addresses = self.addresses(asked, false).await?;
         self.sweep()?;
-        self.0.phase.send_replace(Phase::Joining);
+        self.set_out(addresses.advertise.as_ref(), Some(remote));
         let outcome = self.enter(request, remote, addresses).await;
         self.conclude(outcome)
     }
@@ -100,6 +100,7 @@ impl Node {
                 port: addresses.listen.port,
             },
         };
+        self.set_out(Some(&advertise), Some(remote));
         let dialling = Endpoint::bind(None, Arc::new(OpenGate)).map_err(|error| system(&error))?;
         let token = &request.join_token;
         let asked = ca::join(&dialling, remote, token, request.availability.clone()).await;

@@ -37,7 +37,7 @@ impl Node {
         let _moving = self.0.moving.lock().await;
         let phase = self.0.phase.borrow().clone();
         let id = match phase {
-            Phase::Inactive | Phase::Joining => return Err(texts::not_part()),
+            Phase::Inactive | Phase::Joining(_) => return Err(texts::not_part()),
             Phase::Locked if !force => return Err(texts::leaving_locked()),
             Phase::Broken(_) | Phase::Locked | Phase::Expired => self.recorded_id(),
             Phase::Member(membership) => {

@@ -45,7 +45,7 @@ impl Node {
         if let Phase::Member(membership) = phase {
             membership.stop(true).await;
         }
-        self.0.phase.send_replace(Phase::Joining);
+        self.set_out(addresses.advertise.as_ref(), None);
         let outcome = self.rebuild(&present, &addresses, request).await;
         // Whatever lies on the disk now is what the node is: the new swarm or, after a failure, the
         // one before.
