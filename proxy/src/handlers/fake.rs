@@ -37,11 +37,17 @@ pub(super) const OTHER: &str = "2222222222222222222222222";
 impl Fake {
     /// A node that is no manager and says so with this text.
     pub(super) fn outside(state: LocalNodeState, refusal: &str) -> Self {
+        let standing = Standing {
+            state,
+            ..Standing::default()
+        };
+        Self::standing_at(standing, refusal)
+    }
+
+    /// The same, of which more is known.
+    pub(super) fn standing_at(standing: Standing, refusal: &str) -> Self {
         Self {
-            standing: Standing {
-                state,
-                ..Standing::default()
-            },
+            standing,
             refusal: Some(Error::unavailable(refusal)),
             silent: false,
             inner: Mutex::default(),

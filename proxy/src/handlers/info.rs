@@ -99,6 +99,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::handlers::Standing;
     use crate::handlers::fake::{Fake, NODE};
 
     fn recorded(state: &str) -> Value {
@@ -143,9 +144,64 @@ mod tests {
         assert_eq!(shape(ours), shape(recorded("no quorum")));
     }
 
+    fn standing(state: LocalNodeState, addr: &str, managers: &[(&str, &str)]) -> Standing {
+        let known = managers.iter();
+        Standing {
+            state,
+            node_addr: addr.into(),
+            managers: known.map(|(id, at)| ((*id).into(), (*at).into())).collect(),
+            ..Standing::default()
+        }
+    }
+
     #[tokio::test]
-    async fn outside_a_swarm_it_is_the_originals() {
-        let outside = Fake::outside(LocalNodeState::Inactive, "no");
-        assert_eq!(ours(&outside).await, recorded("inactive"));
+    async fn nodes_that_are_no_managers_show_what_the_originals_do() {
+        let inactive = standing(LocalNodeState::Inactive, "", &[]);
+        let way = [("", "10.213.0.77:2377")];
+        let pending = standing(LocalNodeState::Pending, "10.213.0.1", &way);
+        let managers = [
+            ("m6s8eryxhsec1uqbdwbmd8nt0", "10.213.0.1:2377"),
+            ("amiakg1t8vvkvzsfdqi94tsjx", "10.213.0.3:2377"),
+        ];
+        let worker = Standing {
+            node_id: "itkc780p8emlwxav7vjre91ia".into(),
+            ..standing(LocalNodeState::Active, "10.213.0.2", &managers)
+        };
+        for (name, standing) in [
+            ("inactive", &inactive),
+            ("pending", &pending),
+            ("pending after its deadline", &pending),
+            ("pending, then left", &inactive),
+            ("active worker", &worker),
+        ] {
+            let mut theirs = recorded(name);
+            // In the order of a Go map, which is none.
+            if let Some(managers) = theirs["RemoteManagers"].as_array_mut() {
+                managers.sort_by_key(|peer| peer["NodeID"].to_string());
+            }
+            let node = Fake::standing_at(standing.clone(), "no");
+            assert_eq!(ours(&node).await, theirs, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nodes_that_need_help_say_so_and_show_no_cluster() {
+        for (state, name) in [
+            (LocalNodeState::Locked, "locked"),
+            // Expired certificates, and whatever else keeps a node from its swarm.
+            (LocalNodeState::Error, "error"),
+        ] {
+            let standing = Standing {
+                error: "what to do".into(),
+                ..standing(state, "10.213.0.2", &[])
+            };
+            // In the form of a node in no swarm, with its state and what to do about it.
+            let mut theirs = recorded("inactive");
+            theirs["LocalNodeState"] = name.into();
+            theirs["NodeAddr"] = "10.213.0.2".into();
+            theirs["Error"] = "what to do".into();
+            let node = Fake::standing_at(standing, "no");
+            assert_eq!(ours(&node).await, theirs);
+        }
     }
 }
