@@ -163,10 +163,11 @@ const IMAGES: &[Step<'_>] = &[
         "failing build",
         "printf 'FROM busybox\\nRUN exit 9\\n' | DOCKER_BUILDKIT=0 docker build --no-cache - 2>&1 | grep -v deprecated",
     ),
+    // A step that takes a while is shown once more when it is done.
     (
         "BuildKit",
         "old=/usr/bin/docker; $old --version | grep -q ' 2[03]\\.' || old=docker\n\
-        echo new > b/f; DOCKER_BUILDKIT=1 $old build --progress plain --no-cache -t kit b 2>&1 | grep -o 'naming to .*kit'; docker run --rm kit cat /f",
+        echo new > b/f; DOCKER_BUILDKIT=1 $old build --progress plain --no-cache -t kit b 2>&1 | grep -o 'naming to .*kit' | uniq; docker run --rm kit cat /f",
     ),
     (
         "tag and push",

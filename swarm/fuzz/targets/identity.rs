@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use skep_node::pki::{JoinToken, Peer, RootCa};
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = Peer::from_der(&bytes.to_vec().into());
+    let _ = Peer::from_der(bytes);
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
