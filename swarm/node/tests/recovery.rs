@@ -14,52 +14,22 @@ mod host;
 #[path = "support/engine.rs"]
 #[allow(dead_code)]
 mod map;
+#[path = "support/swarm.rs"]
+#[allow(dead_code)]
+mod swarm;
 
 use std::path::Path;
 use std::process::Command as Process;
 
 use host::{Host, create, ready, services, tokens, until, web};
-use skep_api::Error;
 use skep_api::cluster::{InitRequest, LocalNodeState};
 use skep_api::node::{NodeState, Role as WishedRole};
 use skep_core::{Id, State};
 use skep_node::{Node, backup};
-use tokio::runtime::Runtime;
-
-async fn force(host: &Host, node: &Node) -> Result<Id, Error> {
-    let request = InitRequest {
-        listen_addr: host.addr.clone(),
-        advertise_addr: host.addr.clone(),
-        force_new_cluster: true,
-        ..Default::default()
-    };
-    node.init(request).await
-}
+use swarm::{Daemon, force};
 
 async fn state(node: &Node) -> State {
     node.view().await.unwrap().state
-}
-
-/// A daemon with a runtime of its own: dropping that is as sudden as `kill -9` for its peers.
-struct Daemon {
-    runtime: Runtime,
-    node: Node,
-}
-
-impl Daemon {
-    fn start(host: &Host) -> Self {
-        let runtime = Runtime::new().unwrap();
-        let node = runtime.block_on(host.start());
-        Self { runtime, node }
-    }
-
-    fn run<T>(&self, work: impl Future<Output = T>) -> T {
-        self.runtime.block_on(work)
-    }
-
-    fn kill(self) {
-        self.runtime.shutdown_background();
-    }
 }
 
 #[test]
@@ -91,6 +61,8 @@ fn the_last_manager_goes_on_with_everything() {
         .iter()
         .map(|it| it.node.status().node_id.unwrap())
         .collect();
+    // The first will come back, which one that was killed in this process could not.
+    daemons[0].run(daemons[0].node.stop());
     for daemon in daemons {
         daemon.kill();
     }
@@ -134,6 +106,7 @@ fn the_last_manager_goes_on_with_everything() {
 
     // A lost one that comes back knows less than it believes and takes nothing over.
     let back = Daemon::start(&hosts[0]);
+    assert_ne!(back.node.status().state, LocalNodeState::Error);
     let joined = hosts[4].join(&fifth.node, &hosts[1], manager_token);
     fifth.run(joined).unwrap();
     fifth.run(create(&fifth.node, "after", 1));

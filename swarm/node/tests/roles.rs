@@ -14,75 +14,19 @@ mod host;
 #[path = "support/engine.rs"]
 #[allow(dead_code)]
 mod map;
+#[path = "support/swarm.rs"]
+#[allow(dead_code)]
+mod swarm;
 
 use std::net::UdpSocket;
 use std::time::Duration;
 
 use host::{Host, create, services, tokens, until};
-use skep_api::Error;
 use skep_api::cluster::LocalNodeState;
 use skep_api::node::Role;
 use skep_core::Id;
-use skep_core::command::{Command, Reply};
-use skep_node::Node;
-
-fn id(node: &Node) -> Id {
-    node.status().node_id.unwrap()
-}
-
-/// `docker node promote` and `demote`, asked of `through`, by a client that reads again when the
-/// node has changed meanwhile.
-async fn set_role(through: &Node, whom: &Id, role: Role) -> Result<Reply, Error> {
-    loop {
-        let state = through.view().await.unwrap().state;
-        let row = state.nodes().get(whom).unwrap();
-        let mut spec = row.spec.clone();
-        spec.role = role.clone();
-        let command = Command::UpdateNode {
-            id: whom.clone(),
-            version: row.meta.version,
-            spec: Box::new(spec),
-        };
-        match through.execute(command).await {
-            Err(error) if error.message.ends_with("update out of sequence") => {}
-            outcome => return outcome,
-        }
-    }
-}
-
-/// Whether a node answers as a manager, and so do `count` members of raft and of the table.
-async fn managers(node: &Node, count: usize) -> bool {
-    node.view().await.is_ok_and(|view| {
-        let rows = view.state.nodes().iter();
-        let recorded = rows.filter(|row| row.manager.is_some()).count();
-        (recorded, view.members.len()) == (count, count)
-    })
-}
-
-fn is_worker(node: &Node) -> bool {
-    let status = node.status();
-    !status.manager && !status.control_available && status.state == LocalNodeState::Active
-}
-
-/// Hosts of which the first `count` are in a swarm: the first has founded it.
-async fn swarm(hosts: &[Host], managers: usize) -> Vec<Node> {
-    let mut nodes = vec![hosts[0].start().await];
-    hosts[0].init(&nodes[0]).await.unwrap();
-    let (worker, manager) = tokens(&nodes[0]).await;
-    for (index, host) in hosts.iter().enumerate().skip(1) {
-        let node = host.start().await;
-        let token = if index < managers { &manager } else { &worker };
-        host.join(&node, &hosts[0], token.clone()).await.unwrap();
-        nodes.push(node);
-    }
-    nodes
-}
-
-async fn stop(nodes: impl IntoIterator<Item = Node>) {
-    for node in nodes {
-        node.stop().await;
-    }
-}
+use skep_core::command::Command;
+use swarm::{id, is_worker, managers, set_role, stop, swarm};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_is_promoted_demoted_and_promoted_again() {

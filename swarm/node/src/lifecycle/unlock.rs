@@ -46,6 +46,8 @@ impl Node {
         let phase = self.0.phase.borrow().clone();
         drop(moving);
         match phase {
+            // What was asked for is done; what a backup needs next is in the status.
+            Phase::Broken(_) if self.is_restored() => Ok(()),
             Phase::Broken(why) => Err(texts::not_started(&why)),
             Phase::Member(membership) => {
                 let _ = timeout(READY, membership.wait_joined()).await;
@@ -53,6 +55,12 @@ impl Node {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether what is on the disk came out of a backup and may only be forced.
+    fn is_restored(&self) -> bool {
+        let state = self.0.disk.load().ok().flatten();
+        state.is_some_and(|state| state.restored)
     }
 
     fn is_locked(&self) -> bool {

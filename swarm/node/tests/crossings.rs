@@ -1,0 +1,393 @@
+//! Where two features meet: locked swarms that change roles or are restored, members that were
+//! given up and come back, whole nodes in one process.
+
+// Helpers of tests may state what they expect, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+#[path = "support/host.rs"]
+#[allow(dead_code)]
+mod host;
+#[path = "support/engine.rs"]
+#[allow(dead_code)]
+mod map;
+#[path = "support/swarm.rs"]
+#[allow(dead_code)]
+mod swarm;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use host::{Host, create, ready, services, tokens, until};
+use serde::de::IgnoredAny;
+use skep_api::cluster::{InitRequest, LocalNodeState};
+use skep_api::node::{NodeState, Role};
+use skep_api::{Kind, Secret};
+use skep_core::Id;
+use skep_core::command::Command;
+use skep_core::object::Cluster;
+use skep_node::pki::{self, Identity, KeyRequest, Leaf, RootCa};
+use skep_node::quic::{CallError, Endpoint, OpenGate, Service};
+use skep_node::{Node, backup};
+use swarm::{Daemon, force, id, is_worker, managers, set_role, stop};
+
+async fn found_locked(host: &Host, node: &Node) -> Secret {
+    let request = InitRequest {
+        listen_addr: host.addr.clone(),
+        advertise_addr: host.addr.clone(),
+        auto_lock_managers: true,
+        ..Default::default()
+    };
+    node.init(request).await.unwrap();
+    let state = node.view().await.unwrap().state;
+    state.cluster().unwrap().unlock_key.clone().unwrap()
+}
+
+/// Whether a restart would find locked keys: the file is larger then, by a salt and a seal.
+fn wrapped(host: &Host) -> bool {
+    let file = std::fs::read(host.dir.path().join("keys")).unwrap();
+    assert!(!(140..170).contains(&file.len()), "{}", file.len());
+    file.len() > 150
+}
+
+async fn restart(host: &Host, node: Node) -> Node {
+    node.stop().await;
+    drop(node);
+    host.start().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_follow_roles() {
+    let hosts = [Host::new(), Host::new(), Host::new()];
+    let [a, b, c] = [0, 1, 2].map(|index| hosts[index].start());
+    let (first, second, third) = (a.await, b.await, c.await);
+    let key = found_locked(&hosts[0], &first).await;
+    let (worker, manager) = tokens(&first).await;
+    hosts[1].join(&second, &hosts[0], worker).await.unwrap();
+    hosts[2].join(&third, &hosts[0], manager).await.unwrap();
+    let node = id(&second);
+    assert!(wrapped(&hosts[0]) && !wrapped(&hosts[1]));
+    until("the manager that joined is wrapped", async || {
+        wrapped(&hosts[2])
+    })
+    .await;
+    create(&first, "web", 3).await;
+    until("a container on every host", async || {
+        hosts.iter().all(|host| host.containers() == 1)
+    })
+    .await;
+
+    set_role(&first, &node, Role::Manager).await.unwrap();
+    until("it is a manager", async || managers(&second, 3).await).await;
+    until("the promoted one is wrapped", async || wrapped(&hosts[1])).await;
+    set_role(&first, &id(&third), Role::Worker).await.unwrap();
+    until("it is a worker", async || {
+        is_worker(&third) && managers(&first, 2).await
+    })
+    .await;
+    // What the leader has said comes before the turn.
+    until("the demoted one is unwrapped", async || !wrapped(&hosts[2])).await;
+    let third = restart(&hosts[2], third).await;
+    assert!(is_worker(&third), "{:?}", third.status());
+    let second = restart(&hosts[1], second).await;
+    assert_eq!(second.status().state, LocalNodeState::Locked);
+    second.unlock(key.clone()).await.unwrap();
+    until("both managers answer", async || {
+        managers(&first, 2).await && managers(&second, 2).await
+    })
+    .await;
+    assert_eq!(id(&second), node);
+
+    // And back: the first is demoted by the second, which is then the only one that is locked.
+    set_role(&second, &id(&first), Role::Worker).await.unwrap();
+    until("one manager is left", async || {
+        is_worker(&first) && managers(&second, 1).await && !wrapped(&hosts[0])
+    })
+    .await;
+    let (first, second) = (
+        restart(&hosts[0], first).await,
+        restart(&hosts[1], second).await,
+    );
+    assert!(is_worker(&first), "{:?}", first.status());
+    assert_eq!(second.status().state, LocalNodeState::Locked);
+    second.unlock(key).await.unwrap();
+    until("all are ready", async || {
+        second.view().await.is_ok_and(|view| ready(&view) == 3)
+    })
+    .await;
+    let made = hosts
+        .iter()
+        .map(|host| host.engine.0.lock().unwrap().made)
+        .sum::<u32>();
+    assert_eq!(made, 3, "containers go on");
+    stop([second, third, first]).await;
+}
+
+async fn backed_up(node: &Node) -> Vec<u8> {
+    let mut archive = Vec::new();
+    let mut pieces = node.backup().await.unwrap();
+    while let Some(piece) = pieces.recv().await {
+        archive.extend_from_slice(&piece.unwrap());
+    }
+    archive
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_locked_manager_needs_its_key() {
+    let host = Host::new();
+    let node = host.start().await;
+    let key = found_locked(&host, &node).await;
+    create(&node, "web", 2).await;
+    let before = node.view().await.unwrap().state;
+    let archive = backed_up(&node).await;
+    node.leave(true).await.unwrap();
+    assert_eq!(host.left_behind(), Vec::<String>::new());
+    node.stop().await;
+    drop(node);
+
+    backup::restore(archive.as_slice(), host.dir.path()).unwrap();
+    let node = host.start().await;
+    assert_eq!(node.status().state, LocalNodeState::Locked);
+    let refused = force(&host, &node).await.unwrap_err();
+    assert!(
+        refused.message.contains("needs to be unlocked"),
+        "{refused:?}"
+    );
+    let wrong = node.unlock("SWMKEY-1-AAAA".into()).await.unwrap_err();
+    assert_eq!(wrong.kind, Kind::Unauthorized);
+    // The key is right, and what is to be done next is what the status says.
+    node.unlock(key.clone()).await.unwrap();
+    let status = node.status();
+    assert_eq!(status.state, LocalNodeState::Error);
+    assert!(
+        status
+            .error
+            .contains("docker swarm init --force-new-cluster"),
+        "{status:?}"
+    );
+    assert!(node.view().await.is_err());
+
+    force(&host, &node).await.unwrap();
+    let after = node.view().await.unwrap().state;
+    assert_eq!(services(&node.view().await.unwrap()), 1);
+    let (old, new) = (before.cluster().unwrap(), after.cluster().unwrap());
+    assert_eq!(
+        (&old.id, &old.join_tokens, &old.root_ca, &old.unlock_key),
+        (&new.id, &new.join_tokens, &new.root_ca, &new.unlock_key)
+    );
+    until("its tasks run", async || host.containers() == 2).await;
+    let node = restart(&host, node).await;
+    assert_eq!(node.status().state, LocalNodeState::Locked);
+    node.unlock(key).await.unwrap();
+    until("it answers", async || node.view().await.is_ok()).await;
+    assert_eq!(services(&node.view().await.unwrap()), 1);
+    node.stop().await;
+}
+
+/// Those that were given up come back one by one, each with a raft in which it was a manager.
+#[test]
+fn managers_that_were_given_up_come_back_as_workers() {
+    let hosts = [(); 3].map(|()| Host::new());
+    let daemons: Vec<Daemon> = hosts.iter().map(Daemon::start).collect();
+    daemons[0].run(hosts[0].init(&daemons[0].node)).unwrap();
+    let (_, token) = daemons[0].run(tokens(&daemons[0].node));
+    for index in [1, 2] {
+        let node = &daemons[index].node;
+        let joined = hosts[index].join(node, &hosts[0], token.clone());
+        daemons[index].run(joined).unwrap();
+    }
+    let ids: Vec<Id> = daemons.iter().map(|it| id(&it.node)).collect();
+    daemons[1].run(async {
+        create(&daemons[1].node, "web", 3).await;
+        until("a container on every host", async || {
+            hosts.iter().all(|host| host.containers() == 1)
+        })
+        .await;
+    });
+    let mut daemons = daemons.into_iter();
+    let lost = [daemons.next().unwrap(), daemons.next_back().unwrap()];
+    let survivor = daemons.next().unwrap();
+    // The one that led and one that followed.
+    for daemon in lost {
+        daemon.run(daemon.node.stop());
+        daemon.kill();
+    }
+    survivor.run(force(&hosts[1], &survivor.node)).unwrap();
+    for index in [0, 2] {
+        let back = Daemon::start(&hosts[index]);
+        survivor.run(until("it is a worker that is ready", async || {
+            let view = survivor.node.view().await.unwrap();
+            let row = view.state.nodes().get(&ids[index]).unwrap();
+            is_worker(&back.node) && row.status.state == NodeState::Ready
+        }));
+        assert_eq!(id(&back.node), ids[index]);
+        survivor.run(until("its old log is gone", async || {
+            !hosts[index].left_behind().contains(&"raft".to_owned())
+        }));
+        // Untouched, but for what was started here when the others were away.
+        assert!(hosts[index].containers() <= 1);
+        // It can be a manager of the new raft like any other worker.
+        survivor
+            .run(set_role(&survivor.node, &ids[index], Role::Manager))
+            .unwrap();
+        let count = if index == 0 { 2 } else { 3 };
+        survivor.run(until("it is a manager", async || {
+            managers(&back.node, count).await
+        }));
+        // Kept: dropping a runtime in the middle of a test is a crash.
+        std::mem::forget(back);
+    }
+    survivor.run(survivor.node.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_guesses_tokens_waits_and_members_do_not() {
+    let hosts = [Host::new(), Host::new(), Host::new()];
+    let nodes = swarm::swarm(&hosts[..2], 1).await;
+    let guesser = hosts[2].start().await;
+    let (token, _) = tokens(&nodes[0]).await;
+    let forged = format!("{}0000000000000000000000000", &token[..token.len() - 25]);
+    for attempt in 0..10 {
+        let refused = hosts[2]
+            .join(&guesser, &hosts[0], forged.clone().into())
+            .await
+            .unwrap_err();
+        assert!(
+            refused.message.contains("A valid join token is necessary"),
+            "{attempt}: {refused:?}"
+        );
+    }
+    let start = Instant::now();
+    let refused = hosts[2]
+        .join(&guesser, &hosts[0], token.clone())
+        .await
+        .unwrap_err();
+    assert!(
+        refused
+            .message
+            .contains("too many attempts to join from this address have failed; wait "),
+        "{refused:?}"
+    );
+    assert_eq!(guesser.status().state, LocalNodeState::Inactive);
+    // A member from the same address renews its certificate meanwhile, to become a manager.
+    set_role(&nodes[0], &id(&nodes[1]), Role::Manager)
+        .await
+        .unwrap();
+    until("it is a manager", async || managers(&nodes[1], 2).await).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "too slow to tell");
+    let refused = hosts[2].join(&guesser, &hosts[0], token.clone()).await;
+    assert!(refused.is_err(), "still waiting");
+
+    until("the right token lets in again", async || {
+        hosts[2]
+            .join(&guesser, &hosts[0], token.clone())
+            .await
+            .is_ok()
+    })
+    .await;
+    assert!(start.elapsed() < Duration::from_secs(10));
+    until("all are ready", async || {
+        ready(&nodes[0].view().await.unwrap()) == 3
+    })
+    .await;
+    guesser.stop().await;
+    stop(nodes).await;
+}
+
+/// A node's certificate that was issued so long ago, and the identity it makes.
+fn manager_since(cluster: &Cluster, node_id: &str, age: Duration) -> Arc<Identity> {
+    let root = RootCa {
+        cert_pem: cluster.root_ca.cert_pem.clone(),
+        key_pem: cluster.root_ca.key_pem.clone(),
+    };
+    let request = KeyRequest::fresh().unwrap();
+    let leaf = Leaf {
+        node_id,
+        role: pki::Role::Manager,
+        cluster_id: &cluster.id,
+    };
+    let (day, then) = (Duration::from_secs(24 * 3600), SystemTime::now() - age);
+    let cert = root.sign(&request.csr_pem, &leaf, day, then).unwrap();
+    Arc::new(Identity::new(&root.cert_pem, &cert, request.key_pem).unwrap())
+}
+
+/// What a manager answers to a message of raft, sent with this certificate.
+async fn raft_message(identity: &Arc<Identity>, to: &Host, raft_id: u64) -> Result<(), CallError> {
+    let endpoint = Endpoint::bind(None, Arc::new(OpenGate)).unwrap();
+    endpoint.set_identity(identity.clone()).unwrap();
+    let message = serde_json::json!({ "to": raft_id, "message": "Leads" });
+    let soon = Duration::from_secs(5);
+    let answer: Result<IgnoredAny, CallError> = endpoint
+        .call(&to.addr, Service::Raft, None, soon, &message)
+        .await;
+    endpoint.shutdown("asked").await;
+    answer.map(drop)
+}
+
+/// Its raft counts it among the members, theirs does not: they do not listen, leader or none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_manager_that_comes_back_is_not_heard() {
+    let hosts = [Host::new(), Host::new(), Host::new()];
+    let mut nodes = swarm::swarm(&hosts, 3).await;
+    let gone = nodes.pop().unwrap();
+    let whom = id(&gone);
+    let state = nodes[0].view().await.unwrap().state;
+    let cluster = state.cluster().unwrap().as_ref().clone();
+    let row = state.nodes().get(&id(&nodes[0])).unwrap();
+    let raft_id = row.manager.as_ref().unwrap().raft_id;
+    let identity = manager_since(&cluster, &whom, Duration::from_secs(3600));
+    raft_message(&identity, &hosts[0], raft_id).await.unwrap();
+
+    gone.stop().await;
+    drop(gone);
+    set_role(&nodes[0], &whom, Role::Worker).await.unwrap();
+    until("raft has let go", async || managers(&nodes[0], 2).await).await;
+    let remove = Command::RemoveNode {
+        id: whom.clone(),
+        force: true,
+    };
+    nodes[0].execute(remove).await.unwrap();
+    let leader = async || {
+        let members = nodes[0].view().await.unwrap().members;
+        let leads = members.iter().find(|member| member.leader);
+        leads.map(|member| member.node.clone())
+    };
+    let before = leader().await;
+    let told = async |gone: &Node| {
+        until("it knows", async || {
+            gone.status().error.ends_with("was removed from swarm")
+        })
+        .await;
+        let refused = raft_message(&identity, &hosts[0], raft_id).await;
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("was removed from swarm"), "{text}");
+    };
+    let gone = hosts[2].start().await;
+    told(&gone).await;
+    create(&nodes[0], "web", 1).await;
+    assert_eq!(leader().await, before);
+    gone.stop().await;
+    drop(gone);
+
+    // Without a quorum nobody could tell a manager of others that have joined.
+    nodes.pop().unwrap().stop().await;
+    let leaderless = async || {
+        let error = nodes[0].view().await.err();
+        error.is_some_and(|error| error.message.contains("does not have a leader"))
+    };
+    until("there is no leader", leaderless).await;
+    let gone = hosts[2].start().await;
+    told(&gone).await;
+    let newer = manager_since(&cluster, "newer", Duration::ZERO);
+    raft_message(&newer, &hosts[0], raft_id).await.unwrap();
+    assert!(leaderless().await);
+    nodes.push(hosts[1].start().await);
+    until("two are the swarm", async || managers(&nodes[1], 2).await).await;
+    assert_eq!(services(&nodes[1].view().await.unwrap()), 1);
+    gone.stop().await;
+    stop(nodes).await;
+}
