@@ -1,22 +1,48 @@
 //! One kind of object, by id, in a persistent map: a clone shares its structure, so that snapshots
 //! and read views cost nothing. Never checks anything: that is `apply`'s work.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::Id;
 use crate::object::{Entity, Meta};
 
 /// Objects of one kind, ordered by id.
-#[derive(Clone, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Serialize, PartialEq)]
 #[serde(transparent)]
 pub struct Table<T: Clone>(OrdMap<Id, Arc<T>>);
 
 impl<T: Clone> Default for Table<T> {
     fn default() -> Self {
         Self(OrdMap::new())
+    }
+}
+
+/// Grows with what really comes: the map's own decoder reserves what the input claims to hold.
+impl<'de, T: Clone + Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Rows<T>(PhantomData<T>);
+        impl<'de, T: Clone + Deserialize<'de>> Visitor<'de> for Rows<T> {
+            type Value = Table<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("objects by id")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut rows: A) -> Result<Table<T>, A::Error> {
+                let mut table = Table::default();
+                while let Some((id, object)) = rows.next_entry()? {
+                    table.0.insert(id, Arc::new(object));
+                }
+                Ok(table)
+            }
+        }
+        deserializer.deserialize_map(Rows(PhantomData))
     }
 }
 

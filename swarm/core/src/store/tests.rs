@@ -205,3 +205,12 @@ fn a_snapshot_restores_tables_and_indexes() {
     assert!(restored.service_named("web").is_some());
     assert_eq!(restored.tasks_of_service("s").count(), 1);
 }
+
+#[test]
+fn a_state_that_claims_to_be_huge_takes_no_memory() {
+    // A map of one, whose table of tasks claims to hold four billion.
+    let mut bytes = vec![0x81, 0xa5];
+    bytes.extend_from_slice(b"tasks");
+    bytes.extend_from_slice(&[0xdf, 0xff, 0xff, 0xff, 0xff]);
+    assert!(rmp_serde::from_slice::<State>(&bytes).is_err());
+}
