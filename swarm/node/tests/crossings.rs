@@ -24,12 +24,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use host::{Host, create, ready, services, tokens, until};
 use serde::de::IgnoredAny;
-use skep_api::cluster::{InitRequest, LocalNodeState};
+use skep_api::cluster::{CaConfig, ExternalCa, InitRequest, LocalNodeState};
 use skep_api::node::{NodeState, Role};
 use skep_api::{Kind, Secret};
 use skep_core::Id;
 use skep_core::command::Command;
 use skep_core::object::Cluster;
+use skep_node::disk::DataDir;
 use skep_node::pki::{self, Identity, KeyRequest, Leaf, RootCa};
 use skep_node::quic::{CallError, Endpoint, OpenGate, Service};
 use skep_node::{Node, backup};
@@ -375,19 +376,124 @@ async fn a_removed_manager_that_comes_back_is_not_heard() {
 
     // Without a quorum nobody could tell a manager of others that have joined.
     nodes.pop().unwrap().stop().await;
+    // The answer would come after 20 s, as the original's.
     let leaderless = async || {
-        let error = nodes[0].view().await.err();
-        error.is_some_and(|error| error.message.contains("does not have a leader"))
+        let second = Duration::from_secs(1);
+        tokio::time::timeout(second, nodes[0].view()).await.is_err()
     };
     until("there is no leader", leaderless).await;
+    let newer = manager_since(&cluster, "newer", Duration::ZERO);
+    until("a newer manager would be heard", async || {
+        raft_message(&newer, &hosts[0], raft_id).await.is_ok()
+    })
+    .await;
     let gone = hosts[2].start().await;
     told(&gone).await;
-    let newer = manager_since(&cluster, "newer", Duration::ZERO);
-    raft_message(&newer, &hosts[0], raft_id).await.unwrap();
     assert!(leaderless().await);
     nodes.push(hosts[1].start().await);
     until("two are the swarm", async || managers(&nodes[1], 2).await).await;
     assert_eq!(services(&nodes[1].view().await.unwrap()), 1);
     gone.stop().await;
     stop(nodes).await;
+}
+
+/// Its own root signs whatever else is named, and nothing is left of an init that is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_the_authority_may_come_with_init() {
+    let hosts = [Host::new(), Host::new()];
+    let [first, second] = [0, 1].map(|index| hosts[index].start());
+    let (first, second) = (first.await, second.await);
+    let elsewhere = RootCa::create(SystemTime::now()).unwrap();
+    let hour = 3_600_000_000_000;
+    let init = async |change: fn(&mut CaConfig)| {
+        let mut request = InitRequest {
+            listen_addr: hosts[0].addr.clone(),
+            advertise_addr: hosts[0].addr.clone(),
+            ..Default::default()
+        };
+        request.spec.ca_config.node_cert_expiry = hour;
+        request.spec.ca_config.external_cas = vec![ExternalCa {
+            protocol: "cfssl".into(),
+            url: "https://127.0.0.1:1/sign".into(),
+            ca_cert: elsewhere.cert_pem.clone(),
+            ..ExternalCa::default()
+        }];
+        change(&mut request.spec.ca_config);
+        first.init(request).await.map_err(|error| error.message)
+    };
+    let refused: [(fn(&mut CaConfig), &str); 3] = [
+        (
+            |ca| ca.node_cert_expiry = 1,
+            "rpc error: code = InvalidArgument desc = minimum certificate expiry time is: 1h0m0s",
+        ),
+        (
+            |ca| ca.external_cas[0].protocol = "acme".into(),
+            "invalid protocol: \"acme\"",
+        ),
+        (
+            |ca| ca.signing_ca_cert = "PEM".into(),
+            "a signing CA certificate of one's own at init is not supported by this version of skep",
+        ),
+    ];
+    for (change, text) in refused {
+        let text = format!("error updating cluster settings: {text}");
+        assert_eq!(init(change).await.unwrap_err(), text);
+        assert_eq!(first.status().state, LocalNodeState::Inactive);
+        assert_eq!(hosts[0].left_behind(), Vec::<String>::new());
+    }
+    init(|_| ()).await.unwrap();
+    let (worker, _) = tokens(&first).await;
+    hosts[1].join(&second, &hosts[0], worker).await.unwrap();
+    let state = first.view().await.unwrap().state;
+    let config = &state.cluster().unwrap().spec.ca_config;
+    assert_eq!(
+        (config.node_cert_expiry, config.external_cas.len()),
+        (hour, 1)
+    );
+    stop([first, second]).await;
+    for host in &hosts {
+        let identity = Identity::load(&DataDir::open(host.dir.path()).unwrap());
+        let identity = identity.unwrap().unwrap();
+        let life = identity.not_after - Duration::from_secs(3601);
+        assert!(life < SystemTime::now(), "{:?}", identity.not_after);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_whose_certificate_has_expired_can_be_forced() {
+    let hosts = [Host::new(), Host::new()];
+    let nodes = swarm::swarm(&hosts, 2).await;
+    create(&nodes[0], "web", 2).await;
+    until("a container on each", async || {
+        hosts.iter().all(|host| host.containers() == 1)
+    })
+    .await;
+    let state = nodes[0].view().await.unwrap().state;
+    let (cluster, whom) = (state.cluster().unwrap(), id(&nodes[0]));
+    let two_days = Duration::from_secs(48 * 3600);
+    let old = manager_since(cluster, &whom, two_days);
+    stop(nodes).await;
+    let disk = DataDir::open(hosts[0].dir.path()).unwrap();
+    old.save(&disk).unwrap();
+    drop(disk);
+
+    let node = hosts[0].start().await;
+    assert!(
+        node.status().error.contains("certificates have expired"),
+        "{:?}",
+        node.status()
+    );
+    assert_eq!(force(&hosts[0], &node).await.unwrap(), whom);
+    assert_eq!(services(&node.view().await.unwrap()), 1);
+    until("all tasks are here", async || hosts[0].containers() == 2).await;
+    assert_eq!(hosts[0].engine.0.lock().unwrap().made, 2, "one went on");
+    let node = restart(&hosts[0], node).await;
+    until("it answers", async || node.view().await.is_ok()).await;
+    // The other one's has not expired: it comes back by itself.
+    let other = hosts[1].start().await;
+    until("it is a worker", async || {
+        is_worker(&other) && ready(&node.view().await.unwrap()) == 2
+    })
+    .await;
+    stop([node, other]).await;
 }

@@ -12,7 +12,7 @@ use crate::id::IdSource;
 use crate::object::{Cluster, Node, Rotation, Secret};
 use crate::store::{Author, Change, State};
 use crate::unlock_key;
-use crate::validate::{check_cluster, missing};
+use crate::validate::{check_cluster, check_protocols, missing};
 
 /// What is made anew.
 #[derive(Clone, Copy)]
@@ -32,6 +32,7 @@ pub(super) fn bootstrap(
     if view.cluster().is_some() {
         return Err(Error::rpc(Code::AlreadyExists, "there is a swarm already"));
     }
+    check_protocols(&cluster.spec)?;
     check_cluster(&cluster.spec)?;
     if !cluster.spec.ca_config.signing_ca_cert.is_empty() {
         return Err(missing("a signing CA certificate of one's own at init"));

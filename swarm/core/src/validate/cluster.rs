@@ -30,17 +30,25 @@ fn named(mut spec: Spec) -> Result<Spec, Error> {
     } else if spec.name != NAME {
         return Err(Error::invalid("swarm spec must be named \"default\""));
     }
-    for ca in &spec.ca_config.external_cas {
-        if !ca.protocol.eq_ignore_ascii_case("cfssl") {
-            return Err(Error::invalid(format!(
-                "invalid protocol: {:?}",
-                ca.protocol
-            )));
-        }
-    }
+    check_protocols(&spec)?;
     // Accepted and forgotten by the original.
     spec.task_defaults = TaskDefaults::default();
     Ok(spec)
+}
+
+/// Refuses authorities outside of the swarm that speak anything but cfssl's protocol.
+///
+/// # Errors
+/// dockerd's text.
+pub fn check_protocols(spec: &Spec) -> Result<(), Error> {
+    let mut externals = spec.ca_config.external_cas.iter();
+    match externals.find(|ca| !ca.protocol.eq_ignore_ascii_case("cfssl")) {
+        None => Ok(()),
+        Some(ca) => Err(Error::invalid(format!(
+            "invalid protocol: {:?}",
+            ca.protocol
+        ))),
+    }
 }
 
 /// What the manager layer refuses in a spec.

@@ -17,7 +17,7 @@ mod manager;
 mod template;
 mod unsupported;
 
-pub use cluster::{check_cluster, cluster_update};
+pub use cluster::{check_cluster, check_protocols, cluster_update};
 pub use daemon::{node_spec, service_spec};
 pub use image::is_reference;
 pub use manager::check_service;
