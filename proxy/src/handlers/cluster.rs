@@ -8,7 +8,7 @@ use skep_api::{Error, Secret};
 use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
 use skep_core::{Id, State};
-use skep_node::Happening;
+use skep_node::{Happening, Interest};
 
 use crate::reply::BodyStream;
 
@@ -54,7 +54,8 @@ pub trait Cluster: Send + Sync + 'static {
     }
 
     /// What happens to the cluster from now on, whenever this node is a manager that sees it.
-    fn events(&self) -> BoxStream<'static, Happening>;
+    /// Without interest it need not ask others.
+    fn events(&self, interest: Interest) -> BoxStream<'static, Happening>;
 }
 
 /// Where a node stands.

@@ -12,7 +12,7 @@ use skep_api::Timestamp;
 use skep_api::event::Message;
 use skep_api::filters::Filters;
 use skep_core::wire;
-use skep_node::Happening;
+use skep_node::{Happening, Interest};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::swarm::{Feed, Lagged, Query};
@@ -52,6 +52,12 @@ impl Hub {
             future::ready(())
         });
         told.await;
+    }
+
+    /// Whether anybody follows.
+    pub(super) fn interest(&self) -> Interest {
+        let live = self.live.clone();
+        Arc::new(move || live.receiver_count() > 0)
     }
 
     fn tell(&self, message: Message) {
@@ -126,6 +132,9 @@ fn worded(happening: &Happening, now: Timestamp) -> Option<Message> {
     match happening {
         Happening::Written(event) => wire::event(event, now),
         Happening::Leadership { node, leads } => Some(wire::leadership(node, *leads, now)),
+        Happening::Reachability { node, reachable } => {
+            Some(wire::reachability(node, *reachable, now))
+        }
     }
 }
 
@@ -204,7 +213,10 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_lags_is_told_so() {
         let hub = Hub::default();
+        let interest = hub.interest();
+        assert!(!interest());
         let mut feed = hub.feed(&Query::default()).unwrap();
+        assert!(interest());
         hub.tell(message("a", 1));
         let line = feed.live.next().await.unwrap().unwrap();
         assert!(line.starts_with(b"{\"Type\":\"node\"") && line.ends_with(b"\n"));
@@ -212,5 +224,7 @@ mod tests {
             hub.tell(message("a", at));
         }
         assert_eq!(feed.live.next().await, Some(Err(Lagged(1))));
+        drop(feed);
+        assert!(!interest());
     }
 }

@@ -16,7 +16,7 @@ use skep_core::object::{
 };
 use skep_core::wire::Peers;
 use skep_core::{Id, State, Timestamp, Tx, bootstrap, control};
-use skep_node::Happening;
+use skep_node::{Happening, Interest};
 use tokio::sync::broadcast;
 
 use super::{Cluster, Standing, View};
@@ -241,7 +241,7 @@ impl Cluster for Fake {
         }
     }
 
-    fn events(&self) -> BoxStream<'static, Happening> {
+    fn events(&self, _interest: Interest) -> BoxStream<'static, Happening> {
         let next = |mut from: broadcast::Receiver<Happening>| async move {
             let happening = from.recv().await.ok()?;
             Some((happening, from))

@@ -43,7 +43,8 @@ impl<C: Cluster> Handlers<C> {
     /// runtime that this is called in.
     pub fn new(cluster: C) -> Self {
         let events = Arc::new(events::Hub::default());
-        let following = tokio::spawn(events.clone().follow(cluster.events()));
+        let happenings = cluster.events(events.interest());
+        let following = tokio::spawn(events.clone().follow(happenings));
         Self {
             cluster,
             events,

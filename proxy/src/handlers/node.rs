@@ -8,7 +8,7 @@ use skep_api::{Error, Secret};
 use skep_core::Id;
 use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
-use skep_node::{Happening, Node};
+use skep_node::{Happening, Interest, Node};
 use tokio::sync::mpsc;
 
 use super::cluster::{Cluster, Standing, View};
@@ -68,10 +68,10 @@ impl Cluster for Node {
         Ok(Box::pin(unfold(Node::backup(self).await?, next)))
     }
 
-    fn events(&self) -> BoxStream<'static, Happening> {
+    fn events(&self, interest: Interest) -> BoxStream<'static, Happening> {
         let next = |mut happenings: skep_node::Happenings| async move {
             Some((happenings.next().await, happenings))
         };
-        unfold(self.happenings(), next).boxed()
+        unfold(self.happenings(interest), next).boxed()
     }
 }

@@ -51,8 +51,11 @@ pub struct MemberState {
     pub node: Id,
     /// `host:port`
     pub addr: String,
-    /// Whether it answered the leader lately.
+    /// Whether it answered the leader lately, or is given the time to.
     pub reachable: bool,
+    /// Whether it did answer. One that leads only now has heard of nobody yet.
+    #[serde(default)]
+    pub heard: bool,
     /// Whether it leads.
     pub leader: bool,
 }

@@ -1,7 +1,8 @@
 //! What happens to the cluster, as this node learns of it while it is a manager: writes as they are
-//! applied here, and leadership as it moves. Never words anything and keeps no history.
+//! applied here, leadership as it moves, and which managers the leader can reach. Never words
+//! anything and keeps no history.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,20 @@ use skep_core::object::Node as StoredNode;
 use skep_core::{Event, Id, State};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
+use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::manager::Manager;
+use crate::control::MemberState;
+use crate::manager::{Manager, members_of};
 use crate::node::{Node, Phase};
 use crate::raft::{AppliedRef, Leadership};
 
 /// How often a node that is no manager looks whether it has become one.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often a manager that does not lead asks the leader whom it can reach.
+const ASK: Duration = Duration::from_secs(1);
+
+/// Whether anybody wants to know what happens, so that the leader need not be asked for nobody.
+pub type Interest = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Something that happened to the cluster.
 #[derive(Clone, Debug)]
@@ -29,6 +37,13 @@ pub enum Happening {
         /// Whether it leads now.
         leads: bool,
     },
+    /// A manager has stopped to answer the leader, or does again.
+    Reachability {
+        /// The manager.
+        node: Arc<StoredNode>,
+        /// Whether it answers now.
+        reachable: bool,
+    },
 }
 
 /// Follows what happens, through every change of the node's own part in the cluster. What happened
@@ -36,6 +51,7 @@ pub enum Happening {
 /// history, and the node has not seen it happen.
 pub struct Happenings {
     node: Node,
+    interest: Interest,
     source: Option<Source>,
     ready: VecDeque<Happening>,
 }
@@ -48,13 +64,25 @@ struct Source {
     from: u64,
     state: State,
     leader: Option<Id>,
+    /// Whether the leader could reach a manager when it was last heard of.
+    reach: BTreeMap<Id, bool>,
+    ask: Interval,
+}
+
+/// What a source has come to.
+enum Step {
+    News(Vec<Happening>),
+    /// It is time to ask the leader for what only it knows.
+    Ask,
 }
 
 impl Node {
-    /// What happens to the cluster from now on.
-    pub fn happenings(&self) -> Happenings {
+    /// What happens to the cluster from now on. What only the leader knows, which managers it can
+    /// reach, is told by other managers while there is interest in it.
+    pub fn happenings(&self, interest: Interest) -> Happenings {
         Happenings {
             node: self.clone(),
+            interest,
             source: None,
             ready: VecDeque::new(),
         }
@@ -81,7 +109,16 @@ impl Happenings {
                 continue;
             };
             match source.step().await {
-                Some(happenings) => self.ready.extend(happenings),
+                Some(Step::News(happenings)) => self.ready.extend(happenings),
+                Some(Step::Ask) if (self.interest)() => {
+                    if let Some(manager) = self.node.manager_if_any()
+                        && let Some(members) = manager.ask_leader_for_members().await
+                    {
+                        self.ready.extend(source.reached(&members));
+                    }
+                }
+                // Whoever is interested later begins with what is then.
+                Some(Step::Ask) => source.reach.clear(),
                 None => self.source = None,
             }
         }
@@ -109,27 +146,31 @@ impl Happenings {
             from: state.revision(),
             state,
             leader: leader.map(|leader| leader.node_id),
+            reach: BTreeMap::new(),
+            ask: asking(),
         })
     }
 }
 
 impl Source {
     /// What comes of the next piece of news; `None` when the manager is no more.
-    async fn step(&mut self) -> Option<Vec<Happening>> {
+    async fn step(&mut self) -> Option<Step> {
         tokio::select! {
             biased;
             step = self.steps.recv() => match step {
-                Ok(step) => Some(self.written(&step)),
+                Ok(step) => Some(Step::News(self.written(&step))),
                 Err(RecvError::Closed) => None,
                 Err(RecvError::Lagged(missed)) => {
                     tracing::warn!(missed, "some events of the cluster are lost: too many at once");
-                    Some(Vec::new())
+                    Some(Step::News(Vec::new()))
                 }
             },
             changed = self.leadership.changed() => {
                 changed.ok()?;
-                Some(self.moved())
+                let (moved, reached) = (self.moved(), self.reached_here());
+                Some(Step::News(moved.into_iter().chain(reached).collect()))
             }
+            _ = self.ask.tick(), if !self.leadership.borrow().i_lead => Some(Step::Ask),
         }
     }
 
@@ -163,4 +204,43 @@ impl Source {
         let gone = told(before, false);
         gone.into_iter().chain(told(Some(now), true)).collect()
     }
+
+    /// The same of whom this manager can reach, if it leads.
+    fn reached_here(&mut self) -> Vec<Happening> {
+        let known = self.leadership.borrow().clone();
+        match known.i_lead {
+            true => self.reached(&members_of(&known)),
+            false => Vec::new(),
+        }
+    }
+
+    /// What has changed in whom the leader can reach. A member of which nothing was known is no
+    /// news, and neither is one to which a new leader still gives the time to answer.
+    fn reached(&mut self, members: &[MemberState]) -> Vec<Happening> {
+        let is_member = |id: &Id| members.iter().any(|member| member.node == *id);
+        self.reach.retain(|id, _| is_member(id));
+        let mut happenings = Vec::new();
+        for member in members.iter().filter(|it| it.heard || !it.reachable) {
+            let before = self.reach.insert(member.node.clone(), member.reachable);
+            if before.is_none_or(|before| before == member.reachable) {
+                continue;
+            }
+            if let Some(node) = self.state.nodes().get(&member.node) {
+                happenings.push(Happening::Reachability {
+                    node: node.clone(),
+                    reachable: member.reachable,
+                });
+            }
+        }
+        happenings
+    }
 }
+
+fn asking() -> Interval {
+    let mut interval = tokio::time::interval(ASK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+#[cfg(test)]
+mod tests;

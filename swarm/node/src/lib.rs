@@ -27,6 +27,6 @@ mod system;
 mod texts;
 
 pub use control::MemberState;
-pub use events::{Happening, Happenings};
+pub use events::{Happening, Happenings, Interest};
 pub use manager::View;
 pub use node::{Node, Options, Status, Timing};

@@ -196,14 +196,18 @@ impl Manager {
     }
 
     pub(crate) async fn members_as_leader_sees(&self) -> Vec<MemberState> {
-        let known = self.raft.leadership().borrow().clone();
-        let Some(leader) = known.leader.filter(|leader| *leader != self.me) else {
-            return self.members();
-        };
+        let members = self.ask_leader_for_members().await;
+        members.unwrap_or_else(|| self.members())
+    }
+
+    /// Managers as another one sees them, which leads; `None` if there is none that answers.
+    pub(crate) async fn ask_leader_for_members(&self) -> Option<Vec<MemberState>> {
+        let leader = self.raft.leadership().borrow().leader.clone();
+        let leader = leader.filter(|leader| *leader != self.me)?;
         let request = ControlRequest::Members;
         match control::call(&self.endpoint, &leader.addr, MEMBERS_TIMEOUT, &request).await {
-            Ok(ControlResponse::Members(members)) => members,
-            _ => self.members(),
+            Ok(ControlResponse::Members(members)) => Some(members),
+            _ => None,
         }
     }
 
@@ -265,13 +269,14 @@ impl Manager {
     }
 }
 
-fn members_of(leadership: &Leadership) -> Vec<MemberState> {
+pub(crate) fn members_of(leadership: &Leadership) -> Vec<MemberState> {
     let leads = |member: &Member| leadership.leader.as_ref() == Some(member);
     let members = leadership.members.iter().map(|status| MemberState {
         node: status.member.node_id.clone(),
         addr: status.member.addr.clone(),
         leader: leads(&status.member),
         reachable: status.reachable.unwrap_or(true),
+        heard: status.heard,
     });
     members.collect()
 }

@@ -15,14 +15,16 @@ mod host;
 mod map;
 
 use std::net::UdpSocket;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use host::{Host, create, ready, services, tokens, until};
 use skep_api::cluster::{InitRequest, JoinRequest, LocalNodeState};
 use skep_api::node::NodeState;
 use skep_api::{Kind, Secret};
+use skep_core::Id;
 use skep_node::pki::{JoinToken, RootCa};
-use skep_node::{Node, Status};
+use skep_node::{Happening, Happenings, Node, Status};
 use tokio::runtime::Runtime;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,6 +305,16 @@ async fn a_manager_catches_up_with_a_leader_that_joined_while_it_was_away() {
     }
 }
 
+/// Waits until it is told that a manager does not answer the leader.
+async fn loss_of(manager: Id, mut happenings: Happenings) {
+    loop {
+        if let Happening::Reachability { node, reachable } = happenings.next().await {
+            assert!(node.id == manager && !reachable, "{} {reachable}", node.id);
+            return;
+        }
+    }
+}
+
 /// Each daemon has a runtime of its own; dropping that is as sudden as `kill -9` for its peers.
 #[test]
 fn nobody_is_called_down_when_the_leader_is_killed() {
@@ -325,9 +337,18 @@ fn nobody_is_called_down_when_the_leader_is_killed() {
         let joined = hosts[index].join(&run(index).1, &hosts[0], token.clone());
         run(index).0.block_on(joined).unwrap();
     }
+    let leader_id = run(0).1.status().node_id.unwrap();
+    let told = [1, 2].map(|index| {
+        let (runtime, node) = run(index);
+        runtime.spawn(loss_of(
+            leader_id.clone(),
+            node.happenings(Arc::new(|| true)),
+        ))
+    });
+    // Long enough that each has asked the leader whom it can reach.
+    std::thread::sleep(Duration::from_millis(1500));
     let mut daemons = daemons.into_iter();
     let (leader, node) = daemons.next().unwrap();
-    let leader_id = node.status().node_id.unwrap();
     leader.shutdown_background();
     let killed = Instant::now();
     drop(node);
@@ -356,6 +377,11 @@ fn nobody_is_called_down_when_the_leader_is_killed() {
             }
             // A pause between two looks.
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // Whether they lead now or not.
+        for told in told {
+            let told = tokio::time::timeout(Duration::from_secs(10), told).await;
+            told.expect("the loss of a manager is told").unwrap();
         }
     });
     for (runtime, node) in daemons {

@@ -1,5 +1,5 @@
-//! From a write to the line of `GET /events` that tells clients of it. Pure. Says nothing of who
-//! leads or answers: that is not in the state.
+//! From a write to the line of `GET /events` that tells clients of it; also who leads and who
+//! answers, which is not in the state. Pure, and remembers nothing.
 //!
 //! Source of the behaviour: moby `daemon/events.go`, asked of a real engine
 //! (`fixtures/wire/events.json`).
@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use skep_api::event::Message;
+use skep_api::node::Reachability;
 
 use crate::Timestamp;
 use crate::object::{Node, Object, Role, Service};
@@ -46,6 +47,18 @@ pub fn leadership(of: &Node, leads: bool, now: Timestamp) -> Message {
     let mut attributes = named(node_name(of));
     let (was, is) = (!leads, leads);
     changed(&mut attributes, "leader", &was.to_string(), &is.to_string());
+    Message::of_swarm("node", "update", &of.id, attributes, now)
+}
+
+/// What clients are told when a manager does not answer the leader any more, or does again.
+pub fn reachability(of: &Node, reachable: bool, now: Timestamp) -> Message {
+    let mut attributes = named(node_name(of));
+    let word = |reachable| match reachable {
+        true => Reachability::Reachable,
+        false => Reachability::Unreachable,
+    };
+    let (was, is) = (word(!reachable), word(reachable));
+    changed(&mut attributes, "reachability", was.as_str(), is.as_str());
     Message::of_swarm("node", "update", &of.id, attributes, now)
 }
 
@@ -220,12 +233,26 @@ mod tests {
     }
 
     #[test]
-    fn leadership_is_told_as_it_is_documented() {
+    fn what_raft_knows_is_told_as_it_is_documented() {
         let at = Timestamp::from_nanos(1_700_000_000_000_000_001);
-        let message = leadership(&stored_node("n1", "one"), true, at);
-        assert_eq!(
-            serde_json::to_string(&message).unwrap(),
-            r#"{"Type":"node","Action":"update","Actor":{"ID":"n1","Attributes":{"leader.new":"true","leader.old":"false","name":"one"}},"scope":"swarm","time":1700000000,"timeNano":1700000000000000001}"#
+        let node = stored_node("n1", "one");
+        let told = |message: Message, attributes: &str| {
+            let line = format!(
+                r#"{{"Type":"node","Action":"update","Actor":{{"ID":"n1","Attributes":{{{attributes}}}}},"scope":"swarm","time":1700000000,"timeNano":1700000000000000001}}"#
+            );
+            assert_eq!(serde_json::to_string(&message).unwrap(), line);
+        };
+        told(
+            leadership(&node, true, at),
+            r#""leader.new":"true","leader.old":"false","name":"one""#,
+        );
+        told(
+            reachability(&node, false, at),
+            r#""name":"one","reachability.new":"unreachable","reachability.old":"reachable""#,
+        );
+        told(
+            reachability(&node, true, at),
+            r#""name":"one","reachability.new":"reachable","reachability.old":"unreachable""#,
         );
     }
 }

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 pub use cert::tls_info;
 pub use cluster::{cluster_info, swarm};
-pub use event::{event, leadership};
+pub use event::{event, leadership, reachability};
 pub use list::{nodes, services, tasks};
 pub use node::node;
 pub use service::{service, service_status};
