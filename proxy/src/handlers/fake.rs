@@ -33,6 +33,8 @@ pub(super) struct Fake {
 pub(super) const NODE: &str = "1111111111111111111111111";
 /// The other node's id.
 pub(super) const OTHER: &str = "2222222222222222222222222";
+/// The id of a third, with the host name of the second.
+pub(super) const NAMESAKE: &str = "3333333333333333333333333";
 
 impl Fake {
     /// A node that is no manager and says so with this text.
@@ -101,6 +103,18 @@ impl Fake {
             node.spec.role = WishedRole::Worker;
             (node.role, node.manager) = (role, None);
         }
+        self.with_node(node)
+    }
+
+    /// Adds a worker on a host that is called as the second one's.
+    pub(super) fn with_namesake(self) -> Self {
+        let mut node = member(NAMESAKE, "n2");
+        node.spec.role = WishedRole::Worker;
+        (node.role, node.manager) = (Role::Worker, None);
+        self.with_node(node)
+    }
+
+    fn with_node(self, node: Node) -> Self {
         let mut inner = self.inner.lock().unwrap();
         let change = skep_core::Change::Create(node.into());
         let tx = Tx {

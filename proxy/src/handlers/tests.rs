@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use skep_api::cluster::LocalNodeState;
 use skep_core::object::Role;
 
-use super::fake::{Fake, NODE};
+use super::fake::{Fake, NAMESAKE, NODE, OTHER};
 use super::*;
 use crate::reply::Body;
 use crate::route::{Route, Target, route};
@@ -164,6 +164,29 @@ async fn nodes_are_drained_and_shown() {
     );
     let (_, list) = send(&handlers, "GET", "/nodes", "").await;
     assert_eq!(list[0]["Spec"]["Availability"], "drain");
+}
+
+#[tokio::test]
+async fn one_host_name_of_two_nodes_is_ambiguous() {
+    let handlers = Handlers::new(Fake::manager().with_second(Role::Worker).with_namesake());
+    let said = json!({"message": "node n2 is ambiguous (2 matches found)"});
+    for (method, path) in [
+        ("GET", "/nodes/n2"),
+        ("POST", "/nodes/n2/update?version=1"),
+        ("DELETE", "/nodes/n2"),
+    ] {
+        let spec = r#"{"Role":"worker","Availability":"active"}"#;
+        let answer = send(&handlers, method, path, spec).await;
+        assert_eq!(answer, (StatusCode::BAD_REQUEST, said.clone()), "{method}");
+    }
+    for id in [OTHER, NAMESAKE] {
+        let (status, node) = send(&handlers, "GET", &format!("/nodes/{id}"), "").await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(
+            (&node["ID"], &node["Description"]["Hostname"]),
+            (&json!(id), &json!("n2"))
+        );
+    }
 }
 
 #[tokio::test]
