@@ -191,3 +191,35 @@ fn the_stream_ends_with_either_half() {
     drop(client);
     engine.expect_end();
 }
+
+#[test]
+fn an_engine_that_restarts_ends_the_stream_and_is_asked_anew() {
+    let (harness, send) = harness(&[]);
+    let mut client = harness.client();
+    client.send(ASK);
+    let mut engine = harness.accept();
+    engine.head();
+    engine.send(HEAD);
+    client.expect(HEAD);
+    engine.send("8\r\n{\"e\":1}\n\r\n");
+    client.expect("8\r\n{\"e\":1}\n\r\n");
+    send.send(ours("{\"c\":1}\n")).unwrap();
+    client.expect("8\r\n{\"c\":1}\n\r\n");
+    // It goes in the middle of a line, which stays as it is: neither completed nor continued.
+    engine.send("3\r\n{\"e\r\n");
+    client.expect("3\r\n{\"e\r\n");
+    send.send(ours("{\"c\":2}\n")).unwrap();
+    drop(engine);
+    client.expect_end();
+    // Nobody listens to the cluster for that client any more, and the next one is a new request.
+    while send.send(ours("{\"c\":3}\n")).is_ok() {
+        std::thread::yield_now();
+    }
+    let mut next = harness.client();
+    next.send(ASK);
+    let mut engine = harness.accept();
+    assert_eq!(engine.head(), ASK);
+    engine.send(&format!("{HEAD}8\r\n{{\"e\":2}}\n\r\n"));
+    next.expect(HEAD);
+    next.expect("8\r\n{\"e\":2}\n\r\n");
+}
