@@ -74,6 +74,32 @@ fn a_node_that_falls_silent_is_down_after_three_periods() {
 }
 
 #[test]
+fn an_update_without_a_period_brings_back_the_default() {
+    let mut bench = Bench::new(&["n1"]);
+    bench.heartbeats_every(60 * SECOND);
+    bench.register("n1", 1);
+    bench.sent();
+    // As clients may: a spec with nothing but a name.
+    let mut cluster = Cluster::clone(bench.state.cluster().unwrap());
+    cluster.spec = skep_api::cluster::Spec::default();
+    bench.write(Author::Control, vec![Change::Update(Object::from(cluster))]);
+    let told = bench.dispatcher.messages(&bench.state);
+    let periods: Vec<Nanos> = told
+        .iter()
+        .filter_map(|(_, _, message)| match message {
+            ToAgent::Session { heartbeat, .. } => Some(*heartbeat),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(periods, [5 * SECOND]);
+    bench.say("n1", 1, ToDispatcher::Heartbeat);
+    bench.pass(15 * SECOND - 1);
+    assert_eq!(bench.health("n1").0, NodeState::Ready);
+    bench.pass(1);
+    assert_eq!(bench.health("n1"), (NodeState::Down, "heartbeat failure"));
+}
+
+#[test]
 fn how_long_a_broken_connection_is_forgiven() {
     // (goodbye, period, forgiven for): without a goodbye, the period does not count.
     let table = [
