@@ -129,6 +129,52 @@ async fn locks_follow_roles() {
     stop([second, third, first]).await;
 }
 
+/// It cannot know of its demotion before its keys are open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_manager_that_was_demoted_meanwhile_unlocks_into_a_worker() {
+    let hosts = [Host::new(), Host::new(), Host::new()];
+    let [a, b, c] = [0, 1, 2].map(|index| hosts[index].start());
+    let (first, second, third) = (a.await, b.await, c.await);
+    let key = found_locked(&hosts[0], &first).await;
+    let (_, manager) = tokens(&first).await;
+    for (host, node) in [(&hosts[1], &second), (&hosts[2], &third)] {
+        host.join(node, &hosts[0], manager.clone()).await.unwrap();
+        until("it is wrapped", async || wrapped(host)).await;
+    }
+    let whom = id(&third);
+    third.stop().await;
+    drop(third);
+    set_role(&first, &whom, Role::Worker).await.unwrap();
+    until("raft has let go", async || managers(&first, 2).await).await;
+    let third = hosts[2].start().await;
+    assert_eq!(third.status().state, LocalNodeState::Locked);
+    third.unlock(key.clone()).await.unwrap();
+    until("it is a worker without a log or a lock", async || {
+        let log = hosts[2].left_behind().contains(&"raft".to_owned());
+        is_worker(&third) && !log && !wrapped(&hosts[2])
+    })
+    .await;
+    // One that was removed meanwhile is told so, and can leave.
+    let whom = id(&second);
+    second.stop().await;
+    drop(second);
+    force(&hosts[0], &first).await.unwrap();
+    let remove = Command::RemoveNode {
+        id: whom,
+        force: true,
+    };
+    first.execute(remove).await.unwrap();
+    let second = hosts[1].start().await;
+    second.unlock(key).await.unwrap();
+    until("it knows", async || {
+        second.status().error.ends_with("was removed from swarm")
+    })
+    .await;
+    second.leave(true).await.unwrap();
+    assert_eq!(hosts[1].left_behind(), Vec::<String>::new());
+    stop([first, second, third]).await;
+}
+
 async fn backed_up(node: &Node) -> Vec<u8> {
     let mut archive = Vec::new();
     let mut pieces = node.backup().await.unwrap();
