@@ -324,3 +324,6 @@ fn unknown(why: &str) -> Error {
 fn stopping() -> Error {
     Error::unavailable("this daemon is stopping")
 }
+
+#[cfg(test)]
+mod tests;
