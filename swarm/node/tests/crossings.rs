@@ -453,6 +453,8 @@ async fn a_removed_manager_that_comes_back_is_not_heard() {
     stop(nodes).await;
 }
 
+type Change = fn(&mut CaConfig);
+
 /// Its own root signs whatever else is named, and nothing is left of an init that is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_of_the_authority_may_come_with_init() {
@@ -461,7 +463,7 @@ async fn settings_of_the_authority_may_come_with_init() {
     let (first, second) = (first.await, second.await);
     let elsewhere = RootCa::create(SystemTime::now()).unwrap();
     let hour = 3_600_000_000_000;
-    let init = async |change: fn(&mut CaConfig)| {
+    let init = async |change: Change| {
         let mut request = InitRequest {
             listen_addr: hosts[0].addr.clone(),
             advertise_addr: hosts[0].addr.clone(),
@@ -477,7 +479,7 @@ async fn settings_of_the_authority_may_come_with_init() {
         change(&mut request.spec.ca_config);
         first.init(request).await.map_err(|error| error.message)
     };
-    let refused: [(fn(&mut CaConfig), &str); 3] = [
+    let refused: [(Change, &str); 3] = [
         (
             |ca| ca.node_cert_expiry = 1,
             "rpc error: code = InvalidArgument desc = minimum certificate expiry time is: 1h0m0s",
