@@ -70,6 +70,13 @@ pub async fn stop(nodes: impl IntoIterator<Item = Node>) {
     }
 }
 
+/// A restart of the daemon.
+pub async fn restart(host: &Host, node: Node) -> Node {
+    node.stop().await;
+    drop(node);
+    host.start().await
+}
+
 /// `docker swarm init --force-new-cluster`.
 pub async fn force(host: &Host, node: &Node) -> Result<Id, Error> {
     let request = InitRequest {
