@@ -187,9 +187,21 @@ fn kill_leader(fleet: &Fleet, round: u64) -> Result<[f64; 2]> {
     });
     dead.kill(dead.daemon())?;
     dead.start(dead.daemon())?;
-    await_ready(fleet, 3)?;
+    settle(fleet)?;
     let [waits, retries] = took;
     Ok([waits?, retries?])
+}
+
+/// Waits until the fleet is whole again. The original sometimes needs minutes for that.
+fn settle(fleet: &Fleet) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        match await_ready(fleet, 3) {
+            Err(error) if start.elapsed() > 3 * PATIENCE => return Err(error),
+            Err(_) => {}
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 /// Seconds from cutting a node off to its being down, and to its tasks running elsewhere.
@@ -238,7 +250,7 @@ fn lose_node(fleet: &Fleet, round: u64) -> Result<(f64, f64)> {
     })?;
     let elsewhere = start.elapsed().as_secs_f64();
     victim.heal()?;
-    await_ready(fleet, 3)?;
+    settle(fleet)?;
     leader.docker(&["service", "rm", &name])?;
     for host in fleet.hosts()? {
         wait_for("the containers to be gone", PATIENCE, || {
