@@ -26,7 +26,7 @@ use crate::membership::Membership;
 use crate::node::{Node, Phase, Way};
 use crate::pki::{Identity, Role};
 use crate::system;
-use crate::texts;
+use crate::texts::{self, system};
 
 /// How long a stopping node's agent may take to find the manager that leadership went to.
 const REUNION: Duration = Duration::from_secs(1);
@@ -208,8 +208,4 @@ async fn to_the_end<T: Send + 'static>(
 ) -> Result<T, Error> {
     let ended = tokio::spawn(work).await;
     ended.unwrap_or_else(|_| Err(Error::system("the daemon stopped before this was done")))
-}
-
-fn system(error: &impl std::fmt::Display) -> Error {
-    Error::system(error.to_string())
 }

@@ -2,7 +2,7 @@
 //! Never interprets them.
 
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
 use skep_core::id::{IdSource, RANDOM_BYTES};
@@ -24,9 +24,14 @@ pub async fn until(at: Option<Timestamp>) {
         None => std::future::pending().await,
         Some(at) => {
             let nanos = u64::try_from(at.since(now())).unwrap_or(0);
-            tokio::time::sleep(std::time::Duration::from_nanos(nanos)).await;
+            tokio::time::sleep(Duration::from_nanos(nanos)).await;
         }
     }
+}
+
+/// Between half and all of a pause, so that a thousand nodes do not come back at once.
+pub fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
 /// Ids out of the operating system's randomness.

@@ -4,6 +4,11 @@
 
 use skep_api::Error;
 
+/// What went wrong on this host, in the words of whatever failed.
+pub fn system(error: &impl std::fmt::Display) -> Error {
+    Error::system(error.to_string())
+}
+
 /// The node is in no swarm.
 pub fn no_swarm() -> Error {
     Error::unavailable(

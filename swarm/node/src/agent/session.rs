@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt as _;
 use skep_api::cluster::TlsInfo;
 use skep_api::node::NodeDescription;
 use skep_core::assignment::{ToAgent, ToDispatcher};
@@ -15,7 +14,7 @@ use tracing::{debug, info};
 use super::dial::{self, Known, Opened};
 use crate::engine::Engine;
 use crate::quic::{CallError, Endpoint, FrameReceiver, FrameSender};
-use crate::texts;
+use crate::{system, texts};
 
 /// Pauses between attempts: the first and the longest, each halved or not by the dice.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -157,14 +156,9 @@ pub async fn run(mut context: Context) {
         if context.events.send(Event::Lost(reason)).await.is_err() {
             return;
         }
-        tokio::time::sleep(jittered(pause)).await;
+        tokio::time::sleep(system::jittered(pause)).await;
         pause = (pause * 2).min(longest);
     }
-}
-
-/// Between half and all of a pause, so that a thousand agents do not come back at once.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
 /// One attempt, from the dial to the end of the session, and whom it was with.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use skep_api::node::Availability;
 use skep_api::{Error, Secret};
 
+use crate::texts::system;
 pub use attempts::Attempts;
 pub use client::{come_back, join, renew};
 pub use issue::{issue, issue_as, validity};
@@ -72,8 +73,4 @@ pub enum CaResponse {
     },
     /// The exact refusal.
     Refused(Error),
-}
-
-fn system(error: &impl std::fmt::Display) -> Error {
-    Error::system(error.to_string())
 }

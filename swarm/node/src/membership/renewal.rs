@@ -17,6 +17,7 @@ use crate::agent;
 use crate::ca::{self, CaResponse};
 use crate::disk::DataDir;
 use crate::pki::{Identity, KeyRequest, Role, verify};
+use crate::{system, texts};
 
 /// Pauses between attempts: the first and the longest, each halved or not by the dice.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -82,11 +83,6 @@ fn wait(due: SystemTime, now: SystemTime) -> Duration {
     due.duration_since(now).unwrap_or_default().min(LOOK)
 }
 
-/// Between half and all of a pause, so that a thousand nodes do not come at once.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::rng().random_range(0.5..1.0))
-}
-
 fn due_of(identity: &Identity) -> SystemTime {
     let part = rand::rng().random_range(PART);
     moment(identity.not_before, identity.not_after, part)
@@ -112,7 +108,9 @@ impl Membership {
                     rest(&mut view, due, quiet_until).await;
                     continue;
                 }
-                Need::Roots(roots) => identity.with_roots(&roots).map_err(|error| system(&error)),
+                Need::Roots(roots) => identity
+                    .with_roots(&roots)
+                    .map_err(|error| texts::system(&error)),
                 Need::Certificate => self.next_certificate(&identity, &wish).await,
             };
             let adopted = outcome.and_then(|next| {
@@ -138,7 +136,7 @@ impl Membership {
                 Err(error) => warn!(%error, "could not renew the certificate; trying again"),
             }
             // Also after news, which may come as fast as they like.
-            tokio::time::sleep(jittered(pause)).await;
+            tokio::time::sleep(system::jittered(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -146,7 +144,7 @@ impl Membership {
     /// Asks for the next certificate and checks it as others will.
     async fn next_certificate(&self, old: &Identity, wish: &Wish) -> Result<Identity, Error> {
         let KeyRequest { key_pem, csr_pem } =
-            KeyRequest::fresh().map_err(|error| system(&error))?;
+            KeyRequest::fresh().map_err(|error| texts::system(&error))?;
         let CaResponse::Issued {
             cert_pem,
             roots_pem,
@@ -158,11 +156,12 @@ impl Membership {
             "" => &old.root_pem,
             roots => roots,
         };
-        let next = Identity::new(roots, &cert_pem, key_pem).map_err(|error| system(&error))?;
+        let next =
+            Identity::new(roots, &cert_pem, key_pem).map_err(|error| texts::system(&error))?;
         if (&next.node_id, &next.cluster_id) != (&old.node_id, &old.cluster_id) {
             return Err(Error::system("the certificate that came is another node's"));
         }
-        verify::check_own(&next, SystemTime::now()).map_err(|error| system(&error))?;
+        verify::check_own(&next, SystemTime::now()).map_err(|error| texts::system(&error))?;
         Ok(next)
     }
 
@@ -200,10 +199,10 @@ impl Membership {
             self.turn.send_replace(Some(next));
             return Ok(());
         }
-        next.save(disk).map_err(|error| system(&error))?;
+        next.save(disk).map_err(|error| texts::system(&error))?;
         self.turn.send_replace(None);
         let set = self.endpoint.set_identity(next.clone());
-        set.map_err(|error| system(&error))?;
+        set.map_err(|error| texts::system(&error))?;
         info!(until = ?next.not_after, "the node has a new certificate");
         Ok(())
     }
@@ -226,10 +225,6 @@ async fn rest(view: &mut watch::Receiver<agent::View>, due: SystemTime, quiet_un
         // The agent has ended, and so does the membership.
         std::future::pending::<()>().await;
     }
-}
-
-fn system(error: &impl std::fmt::Display) -> Error {
-    Error::system(error.to_string())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use rustls_pki_types::UnixTime;
 use x509_parser::prelude::X509Name;
 use x509_parser::x509::AttributeTypeAndValue;
 
@@ -53,6 +54,12 @@ impl Peer {
 /// Seconds since 1970 as a time; before 1970 counts as 1970, which is long expired anyway.
 pub(super) fn system_time(seconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.max(0).unsigned_abs())
+}
+
+/// A time as webpki wants it; before 1970 counts as 1970.
+pub(super) fn unix_time(at: SystemTime) -> UnixTime {
+    let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH);
+    UnixTime::since_unix_epoch(since_1970.unwrap_or_default())
 }
 
 /// Exactly one value: two organisations in one subject would let a check look at the wrong one.

@@ -1,12 +1,10 @@
 //! How a node whose certificate has expired proves who it was: with the old chain, and a signature
 //! of the old key over the request for the new one. Decides nothing about letting it in again.
 
-use std::time::SystemTime;
-
 use rcgen::{KeyPair, SigningKey};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
-use rustls_pki_types::UnixTime;
 
+use super::peer::unix_time;
 use super::{Identity, Peer, PkiError, pem, verify};
 
 /// What is signed begins with this, so that no other signature of the key can be taken for it.
@@ -38,9 +36,7 @@ pub fn vouched_for(
         .first()
         .ok_or_else(|| PkiError::invalid("there is no certificate"))?;
     let peer = Peer::from_der(leaf)?;
-    let since_1970 = peer.not_after.duration_since(SystemTime::UNIX_EPOCH);
-    let end = UnixTime::since_unix_epoch(since_1970.unwrap_or_default());
-    verify::check_chain(roots_pem, &chain, end)?;
+    verify::check_chain(roots_pem, &chain, unix_time(peer.not_after))?;
     if peer.cluster_id != cluster_id {
         return Err(PkiError::invalid(
             "the old certificate is of another cluster",
@@ -62,7 +58,7 @@ fn signed_text(csr_pem: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::pki::{KeyRequest, Leaf, Role, RootCa};

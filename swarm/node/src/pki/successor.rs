@@ -7,12 +7,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, Issuer,
     KeyIdMethod, KeyUsagePurpose, PublicKeyData, SubjectPublicKeyInfo,
 };
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::CertificateDer;
 use skep_core::object::Rotation;
 use x509_parser::prelude::{ParsedExtension, X509Certificate, X509Name};
 
 use super::issuer::signed;
-use super::peer::system_time;
+use super::peer::{system_time, unix_time};
 use super::root::{BACKDATE, csr_key, params};
 use super::{KeyRequest, Leaf, Peer, PkiError, Role, RootCa, Secret, keys, pem, verify};
 
@@ -152,9 +152,7 @@ impl RootCa {
                 "the signed certificate has another key than its request",
             ));
         }
-        let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH);
-        let now = UnixTime::since_unix_epoch(since_1970.unwrap_or_default());
-        verify::check_chain(&self.cert_pem, &chain, now)
+        verify::check_chain(&self.cert_pem, &chain, unix_time(now))
     }
 
     /// This root on its way in.
@@ -179,16 +177,9 @@ fn try_out(root: &RootCa, now: SystemTime) -> Result<(), PkiError> {
     let request = KeyRequest::fresh()?;
     let signed = root.sign(&request.csr_pem, &leaf, BACKDATE, now)?;
     let chain: Vec<CertificateDer<'static>> = pem::certificates(&signed, "certificate")?;
-    let since_1970 = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    verify::check_joined(
-        &root.cert_pem,
-        &chain,
-        UnixTime::since_unix_epoch(since_1970),
-    )
-    .map(drop)
-    .map_err(|_| PkiError::invalid("the desired CA certificate cannot sign certificates here"))
+    verify::check_joined(&root.cert_pem, &chain, unix_time(now))
+        .map(drop)
+        .map_err(|_| PkiError::invalid("the desired CA certificate cannot sign certificates here"))
 }
 
 /// What a certificate for the same name and with the same life as `cert` is made of.

@@ -15,6 +15,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use super::peer::unix_time;
 use super::{Identity, Peer, PkiError, Role, ou};
 
 /// The one set of algorithms, stated explicitly: no process-wide default is relied upon.
@@ -297,8 +298,7 @@ pub fn check_own(identity: &Identity, now: SystemTime) -> Result<(), PkiError> {
         .chain()
         .split_first()
         .ok_or_else(|| PkiError::invalid("there is no certificate"))?;
-    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH);
-    let now = UnixTime::since_unix_epoch(since_1970.unwrap_or_default());
+    let now = unix_time(now);
     let algorithms = provider().signature_verification_algorithms;
     let roots = root_store(identity)?;
     chain(leaf, &roots, intermediates, now, &algorithms)

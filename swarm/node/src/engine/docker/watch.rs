@@ -10,7 +10,6 @@ use bollard::errors::Error;
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptions;
 use futures_util::StreamExt as _;
-use rand::RngExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
@@ -18,6 +17,7 @@ use super::connect::Link;
 use super::ops::TASK_LABEL;
 use super::text;
 use crate::engine::EngineEvent;
+use crate::system;
 
 /// Every task's container has it.
 const LABEL: &str = "com.docker.swarm.task";
@@ -88,7 +88,7 @@ async fn report(link: &Link, sender: &Sender) {
         if connected.elapsed() > BACKOFF.1 {
             pause = BACKOFF.0;
         }
-        sleep(jittered(pause)).await;
+        sleep(system::jittered(pause)).await;
         pause = (pause * 2).min(BACKOFF.1);
     }
 }
@@ -156,10 +156,6 @@ fn notable(message: EventMessage) -> Option<EngineEvent> {
         task: task.as_str().into(),
         died,
     })
-}
-
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
 /// Seconds since 1970 with nine decimals, as the engine wants it.

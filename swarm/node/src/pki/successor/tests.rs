@@ -1,5 +1,7 @@
 //! Cross-signed certificates in both directions, and roots that users bring, made by OpenSSL.
 
+use rustls_pki_types::UnixTime;
+
 use super::*;
 use crate::pki::{Identity, JoinToken};
 
