@@ -7,9 +7,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 pub use skep_api::Secret;
 use skep_api::cluster::Spec as ClusterSpec;
+use skep_api::go::Driver;
+use skep_api::network::{Endpoint, EndpointSpec, IpamOptions, NetworkSpec};
 use skep_api::node::{NodeDescription, NodeSpec, NodeState};
-use skep_api::service::{ServiceSpec, UpdateStatus};
-use skep_api::task::{TaskSpec, TaskState, TaskStatus};
+use skep_api::secret::{ConfigSpec, SecretSpec};
+use skep_api::service::{JobStatus, ServiceSpec, UpdateStatus};
+use skep_api::task::{GenericResource, NetworkAttachment, TaskSpec, TaskState, TaskStatus};
 
 use crate::id::Id;
 use crate::{Nanos, Timestamp};
@@ -171,6 +174,12 @@ pub struct Service {
     pub registry_auth: Option<Secret>,
     /// `X-Registry-Auth` as sent with `previous_spec`.
     pub previous_registry_auth: Option<Secret>,
+    /// Which run of a job this is; `None` for services that are none.
+    #[serde(default)]
+    pub job: Option<JobStatus>,
+    /// The ports and addresses that the allocator gave it; `None` until then.
+    #[serde(default)]
+    pub endpoint: Option<Endpoint>,
 }
 
 /// One instance of a service in one slot; never restarted, always replaced.
@@ -208,6 +217,18 @@ pub struct Task {
     pub registry_auth: Option<Secret>,
     /// Set on a replacement that waits: when and after whom it may start.
     pub start_gate: Option<StartGate>,
+    /// The run of the job that it belongs to; `None` for tasks of other services.
+    #[serde(default)]
+    pub job_iteration: Option<u64>,
+    /// The resources that the scheduler took for it from those that its node names.
+    #[serde(default)]
+    pub generic_resources: Vec<GenericResource>,
+    /// How its service was to be reached when the task was made.
+    #[serde(default)]
+    pub endpoint: Option<EndpointSpec>,
+    /// The networks that it is on, with its addresses there.
+    #[serde(default)]
+    pub attachments: Vec<NetworkAttachment>,
 }
 
 /// What a task in desired state `ready` waits for before it may run. In the store, so that a new
@@ -243,6 +264,43 @@ impl Task {
     }
 }
 
+/// A small file that nobody sees but the tasks that use it. Its spec hides the data in `Debug`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SecretObject {
+    /// The secret's id.
+    pub id: Id,
+    /// Bookkeeping.
+    pub meta: Meta,
+    /// What the user gave, data included.
+    pub spec: SecretSpec,
+}
+
+/// A small file for tasks that may be read back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConfigObject {
+    /// The config's id.
+    pub id: Id,
+    /// Bookkeeping.
+    pub meta: Meta,
+    /// What the user gave, data included.
+    pub spec: ConfigSpec,
+}
+
+/// A network of the swarm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkObject {
+    /// The network's id.
+    pub id: Id,
+    /// Bookkeeping.
+    pub meta: Meta,
+    /// What the user asked for.
+    pub spec: NetworkSpec,
+    /// The driver and what the allocator gave it, such as the VXLAN id; `None` until then.
+    pub driver_state: Option<Driver>,
+    /// The subnets that it has, gateways included; `None` until the allocator has been there.
+    pub ipam: Option<IpamOptions>,
+}
+
 /// Kinds of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
@@ -254,6 +312,12 @@ pub enum Kind {
     Service,
     /// [`Task`]
     Task,
+    /// [`SecretObject`]
+    Secret,
+    /// [`ConfigObject`]
+    Config,
+    /// [`NetworkObject`]
+    Network,
 }
 
 /// An object of any kind.
@@ -267,17 +331,23 @@ pub enum Object {
     Service(Arc<Service>),
     /// A task.
     Task(Arc<Task>),
+    /// A secret.
+    Secret(Arc<SecretObject>),
+    /// A config.
+    Config(Arc<ConfigObject>),
+    /// A network.
+    Network(Arc<NetworkObject>),
 }
 
 macro_rules! entities {
-    ($($kind:ident),*) => {
+    ($($kind:ident: $object:ident),*) => {
         $(
-            impl Entity for $kind {
+            impl Entity for $object {
                 fn id(&self) -> &Id { &self.id }
                 fn meta(&self) -> &Meta { &self.meta }
             }
-            impl From<$kind> for Object {
-                fn from(object: $kind) -> Self { Object::$kind(Arc::new(object)) }
+            impl From<$object> for Object {
+                fn from(object: $object) -> Self { Object::$kind(Arc::new(object)) }
             }
         )*
         impl Object {
@@ -300,4 +370,12 @@ macro_rules! entities {
     };
 }
 
-entities!(Cluster, Node, Service, Task);
+entities!(
+    Cluster: Cluster,
+    Node: Node,
+    Service: Service,
+    Task: Task,
+    Secret: SecretObject,
+    Config: ConfigObject,
+    Network: NetworkObject
+);

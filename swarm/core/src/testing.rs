@@ -52,6 +52,10 @@ pub fn task(id: &str, service: &str, slot: u64) -> Task {
         desired_state: TaskState::Running,
         registry_auth: None,
         start_gate: None,
+        job_iteration: None,
+        generic_resources: Vec::new(),
+        endpoint: None,
+        attachments: Vec::new(),
         running_since: None,
         of_update: false,
     }

@@ -205,6 +205,10 @@ fn task() -> Task {
         desired_state: TaskState::Running,
         registry_auth: None,
         start_gate: None,
+        job_iteration: None,
+        generic_resources: Vec::new(),
+        endpoint: None,
+        attachments: Vec::new(),
         running_since: None,
         of_update: false,
     }

@@ -47,6 +47,8 @@ pub(super) fn create(
         update_status: None,
         registry_auth: registry_auth.cloned(),
         previous_registry_auth: None,
+        job: None,
+        endpoint: None,
     };
     let reply = Reply::Created(service.id.clone());
     Ok((vec![Change::Create(service.into())], Author::Control, reply))

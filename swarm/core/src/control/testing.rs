@@ -104,6 +104,8 @@ pub(crate) fn service(id: &str, name: &str) -> Service {
         update_status: None,
         registry_auth: None,
         previous_registry_auth: None,
+        job: None,
+        endpoint: None,
     }
 }
 
@@ -129,6 +131,10 @@ pub(crate) fn task(id: &str, service: &Service, slot: u64, node: &str) -> Task {
         desired_state: TaskState::Running,
         registry_auth: None,
         start_gate: None,
+        job_iteration: None,
+        generic_resources: Vec::new(),
+        endpoint: None,
+        attachments: Vec::new(),
         running_since: None,
         of_update: false,
     }

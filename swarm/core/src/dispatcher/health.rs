@@ -87,7 +87,8 @@ impl Reconciler for Dispatcher {
                     self.recheck = true;
                     self.regreet_all = true;
                 }
-                Object::Service(_) => {}
+                Object::Service(_) | Object::Secret(_) | Object::Config(_) | Object::Network(_) => {
+                }
             }
         }
         if let (Some(Object::Node(node)), None) = (&event.before, &event.after) {

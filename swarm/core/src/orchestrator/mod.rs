@@ -98,6 +98,10 @@ fn create(
         desired_state,
         registry_auth: service.registry_auth.clone(),
         start_gate: gate,
+        job_iteration: None,
+        generic_resources: Vec::new(),
+        endpoint: None,
+        attachments: Vec::new(),
     };
     Change::Create(task.into())
 }

@@ -50,7 +50,7 @@ impl Reconciler for Replicated {
                 let tasks = view.tasks_of_node(&node.id);
                 self.dirty.extend(tasks.map(|task| task.service_id.clone()));
             }
-            Some(Object::Cluster(_)) | None => {}
+            _ => {}
         }
     }
 

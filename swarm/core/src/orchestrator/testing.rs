@@ -184,6 +184,8 @@ impl Harness {
             update_status: None,
             registry_auth: None,
             previous_registry_auth: None,
+            job: None,
+            endpoint: None,
         });
     }
 

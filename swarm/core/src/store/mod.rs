@@ -14,7 +14,9 @@ pub use tx::{Author, Batch, Change, Event, Reject, Tx};
 
 use crate::Timestamp;
 use crate::id::Id;
-use crate::object::{Cluster, Kind, Node, Object, Service, Task};
+use crate::object::{
+    Cluster, ConfigObject, Kind, NetworkObject, Node, Object, SecretObject, Service, Task,
+};
 use crate::task;
 
 /// Everything the cluster knows. Clones share their structure and cost next to nothing, so a clone
@@ -23,7 +25,8 @@ use crate::task;
 #[serde(from = "Tables", into = "Tables")]
 pub struct State {
     tables: Tables,
-    service_by_name: OrdMap<Arc<str>, Id>,
+    /// Services, secrets, configs and networks by name, each kind for itself.
+    by_name: OrdMap<(Kind, Arc<str>), Id>,
     tasks_of_service: OrdMap<Id, OrdSet<Id>>,
     tasks_of_node: OrdMap<Id, OrdSet<Id>>,
 }
@@ -38,6 +41,12 @@ struct Tables {
     nodes: Table<Node>,
     services: Table<Service>,
     tasks: Table<Task>,
+    #[serde(default)]
+    secrets: Table<SecretObject>,
+    #[serde(default)]
+    configs: Table<ConfigObject>,
+    #[serde(default)]
+    networks: Table<NetworkObject>,
 }
 
 impl State {
@@ -66,10 +75,43 @@ impl State {
         &self.tables.tasks
     }
 
+    /// All secrets.
+    pub fn secrets(&self) -> &Table<SecretObject> {
+        &self.tables.secrets
+    }
+
+    /// All configs.
+    pub fn configs(&self) -> &Table<ConfigObject> {
+        &self.tables.configs
+    }
+
+    /// All networks.
+    pub fn networks(&self) -> &Table<NetworkObject> {
+        &self.tables.networks
+    }
+
     /// The service of this name; names are compared without regard to case, as swarmkit does.
     pub fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
-        let id = self.service_by_name.get(folded(name).as_ref())?;
-        self.services().get(id)
+        self.services().get(self.named(Kind::Service, name)?)
+    }
+
+    /// The secret of this name, without regard to case.
+    pub fn secret_named(&self, name: &str) -> Option<&Arc<SecretObject>> {
+        self.secrets().get(self.named(Kind::Secret, name)?)
+    }
+
+    /// The config of this name, without regard to case.
+    pub fn config_named(&self, name: &str) -> Option<&Arc<ConfigObject>> {
+        self.configs().get(self.named(Kind::Config, name)?)
+    }
+
+    /// The network of this name, without regard to case.
+    pub fn network_named(&self, name: &str) -> Option<&Arc<NetworkObject>> {
+        self.networks().get(self.named(Kind::Network, name)?)
+    }
+
+    fn named(&self, kind: Kind, name: &str) -> Option<&Id> {
+        self.by_name.get(&(kind, folded(name)))
     }
 
     /// The tasks of a service, in the order of ids.
@@ -156,6 +198,9 @@ impl State {
                     Kind::Node => drop(self.tables.nodes.remove(id)),
                     Kind::Service => drop(self.tables.services.remove(id)),
                     Kind::Task => drop(self.tables.tasks.remove(id)),
+                    Kind::Secret => drop(self.tables.secrets.remove(id)),
+                    Kind::Config => drop(self.tables.configs.remove(id)),
+                    Kind::Network => drop(self.tables.networks.remove(id)),
                 }
                 Ok(Event {
                     before: Some(before),
@@ -183,6 +228,9 @@ impl State {
             Object::Node(node) => drop(self.tables.nodes.insert(node.clone())),
             Object::Service(service) => drop(self.tables.services.insert(service.clone())),
             Object::Task(task) => drop(self.tables.tasks.insert(task.clone())),
+            Object::Secret(secret) => drop(self.tables.secrets.insert(secret.clone())),
+            Object::Config(config) => drop(self.tables.configs.insert(config.clone())),
+            Object::Network(network) => drop(self.tables.networks.insert(network.clone())),
         }
         Ok(Event {
             before,
@@ -213,45 +261,42 @@ impl State {
             Kind::Node => self.nodes().get(id).cloned().map(Object::Node),
             Kind::Service => self.services().get(id).cloned().map(Object::Service),
             Kind::Task => self.tasks().get(id).cloned().map(Object::Task),
+            Kind::Secret => self.secrets().get(id).cloned().map(Object::Secret),
+            Kind::Config => self.configs().get(id).cloned().map(Object::Config),
+            Kind::Network => self.networks().get(id).cloned().map(Object::Network),
         }
     }
 
     fn index(&mut self, object: &Object) -> Result<(), Reject> {
-        match object {
-            Object::Service(service) => {
-                let name = folded(&service.spec.name);
-                if self.service_by_name.contains_key(&name) {
-                    return Err(Reject::Exists(Kind::Service, service.spec.name.clone()));
-                }
-                self.service_by_name.insert(name, service.id.clone());
+        if let Some(name) = unique_name(object) {
+            let key = (object.kind(), folded(name));
+            if self.by_name.contains_key(&key) {
+                return Err(Reject::Exists(object.kind(), name.to_owned()));
             }
-            Object::Task(task) => {
-                let of_service = self.tasks_of_service.entry(task.service_id.clone());
-                of_service.or_default().insert(task.id.clone());
-                if let Some(node) = &task.node_id {
-                    self.tasks_of_node
-                        .entry(node.clone())
-                        .or_default()
-                        .insert(task.id.clone());
-                }
+            self.by_name.insert(key, object.id().clone());
+        }
+        if let Object::Task(task) = object {
+            let of_service = self.tasks_of_service.entry(task.service_id.clone());
+            of_service.or_default().insert(task.id.clone());
+            if let Some(node) = &task.node_id {
+                self.tasks_of_node
+                    .entry(node.clone())
+                    .or_default()
+                    .insert(task.id.clone());
             }
-            Object::Cluster(_) | Object::Node(_) => {}
         }
         Ok(())
     }
 
     fn unindex(&mut self, object: &Object) {
-        match object {
-            Object::Service(service) => {
-                self.service_by_name.remove(&folded(&service.spec.name));
+        if let Some(name) = unique_name(object) {
+            self.by_name.remove(&(object.kind(), folded(name)));
+        }
+        if let Object::Task(task) = object {
+            forget(&mut self.tasks_of_service, &task.service_id, &task.id);
+            if let Some(node) = &task.node_id {
+                forget(&mut self.tasks_of_node, node, &task.id);
             }
-            Object::Task(task) => {
-                forget(&mut self.tasks_of_service, &task.service_id, &task.id);
-                if let Some(node) = &task.node_id {
-                    forget(&mut self.tasks_of_node, node, &task.id);
-                }
-            }
-            Object::Cluster(_) | Object::Node(_) => {}
         }
     }
 }
@@ -263,6 +308,17 @@ fn forget(index: &mut OrdMap<Id, OrdSet<Id>>, key: &Id, task: &Id) {
     ids.remove(task);
     if ids.is_empty() {
         index.remove(key);
+    }
+}
+
+/// The name that no other object of its kind may have.
+fn unique_name(object: &Object) -> Option<&str> {
+    match object {
+        Object::Service(service) => Some(&service.spec.name),
+        Object::Secret(secret) => Some(&secret.spec.name),
+        Object::Config(config) => Some(&config.spec.name),
+        Object::Network(network) => Some(&network.spec.name),
+        Object::Cluster(_) | Object::Node(_) | Object::Task(_) => None,
     }
 }
 
@@ -282,14 +338,15 @@ impl From<Tables> for State {
             tables: tables.clone(),
             ..State::default()
         };
-        for service in tables.services.iter() {
-            state
-                .service_by_name
-                .insert(folded(&service.spec.name), service.id.clone());
-        }
-        for task in tables.tasks.iter() {
-            // Indexing a task never fails: only names of services can clash.
-            drop(state.index(&Object::Task(task.clone())));
+        let services = tables.services.iter().cloned().map(Object::Service);
+        let tasks = tables.tasks.iter().cloned().map(Object::Task);
+        let secrets = tables.secrets.iter().cloned().map(Object::Secret);
+        let configs = tables.configs.iter().cloned().map(Object::Config);
+        let networks = tables.networks.iter().cloned().map(Object::Network);
+        let all = services.chain(tasks).chain(secrets).chain(configs);
+        for object in all.chain(networks) {
+            // Names were unique when they were written.
+            drop(state.index(&object));
         }
         state
     }

@@ -22,6 +22,8 @@ fn service(id: &str, name: &str) -> Service {
         update_status: None,
         registry_auth: None,
         previous_registry_auth: None,
+        job: None,
+        endpoint: None,
     }
 }
 
@@ -43,6 +45,10 @@ fn a_task(id: &str) -> Task {
         desired_state: TaskState::Running,
         registry_auth: None,
         start_gate: None,
+        job_iteration: None,
+        generic_resources: Vec::new(),
+        endpoint: None,
+        attachments: Vec::new(),
         running_since: None,
         of_update: false,
     }

@@ -103,5 +103,8 @@ fn noun(kind: Kind) -> &'static str {
         Kind::Node => "node",
         Kind::Service => "service",
         Kind::Task => "task",
+        Kind::Secret => "secret",
+        Kind::Config => "config",
+        Kind::Network => "network",
     }
 }

@@ -31,6 +31,9 @@ pub fn event(event: &Event, now: Timestamp) -> Option<Message> {
             ("service", service(before, after))
         }
         (Object::Service(service), _) => ("service", named(&service.spec.name)),
+        (Object::Secret(secret), _) => ("secret", named(&secret.spec.name)),
+        (Object::Config(config), _) => ("config", named(&config.spec.name)),
+        (Object::Network(network), _) => ("network", named(&network.spec.name)),
         (Object::Cluster(_) | Object::Task(_), _) => return None,
     };
     let meta = object.meta();

@@ -164,6 +164,10 @@ mod tests {
             desired_state: TaskState::Running,
             registry_auth: Some(Secret::from(LOGIN)),
             start_gate: None,
+            job_iteration: None,
+            generic_resources: Vec::new(),
+            endpoint: None,
+            attachments: Vec::new(),
             running_since: None,
             of_update: false,
         };

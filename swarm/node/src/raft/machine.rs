@@ -146,7 +146,7 @@ impl RaftStateMachine<Types> for Machine {
                 let space = self.space.clone();
                 let save = move || ours.adopt(&saved, &part);
                 blocking(move || insist(space.as_deref(), save)).await?;
-                (head, state)
+                (head, *state)
             }
         };
         self.published.send_replace(Published {

@@ -162,6 +162,7 @@ impl Server {
         let kept = tokio::task::spawn_blocking(move || keep(arriving?, piece, &snapshots)).await;
         let image = match kept.ok()?? {
             Ok(Kept::More(arriving)) => {
+                let arriving = *arriving;
                 let next = arriving.received;
                 *self.arriving.lock().unwrap_or_else(PoisonError::into_inner) = Some(arriving);
                 return Some(Answer::MorePieces(next));
@@ -197,7 +198,7 @@ impl Server {
 
 /// What became of a piece.
 enum Kept {
-    More(Arriving),
+    More(Box<Arriving>),
     All(Image),
 }
 
@@ -226,10 +227,10 @@ fn keep(
         arriving.received += bytes.len() as u64;
         arriving.touched = Instant::now();
         if !piece.last {
-            return Ok(Kept::More(arriving));
+            return Ok(Kept::More(Box::new(arriving)));
         }
         let part = arriving.part.finish()?;
-        let state = snapshots.read_part(&part)?;
+        let state = Box::new(snapshots.read_part(&part)?);
         Ok(Kept::All(Image::Received { part, state }))
     };
     Some(work())

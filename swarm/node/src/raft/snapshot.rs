@@ -66,7 +66,7 @@ pub enum Image {
         /// The file that it is in.
         part: PathBuf,
         /// The same.
-        state: State,
+        state: Box<State>,
     },
 }
 
