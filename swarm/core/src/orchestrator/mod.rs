@@ -100,7 +100,7 @@ fn create(
         start_gate: gate,
         job_iteration: None,
         generic_resources: Vec::new(),
-        endpoint: None,
+        endpoint: service.spec.endpoint_spec.clone(),
         attachments: Vec::new(),
     };
     Change::Create(task.into())
