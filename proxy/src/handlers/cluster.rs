@@ -8,6 +8,7 @@ use skep_api::{Error, Secret};
 use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
 use skep_core::{Id, State};
+use skep_node::engine::EngineStream;
 use skep_node::{Happening, Interest};
 
 use crate::reply::BodyStream;
@@ -51,6 +52,16 @@ pub trait Cluster: Send + Sync + 'static {
     /// dockerd's 503s on a node that is no manager.
     async fn backup(&self) -> Result<BodyStream, Error> {
         Err(Error::not_implemented("this node makes no backups"))
+    }
+
+    /// A connection with the engine of a node, this one's own included, to speak HTTP over. It ends
+    /// with an error within seconds when the node goes away.
+    ///
+    /// # Errors
+    /// dockerd's 503s on a node that is no manager; 404 for a node that the swarm does not know;
+    /// 503 within seconds when the node or its engine cannot be reached, naming the node.
+    async fn engine(&self, node: &Id) -> Result<EngineStream, Error> {
+        Err(Error::unavailable(format!("cannot reach node {node}")))
     }
 
     /// What happens to the cluster from now on, whenever this node is a manager that sees it.

@@ -8,6 +8,7 @@ use skep_api::{Error, Secret};
 use skep_core::Id;
 use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
+use skep_node::engine::EngineStream;
 use skep_node::{Happening, Interest, Node};
 use tokio::sync::mpsc;
 
@@ -66,6 +67,10 @@ impl Cluster for Node {
         let next =
             |mut pieces: mpsc::Receiver<_>| async move { Some((pieces.recv().await?, pieces)) };
         Ok(Box::pin(unfold(Node::backup(self).await?, next)))
+    }
+
+    async fn engine(&self, node: &Id) -> Result<EngineStream, Error> {
+        Node::engine_of(self, node).await
     }
 
     fn events(&self, interest: Interest) -> BoxStream<'static, Happening> {

@@ -25,6 +25,7 @@ mod services;
 mod sessions;
 mod system;
 mod texts;
+mod tunnel;
 
 pub use control::MemberState;
 pub use events::{Happening, Happenings, Interest};

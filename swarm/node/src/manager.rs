@@ -14,6 +14,7 @@ use tracing::warn;
 
 use crate::ca::Attempts;
 use crate::control::{self, ControlRequest, ControlResponse, MemberState};
+use crate::engine::Engine;
 use crate::inbox::{self, Asked, Desk, Outcome};
 use crate::leading;
 use crate::quic::Endpoint;
@@ -34,6 +35,8 @@ pub struct Manager {
     pub(crate) raft: Raft,
     pub(crate) endpoint: Endpoint,
     pub(crate) me: Member,
+    /// This host's engine, which other managers may reach through this one.
+    pub(crate) engine: Arc<dyn Engine>,
     pub(crate) desk: Desk,
     pub(crate) sessions: Arc<Sessions>,
     /// Held by whoever changes raft's membership here: one change at a time.
@@ -54,7 +57,7 @@ pub struct View {
 
 impl Manager {
     /// Starts the leader's loop on a running raft.
-    pub fn start(raft: Raft, endpoint: Endpoint, me: Member) -> Self {
+    pub fn start(raft: Raft, endpoint: Endpoint, me: Member, engine: Arc<dyn Engine>) -> Self {
         let (desk, inbox) = inbox::queues();
         let sessions = Arc::new(Sessions::default());
         let tasks = TaskTracker::new();
@@ -64,6 +67,7 @@ impl Manager {
             raft,
             endpoint,
             me,
+            engine,
             desk,
             sessions,
             membership,

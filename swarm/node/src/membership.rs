@@ -25,6 +25,7 @@ use crate::pki::{Identity, Role};
 use crate::quic::Endpoint;
 use crate::raft::{self, Member, Raft};
 use crate::texts;
+use crate::tunnel::OwnEngine;
 
 /// Pause between two looks at whether something has come about.
 const LOOK: Duration = Duration::from_millis(20);
@@ -337,6 +338,10 @@ async fn assemble(
         true => Some(start_manager(options, disk, state, &node_id, endpoint).await?),
         false => None,
     };
+    let own = OwnEngine {
+        node_id: node_id.clone(),
+        engine: options.engine.clone(),
+    };
     let agent = Agent::start(agent::Config {
         node_id,
         dir: disk.worker(),
@@ -347,8 +352,9 @@ async fn assemble(
     });
     match (agent, manager) {
         (Ok(agent), manager) => {
-            if let Some(manager) = &manager {
-                endpoint.serve(Arc::new(manager.clone()));
+            match &manager {
+                Some(manager) => endpoint.serve(Arc::new(manager.clone())),
+                None => endpoint.serve(Arc::new(own)),
             }
             Ok((manager, agent))
         }
@@ -387,5 +393,10 @@ async fn start_manager(
     let transport = raft::QuicTransport::new(endpoint.clone());
     let raft = Raft::start(config, Arc::new(transport)).await;
     let raft = raft.map_err(|error| Error::system(error.to_string()))?;
-    Ok(Manager::start(raft, endpoint.clone(), me))
+    Ok(Manager::start(
+        raft,
+        endpoint.clone(),
+        me,
+        options.engine.clone(),
+    ))
 }

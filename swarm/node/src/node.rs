@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::ca;
 use crate::disk::{DataDir, DiskError};
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineStream};
 use crate::manager::{Manager, View};
 use crate::membership::Membership;
 use crate::texts;
@@ -204,6 +204,16 @@ impl Node {
     /// The engine that runs the tasks' containers.
     pub fn engine(&self) -> &Arc<dyn Engine> {
         &self.0.options.engine
+    }
+
+    /// A connection with the engine of any node of the swarm, this one's own included, to speak
+    /// HTTP over. It ends with an error within seconds when the node goes away.
+    ///
+    /// # Errors
+    /// dockerd's 503s on a node that is no manager; 404 for a node that the swarm does not know;
+    /// 503 within seconds when the node or its engine cannot be reached, naming the node.
+    pub async fn engine_of(&self, node: &Id) -> Result<EngineStream, Error> {
+        self.manager()?.engine_of(node).await
     }
 
     /// The manager, if this node is one and can answer.

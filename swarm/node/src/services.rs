@@ -31,13 +31,7 @@ impl Handler for Manager {
                     manager.serve_session(incoming).await;
                     Ok(())
                 }
-                Service::Http => {
-                    incoming
-                        .stream
-                        .refuse("this node does not offer its engine")
-                        .await;
-                    Ok(())
-                }
+                Service::Http => manager.serve_engine(incoming).await,
             };
             if let Err(error) = outcome {
                 debug!(%service, %error, "a call was not answered");

@@ -21,7 +21,7 @@ use skep_api::task::GenericResource;
 use skep_core::worker::{EngineOp, OpError, OpResult};
 use tokio::sync::mpsc;
 
-use super::{Engine, EngineEvent};
+use super::{Engine, EngineEvent, EngineStream};
 use connect::Link;
 
 /// Events that wait for a slow reader; then the engine waits.
@@ -79,6 +79,11 @@ impl Engine for DockerEngine {
                 Err(_) => Vec::new(),
             }
         })
+    }
+
+    fn dial(&self) -> BoxFuture<'static, Result<EngineStream, String>> {
+        let link = Arc::clone(&self.link);
+        Box::pin(async move { link.dial().await.map_err(text) })
     }
 
     fn watch(&self) -> mpsc::Receiver<EngineEvent> {

@@ -8,7 +8,16 @@ use futures_util::future::BoxFuture;
 use skep_api::node::NodeDescription;
 use skep_core::Id;
 use skep_core::worker::{EngineOp, OpResult};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+
+/// A stream in both directions. Shutting down the writer is a half-close: reading goes on.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A connection with an engine's API, here or on another node.
+pub type EngineStream = Box<dyn Duplex>;
 
 /// A container engine. Every call may take its time; dropping its future cancels it.
 pub trait Engine: Send + Sync + 'static {
@@ -24,6 +33,14 @@ pub trait Engine: Send + Sync + 'static {
     /// Subnets of the engine's own networks; empty when it does not answer. They are never chosen
     /// as this host's address.
     fn subnets(&self) -> BoxFuture<'static, Vec<(std::net::IpAddr, u8)>>;
+
+    /// Opens a connection with the engine's API, to speak HTTP over.
+    ///
+    /// # Errors
+    /// In words, within seconds, when the engine does not answer.
+    fn dial(&self) -> BoxFuture<'static, Result<EngineStream, String>> {
+        Box::pin(async { Err("this engine has no API to connect with".to_owned()) })
+    }
 
     /// Watches the engine for as long as the receiver lives, through restarts of the engine.
     fn watch(&self) -> mpsc::Receiver<EngineEvent>;

@@ -113,7 +113,8 @@ async fn what_may_have_been_carried_out_is_never_sent_again() {
     let (second, endpoint, me) = member(&root, &dir, 2, &Played::default()).await;
     raft.add_learner(me.clone()).await.unwrap();
     raft.promote_voter(2).await.unwrap();
-    let manager = Manager::start(second, endpoint, me);
+    let engine = Arc::new(crate::engine::DockerEngine::new("/nowhere", &[]));
+    let manager = Manager::start(second, endpoint, me, engine);
     for (play, why) in [
         (Plays::HangsUp, ""),
         (Plays::Dies, "killed"),

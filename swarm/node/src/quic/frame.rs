@@ -292,6 +292,6 @@ impl Stream {
     /// Raw bytes in both directions, for HTTP.
     pub async fn into_bytes(mut self) -> Result<ByteStream, CallError> {
         self.sender.write(&[STATUS_OK]).await?;
-        Ok(ByteStream::new(self.sender, self.receiver))
+        Ok(ByteStream::join(self.sender, self.receiver))
     }
 }

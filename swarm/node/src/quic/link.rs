@@ -112,7 +112,7 @@ impl Link {
     pub async fn open_bytes(&self, service: Service) -> Result<ByteStream, CallError> {
         let (sender, mut receiver) = self.open(service).await?;
         receiver.accepted().await?;
-        Ok(ByteStream::new(sender, receiver))
+        Ok(ByteStream::join(sender, receiver))
     }
 
     /// One request and its answer over this connection.

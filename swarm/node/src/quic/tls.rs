@@ -22,8 +22,12 @@ const FIRST_RTT: Duration = Duration::from_millis(100);
 /// What a peer may have in flight before it is known who it is.
 const STRANGERS_WINDOW: u32 = 256 << 10;
 const STRANGERS_STREAMS: u32 = 4;
-/// Streams that a server may have open towards a client at a time.
+/// Streams that a server may have open towards a client at a time: ways to its engine.
 const REVERSE_STREAMS: u32 = 256;
+/// What may be in flight on one stream. Where clients are slow to read what engines say, so much
+/// waits here for each; what a connection may have in flight is the sum of it for all its tunnels,
+/// so that they hold up neither each other nor a session beside them.
+const STREAM_WINDOW: u32 = 512 << 10;
 /// First packets that wait to be accepted, and the bytes they may hold together.
 const MAX_WAITING: usize = 1024;
 const MAX_WAITING_BYTES: u64 = 8 << 20;
@@ -106,6 +110,7 @@ fn transport(streams: u32, greetings: u32) -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from_u32(streams))
         .max_concurrent_uni_streams(VarInt::from_u32(greetings))
         .receive_window(VarInt::from_u32(STRANGERS_WINDOW))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .datagram_receive_buffer_size(None);
     transport
 }
@@ -114,8 +119,8 @@ fn transport(streams: u32, greetings: u32) -> TransportConfig {
 pub(super) fn raise_limits(connection: &quinn::Connection, service: Service, accepted: bool) {
     let (streams, window) = match service {
         Service::Raft | Service::Control => (1024, 32 << 20),
-        Service::Dispatch => (64, 4 << 20),
-        Service::Http => (256, 16 << 20),
+        Service::Dispatch => (64, (4 << 20) + REVERSE_STREAMS * STREAM_WINDOW),
+        Service::Http => (1024, 1024 * STREAM_WINDOW),
         Service::Ca => (STRANGERS_STREAMS, STRANGERS_WINDOW),
     };
     if accepted {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 use skep_api::node::NodeDescription;
 use skep_core::Id;
 use skep_core::worker::{Container, ContainerState, EngineOp, OpError, OpOutput, OpResult};
-use skep_node::engine::{Engine, EngineEvent};
+use skep_node::engine::{Engine, EngineEvent, EngineStream};
 use tokio::sync::mpsc;
 
 /// An engine whose containers all run at once.
@@ -22,6 +23,8 @@ pub struct Shelf {
     pub starts: HashMap<String, u32>,
     pub made: u32,
     pub events: Option<mpsc::Sender<EngineEvent>>,
+    /// The socket of its API.
+    pub api: PathBuf,
 }
 
 impl MapEngine {
@@ -114,6 +117,16 @@ impl Engine for MapEngine {
 
     fn subnets(&self) -> BoxFuture<'static, Vec<(IpAddr, u8)>> {
         Box::pin(async { Vec::new() })
+    }
+
+    fn dial(&self) -> BoxFuture<'static, Result<EngineStream, String>> {
+        let api = self.0.lock().unwrap().api.clone();
+        Box::pin(async move {
+            match tokio::net::UnixStream::connect(&api).await {
+                Ok(stream) => Ok(Box::new(stream) as EngineStream),
+                Err(error) => Err(format!("{}: {error}", api.display())),
+            }
+        })
     }
 
     fn watch(&self) -> mpsc::Receiver<EngineEvent> {

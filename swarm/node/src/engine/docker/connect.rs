@@ -1,6 +1,7 @@
 //! The way to the engine: learns which API version it speaks, keeps a client for it, and bounds
 //! the time of every call. Never knows what is called.
 
+use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,12 +13,18 @@ use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
 use futures_util::TryFutureExt;
 use hyper::Uri;
 use skep_core::worker::OpError;
-use tokio::time::timeout;
+use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
 
 use super::error::{classify, unavailable};
+use crate::engine::EngineStream;
 
 /// For the first question. An engine that needs longer counts as away.
 const PROBE: Duration = Duration::from_secs(5);
+/// How long a bare connection may take: a full accept queue is worth a wait.
+const DIAL: Duration = Duration::from_secs(3);
+/// Pause before a full accept queue is tried again.
+const QUEUE_PAUSE: Duration = Duration::from_millis(20);
 /// bollard knows no "as long as it takes": a year comes close.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -39,6 +46,26 @@ impl Link {
     /// The path of the socket.
     pub(super) fn socket(&self) -> &str {
         &self.socket
+    }
+
+    /// A bare connection, for HTTP that somebody else speaks.
+    pub(super) async fn dial(&self) -> Result<EngineStream, OpError> {
+        let open = async {
+            loop {
+                match UnixStream::connect(&self.socket).await {
+                    // What a unix socket says whose queue is full.
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        sleep(QUEUE_PAUSE).await;
+                    }
+                    other => return other,
+                }
+            }
+        };
+        match timeout(DIAL, open).await {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(error)) => Err(unavailable(&self.socket, &error.to_string())),
+            Err(_) => Err(unavailable(&self.socket, "it does not take connections")),
+        }
     }
 
     /// Makes one call. Without a `limit` the call may take as long as it likes; a call that
