@@ -12,6 +12,7 @@ mod controller;
 pub mod dispatcher;
 pub mod find;
 pub mod id;
+pub mod labels;
 pub mod leader;
 pub mod names;
 pub mod object;

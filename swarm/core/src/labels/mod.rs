@@ -1,0 +1,142 @@
+//! The labels with which a service asks for what Docker's API has no field for. Only reads them:
+//! what follows from a wish is decided where it belongs. A label that is not understood is refused
+//! when the service is created or updated, so nobody waits for what will never happen.
+
+pub mod backoff;
+pub mod cron;
+pub mod depends;
+
+use std::collections::BTreeMap;
+
+use skep_api::Error;
+use skep_api::service::ServiceSpec;
+
+/// When a job runs: a cron expression, in UTC.
+pub const CRON: &str = "skep.cron";
+/// What must be there before a task starts: `db:healthy,cache`.
+pub const DEPENDS_ON: &str = "skep.depends-on";
+/// Whether tasks move to nodes that join: `true`.
+pub const REBALANCE: &str = "skep.rebalance";
+/// How long the pause between restarts may grow while a task keeps ending soon: `5m`.
+pub const MAX_RESTART_DELAY: &str = "skep.restart.max-delay";
+/// The label with the name of a service's stack.
+const STACK: &str = "com.docker.stack.namespace";
+
+type Labels = BTreeMap<String, String>;
+
+/// Refuses labels that are skep's and say nothing that skep understands.
+///
+/// # Errors
+/// 400 with the label and what is wrong with it.
+pub fn check(spec: &ServiceSpec) -> Result<(), Error> {
+    let is_job = spec.mode.replicated_job.is_some() || spec.mode.global_job.is_some();
+    let said = |label: &str| spec.labels.get(label).map(String::as_str);
+    let refuse = |label: &str, why: String| Error::invalid(format!("label {label}: {why}"));
+    if let Some(text) = said(CRON) {
+        if !is_job {
+            let why = "only jobs run by the clock: use --mode replicated-job or global-job";
+            return Err(refuse(CRON, why.to_owned()));
+        }
+        cron::Schedule::parse(text).map_err(|why| refuse(CRON, why))?;
+    }
+    if let Some(text) = said(DEPENDS_ON) {
+        let wanted = depends::parse(text).map_err(|why| refuse(DEPENDS_ON, why))?;
+        if wanted
+            .iter()
+            .any(|wish| wish.names(&spec.labels).any(|name| name == spec.name))
+        {
+            return Err(refuse(
+                DEPENDS_ON,
+                "a service cannot wait for itself".to_owned(),
+            ));
+        }
+    }
+    if let Some(text) = said(MAX_RESTART_DELAY) {
+        backoff::parse(text).map_err(|why| refuse(MAX_RESTART_DELAY, why))?;
+    }
+    match said(REBALANCE) {
+        None | Some("true" | "false") => Ok(()),
+        Some(text) => Err(refuse(
+            REBALANCE,
+            format!("{text:?} is neither true nor false"),
+        )),
+    }
+}
+
+/// Whether tasks of the service are to move to nodes that join.
+pub fn rebalances(labels: &Labels) -> bool {
+    labels.get(REBALANCE).is_some_and(|text| text == "true")
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_api::service::ReplicatedJob;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_understood_is_refused_by_name() {
+        let table = [
+            ("skep.cron", "0 3 * * *", true, ""),
+            (
+                "skep.cron",
+                "0 3 * * *",
+                false,
+                "label skep.cron: only jobs run by the clock",
+            ),
+            (
+                "skep.cron",
+                "every day",
+                true,
+                "label skep.cron: \"every day\" is no cron",
+            ),
+            ("skep.depends-on", "db:healthy,cache", false, ""),
+            (
+                "skep.depends-on",
+                "db:happy",
+                false,
+                "label skep.depends-on: \"happy\"",
+            ),
+            (
+                "skep.depends-on",
+                "web",
+                false,
+                "label skep.depends-on: a service cannot wait",
+            ),
+            ("skep.rebalance", "true", false, ""),
+            (
+                "skep.rebalance",
+                "yes",
+                false,
+                "label skep.rebalance: \"yes\" is neither",
+            ),
+            ("skep.restart.max-delay", "5m", false, ""),
+            (
+                "skep.restart.max-delay",
+                "long",
+                false,
+                "label skep.restart.max-delay: \"long\"",
+            ),
+            ("unrelated", "yes", false, ""),
+        ];
+        for (label, value, job, expected) in table {
+            let mut spec = ServiceSpec {
+                name: "web".to_owned(),
+                labels: BTreeMap::from([(label.to_owned(), value.to_owned())]),
+                ..ServiceSpec::default()
+            };
+            spec.mode.replicated_job = job.then(ReplicatedJob::default);
+            let said = check(&spec).err().map(|error| {
+                assert_eq!(error.kind, skep_api::Kind::InvalidParameter, "{label}");
+                error.message
+            });
+            let said = said.unwrap_or_default();
+            let fits = if expected.is_empty() {
+                said.is_empty()
+            } else {
+                said.starts_with(expected)
+            };
+            assert!(fits, "{label}={value}: {said}");
+        }
+    }
+}
