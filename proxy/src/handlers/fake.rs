@@ -191,6 +191,7 @@ fn member(id: &str, hostname: &str) -> Node {
             raft_id: 1,
             addr: "10.0.0.1:2377".into(),
         }),
+        active_since: Default::default(),
     }
 }
 

@@ -130,6 +130,7 @@ pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
         },
         role: Role::Manager,
         manager: Some(made.member),
+        active_since: Default::default(),
     };
     (cluster, node)
 }

@@ -12,7 +12,7 @@ use crate::command::{Command, Reply};
 use crate::control;
 use crate::dispatcher::{Dispatcher, Outgoing, Peer};
 use crate::id::{Id, IdSource};
-use crate::orchestrator::{Enforcer, Reaper, Replicated};
+use crate::orchestrator::{Cron, Enforcer, Reaper, Rebalance, Replicated};
 use crate::reconcile::{Plan, Reconciler, earliest};
 use crate::scheduler::Scheduler;
 use crate::store::{Author, Batch, Change, Event, Reject, State, Tx};
@@ -70,6 +70,8 @@ pub struct Step {
 pub struct Leader {
     dispatcher: Dispatcher,
     orchestrator: Replicated,
+    cron: Cron,
+    rebalance: Rebalance,
     enforcer: Enforcer,
     allocator: Allocator,
     scheduler: Scheduler,
@@ -83,6 +85,8 @@ impl Leader {
         let mut leader = Self {
             dispatcher: Dispatcher::default(),
             orchestrator: Replicated::default(),
+            cron: Cron::default(),
+            rebalance: Rebalance::default(),
             enforcer: Enforcer::default(),
             allocator: Allocator::default(),
             scheduler: Scheduler::default(),
@@ -143,9 +147,11 @@ impl Leader {
     }
 
     /// The reconcilers in the order in which work flows through them.
-    fn reconcilers(&mut self) -> [(&'static str, Author, &mut dyn Reconciler); 7] {
+    fn reconcilers(&mut self) -> [(&'static str, Author, &mut dyn Reconciler); 9] {
         [
             ("dispatcher", Author::Dispatcher, &mut self.dispatcher),
+            ("cron", Author::Orchestrator, &mut self.cron),
+            ("rebalance", Author::Orchestrator, &mut self.rebalance),
             ("orchestrator", Author::Orchestrator, &mut self.orchestrator),
             ("enforcer", Author::Orchestrator, &mut self.enforcer),
             ("allocator", Author::Allocator, &mut self.allocator),

@@ -122,6 +122,9 @@ pub struct Node {
     pub role: Role,
     /// Its part in raft, if it is a manager.
     pub manager: Option<ManagerMember>,
+    /// When it was last made active after it had been paused or drained.
+    #[serde(default)]
+    pub active_since: Timestamp,
 }
 
 /// Whether a node is there, and where.
@@ -180,6 +183,12 @@ pub struct Service {
     /// The ports and addresses that the allocator gave it; `None` until then.
     #[serde(default)]
     pub endpoint: Option<Endpoint>,
+    /// When it was last seen to whether tasks are to move to nodes that had joined.
+    #[serde(default)]
+    pub rebalanced_at: Option<Timestamp>,
+    /// The update under way only moves tasks: there is nothing to roll back to.
+    #[serde(default)]
+    pub rebalancing: bool,
 }
 
 /// One instance of a service in one slot; never restarted, always replaced.
@@ -229,6 +238,12 @@ pub struct Task {
     /// The networks that it is on, with its addresses there.
     #[serde(default)]
     pub attachments: Vec<NetworkAttachment>,
+    /// Another node is to have it: the next update replaces it.
+    #[serde(default)]
+    pub moving: bool,
+    /// How many tasks in a row before it in its slot ended soon.
+    #[serde(default)]
+    pub crashes: u32,
 }
 
 /// What a task in desired state `ready` waits for before it may run. In the store, so that a new

@@ -23,6 +23,7 @@ pub fn node(id: &str) -> Node {
         status: NodeStatus::default(),
         role: Role::Worker,
         manager: None,
+        active_since: Default::default(),
     }
 }
 
@@ -56,6 +57,8 @@ pub fn task(id: &str, service: &str, slot: u64) -> Task {
         generic_resources: Vec::new(),
         endpoint: None,
         attachments: Vec::new(),
+        moving: false,
+        crashes: 0,
         running_since: None,
         of_update: false,
     }

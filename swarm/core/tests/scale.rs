@@ -37,6 +37,7 @@ fn cluster(nodes: usize) -> State {
                 },
                 role: Role::Worker,
                 manager: None,
+                active_since: Default::default(),
             }
             .into(),
         )

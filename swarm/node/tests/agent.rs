@@ -86,6 +86,7 @@ impl Session {
             status: NodeStatus::default(),
             role: Role::Worker,
             manager: None,
+            active_since: Default::default(),
         };
         let managers = vec![("m1".into(), "127.0.0.1:1".to_owned())];
         let heartbeat = 100_000_000;
@@ -209,6 +210,8 @@ fn task() -> Task {
         generic_resources: Vec::new(),
         endpoint: None,
         attachments: Vec::new(),
+        moving: false,
+        crashes: 0,
         running_since: None,
         of_update: false,
     }

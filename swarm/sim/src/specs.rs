@@ -1,6 +1,8 @@
 //! Services out of thin air: specs such as people write them, within what skep supports. Never
 //! looks at the cluster.
 
+use std::collections::BTreeMap;
+
 use skep_api::container::{ContainerSpec, HealthConfig};
 use skep_api::service::{
     FailureAction, ReplicatedService, ServiceMode, ServiceSpec, UpdateConfig, UpdateState,
@@ -8,6 +10,7 @@ use skep_api::service::{
 use skep_api::task::{
     Placement, ResourceRequirements, Resources, RestartCondition, RestartPolicy, TaskSpec,
 };
+use skep_core::labels;
 use skep_core::object::Service;
 use skep_core::validate::service_spec;
 use skep_core::{MILLISECOND, SECOND};
@@ -27,6 +30,7 @@ pub fn zone(host: usize) -> &'static str {
 pub fn service(name: &str, most: i64, dice: &mut Dice) -> ServiceSpec {
     let spec = ServiceSpec {
         name: name.to_owned(),
+        labels: wishes(dice),
         task_template: task(dice),
         mode: replicas(dice.within(0..=most)),
         update_config: dice.chance(70).then(|| update(dice)),
@@ -34,6 +38,20 @@ pub fn service(name: &str, most: i64, dice: &mut Dice) -> ServiceSpec {
         ..ServiceSpec::default()
     };
     normal(spec)
+}
+
+/// What services may ask for by label.
+fn wishes(dice: &mut Dice) -> BTreeMap<String, String> {
+    let wishes = [
+        (labels::REBALANCE, "true", 20),
+        (labels::MAX_RESTART_DELAY, "6s", 20),
+    ];
+    let asked = wishes
+        .into_iter()
+        .filter(|(.., of_100)| dice.chance(*of_100));
+    asked
+        .map(|(label, value, _)| (label.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// The form in which a spec is stored.

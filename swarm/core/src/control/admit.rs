@@ -50,6 +50,7 @@ pub(super) fn admit(
         },
         role,
         manager: None,
+        active_since: Default::default(),
     };
     let reply = Reply::Admitted {
         node: node.id.clone(),

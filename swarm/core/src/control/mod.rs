@@ -75,7 +75,7 @@ pub fn execute(
             }
         }
         Command::RemoveService { id } => service::remove(view, id),
-        Command::UpdateNode { id, version, spec } => node::update(view, id, *version, spec),
+        Command::UpdateNode { id, version, spec } => node::update(view, id, *version, spec, now),
         Command::RemoveNode { id, force } => node::remove(view, id, *force, now),
         Command::AdmitNode {
             token,

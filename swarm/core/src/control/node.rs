@@ -1,7 +1,7 @@
 //! Nodes: update, remove, membership in raft, goodbye. Never touches raft itself: it records what
 //! raft has done, and refuses what would cost the quorum.
 
-use skep_api::node::{NodeSpec, NodeState, Role as WishedRole};
+use skep_api::node::{Availability, NodeSpec, NodeState, Role as WishedRole};
 use skep_api::task::{TaskState, TaskStatus};
 use skep_api::{Code, Error};
 
@@ -21,6 +21,7 @@ pub(super) fn update(
     id: &Id,
     version: u64,
     spec: &NodeSpec,
+    now: Timestamp,
 ) -> Result<Outcome, Error> {
     let node = view.nodes().get(id).ok_or_else(|| not_found("node", id))?;
     if node.spec.role == WishedRole::Manager && spec.role == WishedRole::Worker {
@@ -28,6 +29,10 @@ pub(super) fn update(
     }
     in_sequence(&node.meta, version)?;
     let mut node = node.as_ref().clone();
+    let active = |spec: &NodeSpec| spec.availability == Availability::Active;
+    if active(spec) && !active(&node.spec) {
+        node.active_since = now;
+    }
     node.spec = spec.clone();
     if spec.role == WishedRole::Manager {
         // Its certificate may follow at once; raft has it when it has joined. The reverse is for

@@ -66,7 +66,7 @@ fn a_spec_is_replaced() {
 fn promote(view: &State, id: &str) -> Result<Outcome, Error> {
     let mut spec = view.nodes().get(id).unwrap().spec.clone();
     spec.role = WishedRole::Manager;
-    update(view, &Id::from(id), 1, &spec)
+    update(view, &Id::from(id), 1, &spec, Timestamp::default())
 }
 
 /// The node that an update has written.

@@ -9,6 +9,7 @@ use super::{Outcome, in_sequence, not_found};
 use crate::Timestamp;
 use crate::command::{AuthFrom, Reply};
 use crate::id::{Id, IdSource};
+use crate::labels;
 use crate::object::{Kind, Meta, Secret, Service};
 use crate::store::{Author, Change, State};
 use crate::validate::{check_service, refused, unsupported};
@@ -28,6 +29,7 @@ pub(super) fn create(
     ids: &mut dyn IdSource,
 ) -> Result<Outcome, Error> {
     check_service(spec)?;
+    labels::check(spec)?;
     port_conflicts(view, spec, None)?;
     unsupported(spec)?;
     if view.service_named(&spec.name).is_some() {
@@ -49,6 +51,8 @@ pub(super) fn create(
         previous_registry_auth: None,
         job: None,
         endpoint: None,
+        rebalanced_at: None,
+        rebalancing: false,
     };
     let reply = Reply::Created(service.id.clone());
     Ok((vec![Change::Create(service.into())], Author::Control, reply))
@@ -63,6 +67,7 @@ pub(super) fn update(view: &State, id: &Id, update: &Update<'_>) -> Result<Outco
     service.previous_registry_auth = std::mem::replace(&mut service.registry_auth, kept_auth);
     service.spec_version = update.version;
     service.update_status = None;
+    service.rebalancing = false;
     written(service)
 }
 
@@ -91,6 +96,7 @@ pub(super) fn rollback(
         message: "manually requested rollback".into(),
         ..UpdateStatus::default()
     });
+    service.rebalancing = false;
     written(service)
 }
 
@@ -104,6 +110,7 @@ fn checked(view: &State, id: &Id, update: &Update<'_>) -> Result<(Service, Optio
         None => None,
     };
     check_service(spec)?;
+    labels::check(spec)?;
     let service = service.ok_or_else(|| not_found("service", id))?;
     if spec.endpoint_spec.is_some() && spec.endpoint_spec != service.spec.endpoint_spec {
         port_conflicts(view, spec, Some(id))?;

@@ -60,6 +60,7 @@ pub(crate) fn node(id: &str, hostname: &str) -> Node {
         },
         role: Role::Worker,
         manager: None,
+        active_since: Default::default(),
     }
 }
 
@@ -106,6 +107,8 @@ pub(crate) fn service(id: &str, name: &str) -> Service {
         previous_registry_auth: None,
         job: None,
         endpoint: None,
+        rebalanced_at: None,
+        rebalancing: false,
     }
 }
 
@@ -135,6 +138,8 @@ pub(crate) fn task(id: &str, service: &Service, slot: u64, node: &str) -> Task {
         generic_resources: Vec::new(),
         endpoint: None,
         attachments: Vec::new(),
+        moving: false,
+        crashes: 0,
         running_since: None,
         of_update: false,
     }

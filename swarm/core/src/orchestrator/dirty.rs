@@ -13,6 +13,9 @@ use crate::store::State;
 /// would not notice. Its placement counts only if its node no longer fits, new registry
 /// credentials only until its image is there.
 pub(crate) fn is_dirty(view: &State, service: &Service, task: &Task) -> bool {
+    if task.moving {
+        return true;
+    }
     if task.spec_version == service.spec_version {
         return false;
     }

@@ -2,18 +2,23 @@
 //! updates, and clears away what is left. Never chooses nodes and never talks to one.
 
 pub mod constraint;
+mod cron;
+mod dependents;
 mod dirty;
 mod enforcer;
 mod progress;
 mod reaper;
+mod rebalance;
 mod replicated;
 mod restart;
 mod slots;
 mod update;
 
+pub use cron::Cron;
 pub(crate) use dirty::is_dirty;
 pub use enforcer::Enforcer;
 pub use reaper::Reaper;
+pub use rebalance::Rebalance;
 pub use replicated::Replicated;
 
 #[cfg(test)]
@@ -56,8 +61,10 @@ fn template(service: &Service) -> TaskSpec {
 /// Why a task is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Made {
-    /// To fill a free slot, or in place of one that ended.
+    /// To fill a free slot, or in place of one that lost its node.
     ToFill,
+    /// In place of one that ended, the last of so many in a row that ended soon.
+    Again(u32),
     /// By an update, in place of one of an older spec.
     ByUpdate,
 }
@@ -102,6 +109,11 @@ fn create(
         generic_resources: Vec::new(),
         endpoint: service.spec.endpoint_spec.clone(),
         attachments: Vec::new(),
+        moving: false,
+        crashes: match made {
+            Made::Again(crashes) => crashes,
+            Made::ToFill | Made::ByUpdate => 0,
+        },
     };
     Change::Create(task.into())
 }

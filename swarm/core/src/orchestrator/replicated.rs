@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use skep_api::task::TaskState;
 
+use super::dependents::Dependents;
 use super::slots::{self, Slot};
 use super::{
     BATCH, Made, create, is_dirty, lost_its_node, progress, replicas, restart, update, want,
@@ -24,10 +25,13 @@ pub struct Replicated {
     dirty: BTreeSet<Id>,
     /// Services that wait for a moment.
     waiting: BTreeMap<Id, Timestamp>,
+    /// Services that wait for others.
+    dependents: Dependents,
 }
 
 impl Reconciler for Replicated {
     fn mark_all(&mut self, view: &State) {
+        self.dependents = Dependents::of(view);
         self.dirty = view
             .services()
             .iter()
@@ -39,6 +43,7 @@ impl Reconciler for Replicated {
     }
 
     fn observe(&mut self, event: &Event, view: &State) {
+        self.dirty.extend(self.dependents.follow(event));
         match event.after.as_ref().or(event.before.as_ref()) {
             Some(Object::Service(service)) => {
                 self.dirty.insert(service.id.clone());
@@ -178,9 +183,13 @@ fn settle(
             } else {
                 plan.changes.extend(want(task, TaskState::Shutdown));
                 let rest = restart::waits_until(task, now).map_or(0, |until| until.since(now));
-                let delay = if moved { rest } else { restart::delay(task) };
+                let delay = if moved {
+                    rest
+                } else {
+                    restart::delay(service, task)
+                };
                 if !ended || restart::wanted(slot, task, now) {
-                    replacement = Some((task, restart::gate(view, slot, delay, now)));
+                    replacement = Some((task, restart::gate(view, service, slot, delay, now)));
                 }
             }
         }
@@ -193,6 +202,8 @@ fn settle(
                 && old.running_since.is_none();
             let made = if unfinished {
                 Made::ByUpdate
+            } else if old.status.state.is_terminal() {
+                Made::Again(restart::crashes(old))
             } else {
                 Made::ToFill
             };
@@ -226,9 +237,9 @@ fn fill(
     let room = BATCH.saturating_sub(plan.changes.len());
     let free = (1u64..).filter(is_free);
     for number in free.take(room.min(usize::try_from(missing).unwrap_or(room))) {
-        let gate = slots
-            .get(&number)
-            .and_then(|slot| restart::gate(view, slot, 0, now));
+        let empty = Slot::default();
+        let slot = slots.get(&number).unwrap_or(&empty);
+        let gate = restart::gate(view, service, slot, 0, now);
         plan.changes
             .push(create(service, number, gate, Made::ToFill, now, ids));
     }

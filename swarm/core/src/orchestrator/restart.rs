@@ -9,7 +9,8 @@ use skep_api::task::{RestartCondition, RestartPolicy, TaskState};
 
 use super::slots::Slot;
 use super::{is_over, node_is_silent, want};
-use crate::object::{StartGate, Task};
+use crate::labels::{backoff, depends};
+use crate::object::{Service, StartGate, Task};
 use crate::reconcile::Plan;
 use crate::store::{Change, State};
 use crate::{MINUTE, Nanos, SECOND, Timestamp};
@@ -50,13 +51,19 @@ fn attempts_left(slot: &Slot, ended: &Task, policy: &RestartPolicy, now: Timesta
 /// The gate of a new task in a slot; `None` if it may start at once. It waits for every task of the
 /// slot that may still run: the one it replaces may never have started, and the one before that
 /// may be slow to stop.
-pub(super) fn gate(view: &State, slot: &Slot, delay: Nanos, now: Timestamp) -> Option<StartGate> {
+pub(super) fn gate(
+    view: &State,
+    service: &Service,
+    slot: &Slot,
+    delay: Nanos,
+    now: Timestamp,
+) -> Option<StartGate> {
     let after = slot
         .0
         .iter()
         .rfind(|task| may_run(view, task))
         .map(|task| task.id.clone());
-    if delay <= 0 && after.is_none() {
+    if delay <= 0 && after.is_none() && depends::met(view, service) {
         return None;
     }
     let not_before = now.plus(delay.max(0));
@@ -72,9 +79,26 @@ fn may_run(view: &State, task: &Task) -> bool {
     !is_over(task) && !node_is_silent(view, task)
 }
 
-/// The restart delay of a task's policy.
-pub(super) fn delay(task: &Task) -> Nanos {
-    policy(task).delay.unwrap_or(DEFAULT_DELAY)
+/// The restart delay of a task's policy; longer for one of many in a row that ended soon, where the
+/// service asks for that.
+pub(super) fn delay(service: &Service, ended: &Task) -> Nanos {
+    let asked = policy(ended).delay.unwrap_or(DEFAULT_DELAY);
+    match backoff::longest(&service.spec.labels) {
+        Some(longest) => backoff::delay(asked, crashes(ended), longest),
+        None => asked,
+    }
+}
+
+/// How many tasks in a row have ended soon, this one included.
+pub(super) fn crashes(ended: &Task) -> u32 {
+    let ran = ended
+        .running_since
+        .map(|since| ended.status.timestamp.since(since));
+    if ran.is_some_and(|ran| ran >= backoff::STEADY) {
+        0
+    } else {
+        ended.crashes.saturating_add(1)
+    }
 }
 
 fn policy(task: &Task) -> RestartPolicy {
@@ -106,6 +130,10 @@ pub(super) fn open_gate(
     };
     if now < gate.not_before {
         plan.wake(gate.not_before);
+        return None;
+    }
+    let service = view.services().get(&task.service_id);
+    if service.is_some_and(|service| !depends::met(view, service)) {
         return None;
     }
     let unwanted = |other: &&Arc<Task>| other.desired_state > TaskState::Running;

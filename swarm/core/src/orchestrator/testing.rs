@@ -6,7 +6,7 @@ use skep_api::node::{Availability, NodeDescription, NodeSpec, NodeState};
 use skep_api::service::{ReplicatedService, ServiceSpec, UpdateState, UpdateStatus};
 use skep_api::task::TaskState;
 
-use super::{Enforcer, Reaper, Replicated};
+use super::{Cron, Enforcer, Reaper, Rebalance, Replicated};
 use crate::allocator::Allocator;
 use crate::id::{Id, IdSource, RANDOM_BYTES};
 use crate::object::{Meta, Node, NodeStatus, Object, Role, Service, Task};
@@ -34,6 +34,7 @@ pub fn node(id: &str) -> Node {
         },
         role: Role::Worker,
         manager: None,
+        active_since: Default::default(),
     }
 }
 
@@ -58,6 +59,8 @@ impl IdSource for Ids {
 /// The planning parts of a leader.
 #[derive(Default)]
 struct Parts {
+    cron: Cron,
+    rebalance: Rebalance,
     orchestrator: Replicated,
     enforcer: Enforcer,
     allocator: Allocator,
@@ -66,8 +69,10 @@ struct Parts {
 }
 
 impl Parts {
-    fn each(&mut self) -> [(Author, &mut dyn Reconciler); 5] {
+    fn each(&mut self) -> [(Author, &mut dyn Reconciler); 7] {
         [
+            (Author::Orchestrator, &mut self.cron),
+            (Author::Orchestrator, &mut self.rebalance),
             (Author::Orchestrator, &mut self.orchestrator),
             (Author::Orchestrator, &mut self.enforcer),
             (Author::Allocator, &mut self.allocator),
@@ -186,6 +191,8 @@ impl Harness {
             previous_registry_auth: None,
             job: None,
             endpoint: None,
+            rebalanced_at: None,
+            rebalancing: false,
         });
     }
 

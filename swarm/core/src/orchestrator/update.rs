@@ -137,7 +137,7 @@ fn replace(
         }
         None
     } else {
-        restart::gate(view, slot, 0, now)
+        restart::gate(view, service, slot, 0, now)
     };
     plan.changes.extend(
         old.into_iter()
@@ -153,7 +153,7 @@ fn give_up(service: &Service, config: &UpdateConfig, failed: &Task) -> Change {
     let mut status = service.update_status.take().unwrap_or_default();
     let because = format!("due to failure or early termination of task {}", failed.id);
     let rolling_back = status.state == UpdateState::RollbackStarted;
-    let wants_rollback = config.failure_action == FailureAction::Rollback;
+    let wants_rollback = config.failure_action == FailureAction::Rollback && !service.rebalancing;
     if wants_rollback
         && !rolling_back
         && let Some(previous) = service.previous_spec.take()
@@ -216,6 +216,7 @@ fn finish(
     let Some(status) = &mut service.update_status else {
         return;
     };
+    service.rebalancing = false;
     let rolled_back = status.state == UpdateState::RollbackStarted;
     (status.state, status.message) = if rolled_back {
         (

@@ -24,6 +24,8 @@ fn service(id: &str, name: &str) -> Service {
         previous_registry_auth: None,
         job: None,
         endpoint: None,
+        rebalanced_at: None,
+        rebalancing: false,
     }
 }
 
@@ -49,6 +51,8 @@ fn a_task(id: &str) -> Task {
         generic_resources: Vec::new(),
         endpoint: None,
         attachments: Vec::new(),
+        moving: false,
+        crashes: 0,
         running_since: None,
         of_update: false,
     }

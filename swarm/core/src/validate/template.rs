@@ -79,6 +79,8 @@ fn task(spec: &ServiceSpec) -> Task {
         generic_resources: Vec::new(),
         endpoint: None,
         attachments: Vec::new(),
+        moving: false,
+        crashes: 0,
         running_since: None,
         of_update: false,
     }
@@ -102,6 +104,7 @@ fn node() -> Node {
         status: NodeStatus::default(),
         role: Role::Worker,
         manager: None,
+        active_since: Default::default(),
     }
 }
 

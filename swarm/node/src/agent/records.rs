@@ -168,6 +168,8 @@ mod tests {
             generic_resources: Vec::new(),
             endpoint: None,
             attachments: Vec::new(),
+            moving: false,
+            crashes: 0,
             running_since: None,
             of_update: false,
         };

@@ -6,3 +6,4 @@ mod properties;
 mod restarts;
 mod slots;
 mod updates;
+mod wishes;
