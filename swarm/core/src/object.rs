@@ -259,9 +259,18 @@ pub struct StartGate {
 }
 
 impl Task {
-    /// The name of the task's container: `<service>.<slot>.<task id>`.
+    /// The name of the task's container: `<service>.<slot>.<task id>`, or of a task without a slot
+    /// `<service>.<node id>.<task id>`.
     pub fn name(&self) -> String {
-        format!("{}.{}.{}", self.service_name, self.slot, self.id)
+        format!("{}.{}.{}", self.service_name, self.place(), self.id)
+    }
+
+    /// What `{{.Task.Slot}}` says: the slot, or of a task without one its node.
+    pub fn place(&self) -> String {
+        match (&self.node_id, self.slot) {
+            (Some(node), 0) => node.to_string(),
+            (_, slot) => slot.to_string(),
+        }
     }
 
     /// What the task reserves on its node: billionths of CPUs and bytes.

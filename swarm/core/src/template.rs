@@ -137,7 +137,7 @@ impl<'a> Context<'a> {
                 .unwrap_or_default(),
             ".Task.ID" => task.id.to_string(),
             ".Task.Name" => task.name(),
-            ".Task.Slot" => task.slot.to_string(),
+            ".Task.Slot" => task.place(),
             other => return Err(format!("can't evaluate <{other}>")),
         };
         Ok(Value::Text(text))

@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 use skep_api::container::{ContainerSpec, Mount, MountType, Privileges};
 
 use super::Body;
+use crate::labels::grants::{Device, Gpus, Grants};
 use crate::object::Task;
 
 pub(super) fn host_config(
     task: &Task,
     spec: &ContainerSpec,
     mounts: &[Mount],
-) -> Result<Value, String> {
+) -> Result<Body, String> {
     let mut host = Body::default();
     resources(&mut host, task);
     host.set("Mounts", mounts.iter().map(mount).collect::<Vec<_>>());
@@ -45,7 +46,31 @@ pub(super) fn host_config(
     if let Some(privileges) = &spec.privileges {
         host.set("SecurityOpt", security(privileges)?);
     }
-    Ok(host.done())
+    Ok(host)
+}
+
+/// Devices, privileges and GPUs: no service of Docker's can have them.
+pub(super) fn grant(host: &mut Body, grants: &Grants) {
+    let device = |device: &Device| {
+        json!({
+            "PathOnHost": device.host,
+            "PathInContainer": device.inside,
+            "CgroupPermissions": device.access,
+        })
+    };
+    let devices: Vec<Value> = grants.devices.iter().map(device).collect();
+    host.set("Devices", devices);
+    host.set("Privileged", grants.privileged);
+    let mut request = match &grants.gpus {
+        None => return,
+        Some(Gpus::All) => json!({ "Count": -1 }),
+        Some(Gpus::Count(count)) => json!({ "Count": count }),
+        Some(Gpus::These(ids)) => json!({ "DeviceIDs": ids }),
+    };
+    if let Some(request) = request.as_object_mut() {
+        request.insert("Capabilities".to_owned(), json!([["gpu"]]));
+    }
+    host.set("DeviceRequests", vec![request]);
 }
 
 fn resources(host: &mut Body, task: &Task) {

@@ -2,13 +2,16 @@
 //! engine or the disk anything: what only they know is found out when the container is created.
 
 mod host;
+mod ports;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use skep_api::container::{ContainerSpec, Mount, MountType};
+use skep_api::task::GenericResource;
 
+use crate::labels::grants::{self, Grants};
 use crate::object::{Node, Task};
 use crate::template::Context;
 
@@ -37,7 +40,8 @@ pub fn create_body(task: &Task, node: &Node) -> Result<Value, String> {
         .ok_or("service does not use container tasks")?;
     let context = Context::new(task, node);
     let failed = |what: &'static str| move |why: String| format!("expanding {what} failed: {why}");
-    let env = env(spec, &context).map_err(failed("env"))?;
+    let mut env = env(spec, &context).map_err(failed("env"))?;
+    env.extend(resource_env(&task.generic_resources));
     let hostname = context.expand(&spec.hostname).map_err(failed("hostname"))?;
     let mounts = spec
         .mounts
@@ -47,6 +51,8 @@ pub fn create_body(task: &Task, node: &Node) -> Result<Value, String> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed("mounts"))?;
     mounts.iter().try_for_each(check_mount)?;
+    let grants = grants(task, node)?;
+    let (exposed, bindings) = ports::host_ports(task);
 
     let mut body = Body::default();
     body.set("Image", &spec.image);
@@ -61,7 +67,11 @@ pub fn create_body(task: &Task, node: &Node) -> Result<Value, String> {
     body.set("StopSignal", &spec.stop_signal);
     body.set("Labels", labels(task, node, spec));
     body.set("Healthcheck", &spec.healthcheck);
-    body.set("HostConfig", host::host_config(task, spec, &mounts)?);
+    body.set("ExposedPorts", exposed);
+    let mut host = host::host_config(task, spec, &mounts)?;
+    host.set("PortBindings", bindings);
+    host::grant(&mut host, &grants);
+    body.set("HostConfig", host.done());
     Ok(body.done())
 }
 
@@ -78,6 +88,38 @@ fn labels(task: &Task, node: &Node, spec: &ContainerSpec) -> BTreeMap<String, St
     ];
     labels.extend(system.map(|(key, value)| (key.to_owned(), value)));
     labels
+}
+
+/// What the service's labels ask for beyond Docker's API. A node that does not allow it refuses,
+/// whatever the scheduler thought.
+fn grants(task: &Task, node: &Node) -> Result<Grants, String> {
+    let labels = &task.service_labels;
+    if !grants::admitted(labels, &node.spec) {
+        return Err(format!(
+            "this node does not allow devices, privileges and GPUs: it has no label {}=true",
+            grants::ALLOW
+        ));
+    }
+    Grants::parse(labels).map_err(|(label, why)| format!("label {label}: {why}"))
+}
+
+/// `DOCKER_RESOURCE_GPU=UUID1,UUID2`: what the task was given of what its node names itself.
+fn resource_env(given: &[GenericResource]) -> Vec<String> {
+    let mut kinds = BTreeMap::<String, Vec<String>>::new();
+    for resource in given {
+        if let Some(named) = &resource.named_resource_spec {
+            let kind = kinds.entry(named.kind.to_uppercase()).or_default();
+            kind.push(named.value.clone());
+        }
+        if let Some(amount) = &resource.discrete_resource_spec {
+            let kind = kinds.entry(amount.kind.to_uppercase()).or_default();
+            kind.push(amount.value.to_string());
+        }
+    }
+    let line = |(kind, values): (String, Vec<String>)| {
+        format!("DOCKER_RESOURCE_{kind}={}", values.join(","))
+    };
+    kinds.into_iter().map(line).collect()
 }
 
 /// Only what stands after the `=` is a template.

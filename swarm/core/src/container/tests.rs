@@ -142,3 +142,87 @@ fn what_cannot_be_built_is_refused_in_dockerds_words() {
         assert_eq!(create_body(&task, &node("n1")).unwrap_err(), expected);
     }
 }
+
+#[test]
+fn ports_of_the_host_are_published_and_others_are_not() {
+    let mut task = task("t1", "web", 1);
+    let endpoint = r#"{"Ports":[
+        {"Protocol":"tcp","TargetPort":80,"PublishedPort":8080,"PublishMode":"host"},
+        {"Protocol":"tcp","TargetPort":80,"PublishedPort":8081,"PublishMode":"host"},
+        {"Protocol":"udp","TargetPort":53,"PublishMode":"host"},
+        {"Protocol":"tcp","TargetPort":90,"PublishedPort":9090,"PublishMode":"ingress"}
+    ]}"#;
+    task.endpoint = Some(serde_json::from_str(endpoint).unwrap());
+    let body = create_body(&task, &node("n1")).unwrap();
+    assert_eq!(body["ExposedPorts"], json!({"80/tcp": {}, "53/udp": {}}));
+    assert_eq!(
+        body["HostConfig"]["PortBindings"],
+        json!({"80/tcp": [{"HostPort": "8080"}, {"HostPort": "8081"}], "53/udp": [{}]})
+    );
+}
+
+#[test]
+fn resources_that_a_node_names_are_told_in_the_environment() {
+    let mut task = task("t1", "web", 1);
+    let given = r#"[{"NamedResourceSpec":{"Kind":"gpu","Value":"a"}},
+        {"DiscreteResourceSpec":{"Kind":"ssd","Value":2}},
+        {"NamedResourceSpec":{"Kind":"gpu","Value":"b"}}]"#;
+    task.generic_resources = serde_json::from_str(given).unwrap();
+    let body = create_body(&task, &node("n1")).unwrap();
+    let expected = json!(["DOCKER_RESOURCE_GPU=a,b", "DOCKER_RESOURCE_SSD=2"]);
+    assert_eq!(body["Env"], expected);
+}
+
+#[test]
+fn privileges_need_a_node_that_allows_them() {
+    let mut task = task("t1", "web", 1);
+    for (label, value) in [
+        ("skep.device", "/dev/fuse:/dev/in:rw"),
+        ("skep.privileged", "true"),
+        ("skep.gpus", "2"),
+    ] {
+        task.service_labels.insert(label.into(), value.into());
+    }
+    let mut node = node("n1");
+    assert_eq!(
+        create_body(&task, &node).unwrap_err(),
+        "this node does not allow devices, privileges and GPUs: it has no label \
+         skep.allow-privileged=true"
+    );
+    node.spec
+        .labels
+        .insert("skep.allow-privileged".into(), "true".into());
+    let body = create_body(&task, &node).unwrap();
+    assert_eq!(
+        body["HostConfig"],
+        json!({
+            "Devices": [{"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/in",
+                         "CgroupPermissions": "rw"}],
+            "Privileged": true,
+            "DeviceRequests": [{"Count": 2, "Capabilities": [["gpu"]]}],
+        })
+    );
+}
+
+#[test]
+fn a_task_without_a_slot_is_named_by_its_node() {
+    let mut task = task("t1", "web", 0);
+    let spec = task.spec.container_spec.as_mut().unwrap();
+    spec.hostname = "h-{{.Task.Slot}}".into();
+    spec.env = vec!["NAME={{.Task.Name}}".into()];
+    let body = create_body(&task, &node("n1")).unwrap();
+    assert_eq!(body["Hostname"], "h-n1");
+    assert_eq!(body["Env"], json!(["NAME=web.n1.t1"]));
+    assert_eq!(body["Labels"]["com.docker.swarm.task.name"], "web.n1.t1");
+}
+
+#[test]
+fn credentials_for_windows_are_passed_to_the_engine() {
+    let mut task = task("t1", "web", 1);
+    let spec = r#"{"Privileges": {"CredentialSpec": {"File": "a.json"}},
+        "Mounts": [{"Type": "npipe", "Source": "//./pipe/a", "Target": "/b"}]}"#;
+    task.spec.container_spec = Some(serde_json::from_str(spec).unwrap());
+    let host = create_body(&task, &node("n1")).unwrap()["HostConfig"].clone();
+    assert_eq!(host["SecurityOpt"], json!(["credentialspec=file://a.json"]));
+    assert_eq!(host["Mounts"][0]["Type"], "npipe");
+}

@@ -280,6 +280,7 @@ impl Controller {
             exit_code: container.exit_code,
         };
         self.status.container_status = Some(shown);
+        self.status.port_status.ports.clone_from(&container.ports);
     }
 
     fn hurry(&mut self) {

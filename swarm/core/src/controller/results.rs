@@ -6,8 +6,6 @@ use super::{Busy, Controller, MAX_PAUSE, Seen, Step};
 use crate::worker::{Container, ContainerState, OpError, OpOutput, OpResult};
 use crate::{SECOND, Timestamp};
 
-/// What an engine says of a bind whose source is not there, before the path.
-const ENGINE_NO_SOURCE: &str = "bind source path does not exist: ";
 /// Attempts to create a container whose name is somebody else's.
 const MAX_CONFLICTS: u32 = 5;
 
@@ -69,11 +67,19 @@ impl Controller {
             self.changed = true;
         }
         self.seen = seen;
-        let shown = self.status.container_status.clone();
+        let shown = (
+            self.status.container_status.clone(),
+            self.status.port_status.clone(),
+        );
         if !self.status.state.is_terminal() {
             self.show_container();
         }
-        if shown != self.status.container_status {
+        if shown
+            != (
+                self.status.container_status.clone(),
+                self.status.port_status.clone(),
+            )
+        {
             self.status.timestamp = now;
             self.changed = true;
         }
@@ -107,13 +113,7 @@ impl Controller {
                 self.conflicts == 1
             }
             Err(OpError::NotFound(text) | OpError::Failed(text)) => {
-                match text.split_once(ENGINE_NO_SOURCE) {
-                    Some((_, path)) => drop(self.unresolved(
-                        format!("invalid bind mount source, source path not found: {path}"),
-                        now,
-                    )),
-                    None => self.fail(text, now),
-                }
+                self.fail(text, now);
                 true
             }
             Ok(_) | Err(OpError::Unavailable(_)) => {

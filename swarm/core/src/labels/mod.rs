@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod cron;
 pub mod depends;
+pub mod grants;
 
 use std::collections::BTreeMap;
 
@@ -54,6 +55,7 @@ pub fn check(spec: &ServiceSpec) -> Result<(), Error> {
     if let Some(text) = said(MAX_RESTART_DELAY) {
         backoff::parse(text).map_err(|why| refuse(MAX_RESTART_DELAY, why))?;
     }
+    grants::Grants::parse(&spec.labels).map_err(|(label, why)| refuse(label, why))?;
     match said(REBALANCE) {
         None | Some("true" | "false") => Ok(()),
         Some(text) => Err(refuse(
@@ -117,6 +119,20 @@ mod tests {
                 false,
                 "label skep.restart.max-delay: \"long\"",
             ),
+            ("skep.device", "/dev/fuse:r", false, ""),
+            (
+                "skep.device",
+                "fuse",
+                false,
+                "label skep.device: \"fuse\" is not an absolute path",
+            ),
+            (
+                "skep.privileged",
+                "yes",
+                false,
+                "label skep.privileged: \"yes\" is neither",
+            ),
+            ("skep.gpus", "0", false, "label skep.gpus: \"0\" is none of"),
             ("unrelated", "yes", false, ""),
         ];
         for (label, value, job, expected) in table {

@@ -6,11 +6,13 @@ use skep_api::task::{TaskSpec, TaskState};
 
 use super::constraint::Constraint;
 use super::template;
+use crate::labels::grants;
 use crate::object::{Service, Task};
 use crate::store::State;
 
 /// Whether a task has to be replaced: its spec is another one, and not only in ways that the task
-/// would not notice. Its placement counts only if its node no longer fits, new registry
+/// would not notice. Of the service's labels only those that give the container more than its usual
+/// share count; its placement counts only if its node no longer fits, new registry
 /// credentials only until its image is there.
 pub(crate) fn is_dirty(view: &State, service: &Service, task: &Task) -> bool {
     if task.moving {
@@ -20,6 +22,9 @@ pub(crate) fn is_dirty(view: &State, service: &Service, task: &Task) -> bool {
         return false;
     }
     if task.status.state < TaskState::Ready && task.registry_auth != service.registry_auth {
+        return true;
+    }
+    if !grants::same(&task.service_labels, &service.spec.labels) || moved(service, task) {
         return true;
     }
     let wanted = template(service);
@@ -43,4 +48,12 @@ pub(crate) fn is_dirty(view: &State, service: &Service, task: &Task) -> bool {
             .iter()
             .all(|c| c.matches(node))
     })
+}
+
+/// Whether the service is to be reached in another way than when the task was made. Tasks that
+/// know of none are only behind if there are ports now.
+fn moved(service: &Service, task: &Task) -> bool {
+    let wanted = &service.spec.endpoint_spec;
+    let ports = wanted.iter().any(|endpoint| !endpoint.ports.is_empty());
+    task.endpoint != *wanted && (task.endpoint.is_some() || ports)
 }

@@ -14,6 +14,7 @@ use skep_api::task::{TaskSpec, TaskState};
 use super::constraint::Constraint;
 use crate::Timestamp;
 use crate::id::{Id, IdSource};
+use crate::labels::grants;
 use crate::object::{Node, Object, Task};
 use crate::reconcile::{Plan, Reconciler};
 use crate::store::{Change, Event, State};
@@ -77,7 +78,8 @@ fn node_before(event: &Event) -> Option<Id> {
     }
 }
 
-/// Tasks that do not meet their service's constraints on this node, or do not fit it.
+/// Tasks that do not meet their service's constraints on this node, do not fit it, or have more of
+/// it than it allows.
 fn unsuitable(view: &State, node: &Arc<Node>) -> Vec<Arc<Task>> {
     let resources = node
         .description
@@ -90,7 +92,8 @@ fn unsuitable(view: &State, node: &Arc<Node>) -> Vec<Arc<Task>> {
     for task in view.tasks_of_node(&node.id).filter(|task| is_live(task)) {
         let (own_cpus, own_memory) = task.reserved();
         let fits = (own_cpus == 0 || own_cpus <= cpus) && (own_memory == 0 || own_memory <= memory);
-        if fits && meets_constraints(view, node, task) {
+        let admitted = grants::admitted(&task.service_labels, &node.spec);
+        if fits && admitted && meets_constraints(view, node, task) {
             cpus -= own_cpus;
             memory -= own_memory;
         } else {

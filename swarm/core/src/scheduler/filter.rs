@@ -5,6 +5,7 @@ use skep_api::task::Platform;
 
 use super::nodes::{Load, Nodes};
 use crate::Timestamp;
+use crate::labels::grants::{self, admitted};
 use crate::object::{Node, Task};
 use crate::orchestrator::constraint::Constraint;
 
@@ -16,16 +17,19 @@ pub(super) enum Reason {
     Plugin,
     Constraints,
     Platform,
+    /// skep's own: see `labels/grants.rs`.
+    Privileges,
     MaxReplicas,
 }
 
 impl Reason {
-    const ALL: [Reason; 6] = [
+    const ALL: [Reason; 7] = [
         Reason::NotReady,
         Reason::Resources,
         Reason::Plugin,
         Reason::Constraints,
         Reason::Platform,
+        Reason::Privileges,
         Reason::MaxReplicas,
     ];
 
@@ -41,6 +45,7 @@ impl Reason {
             Reason::Plugin => on("missing plugin"),
             Reason::Constraints => on("scheduling constraints not satisfied"),
             Reason::Platform => on("unsupported platform"),
+            Reason::Privileges => on("node label skep.allow-privileged missing"),
             Reason::MaxReplicas => "max replicas per node limit exceed".to_owned(),
         }
     }
@@ -54,6 +59,8 @@ pub(super) struct Filters<'a> {
     reserved: (i64, i64),
     constraints: Vec<Constraint>,
     platforms: &'a [Platform],
+    /// Asks for what only some nodes allow.
+    privileged: bool,
     max_replicas: u64,
     /// Kind and name of the plugins that a node must have.
     plugins: Vec<(&'static str, &'a str)>,
@@ -69,6 +76,7 @@ impl<'a> Filters<'a> {
             reserved: task.reserved(),
             constraints: Constraint::parse_all(placement.map_or(&[], |p| &p.constraints)),
             platforms: placement.map_or(&[], |p| &p.platforms),
+            privileged: grants::any(&task.service_labels),
             max_replicas: placement.map_or(0, |p| p.max_replicas),
             plugins: plugins(task),
         }
@@ -102,6 +110,9 @@ impl<'a> Filters<'a> {
                         .map(|description| &description.platform);
                     own.is_some_and(|own| self.platforms.iter().any(|wanted| suits(wanted, own)))
                 }
+            }
+            Reason::Privileges => {
+                !self.privileged || admitted(&self.task.service_labels, &node.spec)
             }
             Reason::MaxReplicas => {
                 let here = load.of_service(&self.task.service_id) as u64;

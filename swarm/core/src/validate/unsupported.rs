@@ -3,6 +3,7 @@
 
 use skep_api::Error;
 use skep_api::container::{ContainerSpec, MountType};
+use skep_api::network::PublishMode;
 use skep_api::service::ServiceSpec;
 use skep_api::task::TaskSpec;
 
@@ -23,7 +24,8 @@ fn features(spec: &ServiceSpec) -> Vec<(bool, &'static str)> {
     let ports = spec
         .endpoint_spec
         .iter()
-        .any(|endpoint| !endpoint.ports.is_empty());
+        .flat_map(|endpoint| &endpoint.ports)
+        .any(|port| port.publish_mode != PublishMode::Host);
     let mut all = vec![
         (mode.global.is_some(), "service mode global"),
         (mode.replicated_job.is_some(), "service mode replicated-job"),
@@ -33,7 +35,7 @@ fn features(spec: &ServiceSpec) -> Vec<(bool, &'static str)> {
             !task.networks.is_empty() || !spec.networks.is_empty(),
             "a network of a service",
         ),
-        (ports, "a published port"),
+        (ports, "a port published in ingress mode"),
         (generic_resources(task), "a generic resource"),
     ];
     all.extend(task.container_spec.iter().flat_map(container));
@@ -53,14 +55,11 @@ fn generic_resources(task: &TaskSpec) -> bool {
 }
 
 fn container(spec: &ContainerSpec) -> Vec<(bool, &'static str)> {
-    let credentials = spec.privileges.iter().any(|p| p.credential_spec.is_some());
     let of_kind = |kind: MountType| spec.mounts.iter().any(|mount| mount.kind == kind);
     vec![
         (!spec.secrets.is_empty(), "a secret"),
         (!spec.configs.is_empty(), "a config"),
-        (credentials, "a credential spec"),
         (of_kind(MountType::Cluster), "a cluster volume"),
-        (of_kind(MountType::Npipe), "a named pipe mount"),
     ]
 }
 
@@ -94,16 +93,28 @@ mod tests {
             ),
             (
                 r#"{"TaskTemplate":{"ContainerSpec":{}},"EndpointSpec":{"Ports":[{"TargetPort":80}]}}"#,
-                "a published port",
+                "a port published in ingress mode",
             ),
             (
-                r#"{"TaskTemplate":{"ContainerSpec":{"Mounts":[{"Type":"npipe","Target":"a"}]}}}"#,
-                "a named pipe mount",
+                r#"{"TaskTemplate":{"ContainerSpec":{"Mounts":[{"Type":"cluster","Target":"a"}]}}}"#,
+                "a cluster volume",
             ),
         ];
         for (spec, what) in table {
             let text = format!("{what} is not supported by this version of skep");
             assert_eq!(refusal(spec), Some(text), "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_engine_can_refuse_passes() {
+        for spec in [
+            r#"{"TaskTemplate":{"ContainerSpec":{"Mounts":[{"Type":"npipe","Source":"a","Target":"/a"}]}}}"#,
+            r#"{"TaskTemplate":{"ContainerSpec":{"Privileges":{"CredentialSpec":{"File":"a.json"}}}}}"#,
+            r#"{"TaskTemplate":{"ContainerSpec":{}},
+                "EndpointSpec":{"Ports":[{"TargetPort":80,"PublishMode":"host"}]}}"#,
+        ] {
+            assert_eq!(refusal(spec), None, "{spec}");
         }
     }
 

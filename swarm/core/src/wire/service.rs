@@ -22,11 +22,25 @@ pub fn service(service: &Service, insert_defaults: bool) -> WireService {
         updated_at: service.meta.updated_at,
         spec,
         previous_spec: service.previous_spec.clone(),
-        // Ports and addresses come with the allocator.
-        endpoint: Endpoint::default(),
+        endpoint: endpoint(service),
         update_status: service.update_status.clone(),
         service_status: None,
         job_status: None,
+    }
+}
+
+/// How the service is reached. Ports that nobody has to allocate are there at once.
+fn endpoint(service: &Service) -> Endpoint {
+    if let Some(endpoint) = &service.endpoint {
+        return endpoint.clone();
+    }
+    match &service.spec.endpoint_spec {
+        Some(spec) if !spec.ports.is_empty() => Endpoint {
+            spec: spec.clone(),
+            ports: spec.ports.clone(),
+            virtual_ips: Vec::new(),
+        },
+        _ => Endpoint::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use skep_api::network::PortConfig;
 use skep_api::task::TaskStatus;
 
 use crate::Timestamp;
@@ -177,6 +178,8 @@ pub struct Container {
     pub started: bool,
     /// Whether it is healthy; `None` without a health check. A list does not know it.
     pub health: Option<Health>,
+    /// Ports of its host that are bound to it, once per address family. A list does not know them.
+    pub ports: Vec<PortConfig>,
 }
 
 /// What a container does.

@@ -274,3 +274,44 @@ fn slots_that_ended_for_good_are_updated_too() {
     assert_eq!(count(&harness, "v2"), 2);
     assert_eq!(harness.progress("web").0, "completed");
 }
+
+#[test]
+fn of_the_labels_only_those_that_change_the_container_restart() {
+    let mut harness = harness(1, config(1));
+    let before = harness.wanted("web", 1).id;
+    harness.node("n1", |node| {
+        node.spec
+            .labels
+            .insert("skep.allow-privileged".into(), "true".into());
+    });
+    harness.update("web", |spec| {
+        drop(spec.labels.insert("a".into(), "b".into()))
+    });
+    harness.settle();
+    assert_eq!(harness.wanted("web", 1).id, before);
+    harness.update("web", |spec| {
+        spec.labels.insert("skep.privileged".into(), "true".into());
+    });
+    harness.settle();
+    let after = harness.wanted("web", 1);
+    assert_ne!(after.id, before);
+    assert_eq!(after.node_id.as_deref(), Some("n1"));
+    // A node that takes the permission back does not keep the task.
+    harness.node("n1", |node| node.spec.labels.clear());
+    harness.settle();
+    assert_eq!(harness.wanted("web", 1).node_id, None);
+}
+
+#[test]
+fn other_ports_restart() {
+    let mut harness = harness(1, config(1));
+    let before = harness.wanted("web", 1).id;
+    let endpoint = r#"{"Ports":[{"TargetPort":80,"PublishMode":"host"}]}"#;
+    harness.update("web", |spec| {
+        spec.endpoint_spec = Some(serde_json::from_str(endpoint).unwrap());
+    });
+    harness.settle();
+    let after = harness.wanted("web", 1);
+    assert_ne!(after.id, before);
+    assert_eq!(after.endpoint.unwrap().ports.len(), 1);
+}

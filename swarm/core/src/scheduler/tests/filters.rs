@@ -36,7 +36,15 @@ fn a_task_that_gets_a_node_says_so() {
 fn explanations() {
     type Edit = fn(&mut ServiceSpec);
     type Nodes = fn(&mut Node);
-    let cases: [(Edit, Nodes, &str, &str); 8] = [
+    let cases: [(Edit, Nodes, &str, &str); 9] = [
+        (
+            |spec| {
+                spec.labels.insert("skep.privileged".into(), "true".into());
+            },
+            |_| {},
+            "node label skep.allow-privileged missing on 1 node",
+            "node label skep.allow-privileged missing on 2 nodes",
+        ),
         (
             |_| {},
             |node| node.spec.availability = Availability::Drain,

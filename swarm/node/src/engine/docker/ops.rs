@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum as Status,
-    ContainerSummary, ContainerSummaryStateEnum as Summary, HealthStatusEnum, Network, SystemInfo,
+    ContainerSummary, ContainerSummaryStateEnum as Summary, HealthStatusEnum, Network, PortMap,
+    SystemInfo,
 };
 use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, ListContainersOptions, ListNetworksOptions,
@@ -15,6 +16,7 @@ use bollard::query_parameters::{
 use bollard::{BollardRequest, body_full};
 use bytes::Bytes;
 use serde_json::Value;
+use skep_api::network::{PortConfig, Protocol, PublishMode};
 use skep_core::worker::{Container, ContainerState, EngineOp, Health, OpError, OpOutput, OpResult};
 
 use super::connect::Link;
@@ -165,7 +167,9 @@ fn inspected(found: ContainerInspectResponse) -> Container {
     let state = found.state.unwrap_or_default();
     let health = state.health.and_then(|health| health.status);
     let started_at = state.started_at.unwrap_or_default();
+    let bound = found.network_settings.and_then(|settings| settings.ports);
     Container {
+        ports: ports(bound.unwrap_or_default()),
         id: found.id.unwrap_or_default(),
         name: bare(&found.name.unwrap_or_default()),
         task: task_label(found.config.and_then(|config| config.labels)),
@@ -188,6 +192,29 @@ fn inspected(found: ContainerInspectResponse) -> Container {
             Some(HealthStatusEnum::EMPTY | HealthStatusEnum::NONE) | None => None,
         },
     }
+}
+
+/// The engine binds a port once per address family, and tells no names.
+fn ports(bound: PortMap) -> Vec<PortConfig> {
+    let mut ports = Vec::new();
+    for (inside, bindings) in bound {
+        let (port, protocol) = inside.split_once('/').unwrap_or((&inside, "tcp"));
+        let (Ok(target_port), protocol) = (port.parse(), Protocol::from(protocol)) else {
+            continue;
+        };
+        for binding in bindings.unwrap_or_default() {
+            let published = binding.host_port.and_then(|port| port.parse().ok());
+            ports.extend(published.map(|published_port| PortConfig {
+                protocol: protocol.clone(),
+                target_port,
+                published_port,
+                publish_mode: PublishMode::Host,
+                ..PortConfig::default()
+            }));
+        }
+    }
+    ports.sort();
+    ports
 }
 
 fn task_label(labels: Option<HashMap<String, String>>) -> String {
@@ -234,12 +261,22 @@ mod tests {
     fn a_container_by_itself() {
         let found = json!({
             "Id": "c", "Name": "/web.1.t", "Config": {"Labels": {TASK_LABEL: "t"}},
+            "NetworkSettings": {"Ports": {"81/udp": null, "80/tcp": [
+                {"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"},
+            ]}},
             "State": {
                 "Status": "exited", "Pid": 0, "ExitCode": 3, "Error": "broken",
                 "StartedAt": "2026-11-23T13:29:05.8515775Z", "Health": {"Status": "unhealthy"},
             },
         });
         let container = inspected(serde_json::from_value(found).unwrap());
+        let port = PortConfig {
+            protocol: Protocol::Tcp,
+            target_port: 80,
+            published_port: 8080,
+            publish_mode: PublishMode::Host,
+            ..PortConfig::default()
+        };
         let expected = Container {
             id: "c".into(),
             name: "web.1.t".into(),
@@ -250,6 +287,7 @@ mod tests {
             error: "broken".into(),
             started: true,
             health: Some(Health::Unhealthy),
+            ports: vec![port.clone(), port],
         };
         assert_eq!(container, expected);
     }
