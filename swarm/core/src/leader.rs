@@ -12,7 +12,7 @@ use crate::command::{Command, Reply};
 use crate::control;
 use crate::dispatcher::{Dispatcher, Outgoing, Peer};
 use crate::id::{Id, IdSource};
-use crate::orchestrator::{Cron, Enforcer, Reaper, Rebalance, Replicated};
+use crate::orchestrator::{Cron, Enforcer, Orchestrator, Reaper, Rebalance};
 use crate::reconcile::{Plan, Reconciler, earliest};
 use crate::scheduler::Scheduler;
 use crate::store::{Author, Batch, Change, Event, Reject, State, Tx};
@@ -69,7 +69,7 @@ pub struct Step {
 /// The state of a leadership. Everything in it can be rebuilt from the store.
 pub struct Leader {
     dispatcher: Dispatcher,
-    orchestrator: Replicated,
+    orchestrator: Orchestrator,
     cron: Cron,
     rebalance: Rebalance,
     enforcer: Enforcer,
@@ -84,7 +84,7 @@ impl Leader {
     pub fn new(state: &State) -> Self {
         let mut leader = Self {
             dispatcher: Dispatcher::default(),
-            orchestrator: Replicated::default(),
+            orchestrator: Orchestrator::default(),
             cron: Cron::default(),
             rebalance: Rebalance::default(),
             enforcer: Enforcer::default(),

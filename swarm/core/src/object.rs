@@ -208,7 +208,7 @@ pub struct Task {
     pub service_name: Arc<str>,
     /// The service's labels when the task was made.
     pub service_labels: BTreeMap<String, String>,
-    /// Which of the service's slots it fills, from 1.
+    /// Which of the service's slots it fills, from 1; a job's from 0. 0 in a global service.
     pub slot: u64,
     /// Where it runs, once the scheduler has decided.
     pub node_id: Option<Id>,
@@ -265,11 +265,13 @@ impl Task {
         format!("{}.{}.{}", self.service_name, self.place(), self.id)
     }
 
-    /// What `{{.Task.Slot}}` says: the slot, or of a task without one its node.
+    /// The number of its slot. Its node stands in for slot 0, which all tasks of global services
+    /// have and, as in the original, the first one of a replicated job.
     pub fn place(&self) -> String {
-        match (&self.node_id, self.slot) {
-            (Some(node), 0) => node.to_string(),
-            (_, slot) => slot.to_string(),
+        match (self.slot, &self.node_id) {
+            (0, Some(node)) => node.to_string(),
+            (0, None) => String::new(),
+            (slot, _) => slot.to_string(),
         }
     }
 

@@ -3,9 +3,9 @@
 //!
 //! | author | may |
 //! |---|---|
-//! | orchestrator | create (new, ready or running desired); move the desired state forward; reject a task that its node no longer suits; open the start gate |
+//! | orchestrator | create (new; ready, running or complete desired); move the desired state forward; reject a task that its node no longer suits; open the start gate |
 //! | allocator | new → pending |
-//! | scheduler | pending → assigned, explain why not yet, choose the node once |
+//! | scheduler | pending → assigned, explain why not yet, choose the node once unless it has one |
 //! | agent | move the observed state forward, on its own node, from assigned on |
 //! | dispatcher | orphan the tasks of a node that is gone |
 //! | reaper | remove |
@@ -17,7 +17,7 @@ use crate::store::{Author, Reject};
 
 /// Whether the task is meant to run and may still do so.
 pub fn is_live(task: &Task) -> bool {
-    task.desired_state <= TaskState::Running && !task.status.state.is_terminal()
+    task.desired_state <= TaskState::Complete && !task.status.state.is_terminal()
 }
 
 /// Refuses a write that its author does not own, or that moves a task backwards.
@@ -59,10 +59,13 @@ fn owns(author: &Author, before: &Task, after: &Task) -> bool {
         Author::Orchestrator => placed && (from == to || to == TaskState::Rejected),
         Author::Allocator => placed && wanted && from == TaskState::New && to <= TaskState::Pending,
         Author::Scheduler => {
+            // A task of a global service has its node from the start.
             wanted
                 && from == TaskState::Pending
                 && to <= TaskState::Assigned
-                && (to == TaskState::Assigned) == after.node_id.is_some()
+                && (placed || before.node_id.is_none())
+                && (placed && to == TaskState::Pending
+                    || (to == TaskState::Assigned) == after.node_id.is_some())
         }
         Author::Agent(node) => {
             placed

@@ -53,7 +53,7 @@ pub fn execute(
         Command::CreateService {
             spec,
             registry_auth,
-        } => service::create(view, spec, registry_auth.as_ref(), ids),
+        } => service::create(view, spec, registry_auth.as_ref(), now, ids),
         Command::UpdateService {
             id,
             version,
@@ -71,7 +71,7 @@ pub fn execute(
             if *rollback {
                 service::rollback(view, id, &update, now)
             } else {
-                service::update(view, id, &update)
+                service::update(view, id, &update, now)
             }
         }
         Command::RemoveService { id } => service::remove(view, id),

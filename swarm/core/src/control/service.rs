@@ -1,8 +1,9 @@
 //! Services: create, update, roll back, remove. Makes no tasks: the orchestrator sees the service
 //! change and acts.
 
+use skep_api::go::Version;
 use skep_api::network::{PortConfig, Protocol, PublishMode};
-use skep_api::service::{ServiceSpec, UpdateState, UpdateStatus};
+use skep_api::service::{JobStatus, ServiceSpec, UpdateState, UpdateStatus};
 use skep_api::{Code, Error};
 
 use super::{Outcome, in_sequence, not_found};
@@ -26,6 +27,7 @@ pub(super) fn create(
     view: &State,
     spec: &ServiceSpec,
     registry_auth: Option<&Secret>,
+    now: Timestamp,
     ids: &mut dyn IdSource,
 ) -> Result<Outcome, Error> {
     check_service(spec)?;
@@ -49,7 +51,10 @@ pub(super) fn create(
         update_status: None,
         registry_auth: registry_auth.cloned(),
         previous_registry_auth: None,
-        job: None,
+        job: is_job(spec).then(|| JobStatus {
+            last_execution: now,
+            ..JobStatus::default()
+        }),
         endpoint: None,
         rebalanced_at: None,
         rebalancing: false,
@@ -60,8 +65,14 @@ pub(super) fn create(
 
 /// Replaces the spec. The version of the spec moves with every update, even one that changes
 /// nothing: whether tasks are replaced is decided by comparing specs, not versions.
-pub(super) fn update(view: &State, id: &Id, update: &Update<'_>) -> Result<Outcome, Error> {
+pub(super) fn update(
+    view: &State,
+    id: &Id,
+    update: &Update<'_>,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
     let (mut service, kept_auth) = checked(view, id, update)?;
+    run_again(&mut service, now);
     service.previous_spec = Some(std::mem::replace(&mut service.spec, update.spec.clone()));
     service.previous_spec_version = Some(service.spec_version);
     service.previous_registry_auth = std::mem::replace(&mut service.registry_auth, kept_auth);
@@ -83,6 +94,7 @@ pub(super) fn rollback(
         let text = format!("service {id} does not have a previous spec");
         return Err(Error::rpc(Code::FailedPrecondition, text));
     };
+    run_again(&mut service, now);
     service.previous_spec = Some(std::mem::replace(&mut service.spec, previous));
     let version = service.previous_spec_version.replace(service.spec_version);
     service.spec_version = version.unwrap_or_default();
@@ -98,6 +110,18 @@ pub(super) fn rollback(
     });
     service.rebalancing = false;
     written(service)
+}
+
+fn is_job(spec: &ServiceSpec) -> bool {
+    spec.mode.replicated_job.is_some() || spec.mode.global_job.is_some()
+}
+
+/// A job whose spec is written runs again, even if nothing changed.
+fn run_again(service: &mut Service, now: Timestamp) {
+    if let Some(job) = &mut service.job {
+        job.job_iteration = Version::from(job.job_iteration.index.saturating_add(1));
+        job.last_execution = now;
+    }
 }
 
 /// A copy of the service for the update to change, and the credentials that the new spec has.
@@ -121,6 +145,7 @@ fn checked(view: &State, id: &Id, update: &Update<'_>) -> Result<(Service, Optio
             mode.replicated.is_some(),
             mode.global.is_some(),
             mode.replicated_job.is_some(),
+            mode.global_job.is_some(),
         )
     };
     if kind(spec) != kind(&service.spec) {

@@ -1,6 +1,7 @@
 //! Tests of the commands for services.
 
-use skep_api::service::{ReplicatedService, ServiceMode};
+use skep_api::container::{Mount, MountType};
+use skep_api::service::{GlobalJob, GlobalService, ReplicatedJob, ReplicatedService, ServiceMode};
 
 use super::*;
 use crate::command::Command;
@@ -68,15 +69,82 @@ fn a_service_is_created_once_per_name() {
         message(create(&view, invalid)),
         "rpc error: code = InvalidArgument desc = Number of replicas must be non-negative"
     );
-    let mut global = spec("x");
-    global.mode = ServiceMode {
-        global: Some(Default::default()),
-        ..ServiceMode::default()
-    };
+    let mut plugin = spec("x");
+    let container = plugin.task_template.container_spec.get_or_insert_default();
+    container.mounts.push(Mount {
+        kind: MountType::Npipe,
+        target: "/a".into(),
+        ..Mount::default()
+    });
     assert_eq!(
-        message(create(&view, global)),
-        "service mode global is not supported by this version of skep"
+        message(create(&view, plugin)),
+        "a named pipe mount is not supported by this version of skep"
     );
+}
+
+fn modes() -> [ServiceMode; 4] {
+    [
+        ServiceMode {
+            replicated: Some(ReplicatedService { replicas: Some(1) }),
+            ..ServiceMode::default()
+        },
+        ServiceMode {
+            global: Some(GlobalService {}),
+            ..ServiceMode::default()
+        },
+        ServiceMode {
+            replicated_job: Some(ReplicatedJob {
+                max_concurrent: Some(1),
+                total_completions: Some(1),
+            }),
+            ..ServiceMode::default()
+        },
+        ServiceMode {
+            global_job: Some(GlobalJob {}),
+            ..ServiceMode::default()
+        },
+    ]
+}
+
+#[test]
+fn no_mode_becomes_another_one() {
+    for (from, mode) in modes().into_iter().enumerate() {
+        let mut stored = service("s1", "web");
+        stored.spec.mode = mode;
+        let state = state([stored.into()]);
+        for (to, mode) in modes().into_iter().enumerate() {
+            let mut spec = spec("web");
+            spec.mode = mode;
+            let result = run(&state, &update_command(1, spec, false));
+            if from == to {
+                assert!(result.is_ok(), "{from}");
+            } else {
+                let text = "rpc error: code = Unimplemented desc = service mode change is not \
+                            allowed";
+                assert_eq!(message(result), text, "{from} to {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_job_counts_its_runs() {
+    let [_, _, job, _] = modes();
+    let mut spec = spec("web");
+    spec.mode = job;
+    let (changes, ..) = create(&state([]), spec.clone()).unwrap();
+    let [Change::Create(Object::Service(made))] = changes.as_slice() else {
+        panic!()
+    };
+    let first = made.job.unwrap();
+    assert_eq!((first.job_iteration.index, first.last_execution), (0, NOW));
+    let mut stored = Service::clone(made);
+    stored.id = "s1".into();
+    let mut state = state([stored.into()]);
+    let again = applied(&mut state, &update_command(1, spec.clone(), false));
+    assert_eq!(again.job.unwrap().job_iteration.index, 1);
+    let back = applied(&mut state, &update_command(2, spec, true));
+    assert_eq!(back.job.unwrap().job_iteration.index, 2);
 }
 
 #[test]

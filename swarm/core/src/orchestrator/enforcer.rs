@@ -89,7 +89,9 @@ fn unsuitable(view: &State, node: &Arc<Node>) -> Vec<Arc<Task>> {
         (resources.nano_cpus, resources.memory_bytes)
     });
     let mut found = Vec::new();
-    for task in view.tasks_of_node(&node.id).filter(|task| is_live(task)) {
+    // A task of a global service has its node before the scheduler has looked at it.
+    let placed = |task: &&Arc<Task>| is_live(task) && task.status.state >= TaskState::Assigned;
+    for task in view.tasks_of_node(&node.id).filter(placed) {
         let (own_cpus, own_memory) = task.reserved();
         let fits = (own_cpus == 0 || own_cpus <= cpus) && (own_memory == 0 || own_memory <= memory);
         let admitted = grants::admitted(&task.service_labels, &node.spec);

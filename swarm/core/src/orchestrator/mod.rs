@@ -6,11 +6,16 @@ mod cron;
 mod dependents;
 mod dirty;
 mod enforcer;
+mod global;
+mod homes;
+mod jobs;
 mod progress;
 mod reaper;
 mod rebalance;
 mod replicated;
 mod restart;
+mod services;
+mod settle;
 mod slots;
 mod update;
 
@@ -19,8 +24,10 @@ pub(crate) use dirty::is_dirty;
 pub use enforcer::Enforcer;
 pub use reaper::Reaper;
 pub use rebalance::Rebalance;
-pub use replicated::Replicated;
+pub use services::Orchestrator;
 
+#[cfg(test)]
+mod declaring;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -30,6 +37,8 @@ use std::sync::Arc;
 
 use skep_api::node::{Availability, NodeState};
 use skep_api::task::{Runtime, TaskSpec, TaskState, TaskStatus};
+
+use slots::Place;
 
 use crate::Timestamp;
 use crate::id::IdSource;
@@ -69,10 +78,24 @@ enum Made {
     ByUpdate,
 }
 
-/// A new task in a slot. With a gate it is made ready at first and runs once the gate opens.
+/// What a task is meant to come to: that of a job ends by itself.
+fn goal(iteration: Option<u64>) -> TaskState {
+    match iteration {
+        Some(_) => TaskState::Complete,
+        None => TaskState::Running,
+    }
+}
+
+/// The run that a job is in; `None` for services that are none.
+pub(crate) fn iteration(service: &Service) -> Option<u64> {
+    service.job.map(|job| job.job_iteration.index)
+}
+
+/// A new task in a place. With a gate it is made ready at first and runs once the gate opens. In a
+/// place that is a node it has that node from the start.
 fn create(
     service: &Service,
-    slot: u64,
+    place: &Place,
     gate: Option<StartGate>,
     made: Made,
     now: Timestamp,
@@ -81,7 +104,11 @@ fn create(
     let desired_state = if gate.is_some() {
         TaskState::Ready
     } else {
-        TaskState::Running
+        goal(iteration(service))
+    };
+    let (slot, node_id) = match place {
+        Place::Slot(number) => (*number, None),
+        Place::Node(node) => (0, Some(node.clone())),
     };
     let status = TaskStatus {
         timestamp: now,
@@ -98,14 +125,14 @@ fn create(
         service_name: service.spec.name.as_str().into(),
         service_labels: service.spec.labels.clone(),
         slot,
-        node_id: None,
+        node_id,
         status,
         running_since: None,
         of_update: made == Made::ByUpdate,
         desired_state,
         registry_auth: service.registry_auth.clone(),
         start_gate: gate,
-        job_iteration: None,
+        job_iteration: iteration(service),
         generic_resources: Vec::new(),
         endpoint: service.spec.endpoint_spec.clone(),
         attachments: Vec::new(),
@@ -132,7 +159,7 @@ fn want(task: &Arc<Task>, desired: TaskState) -> Option<Change> {
 /// Whether nothing of the task runs or ever will: it ended, or never got to a node.
 fn is_over(task: &Task) -> bool {
     task.status.state.is_terminal()
-        || (task.status.state < TaskState::Assigned && task.desired_state > TaskState::Running)
+        || (task.status.state < TaskState::Assigned && task.desired_state > TaskState::Complete)
 }
 
 /// Whether the node that a task has been given will not run it: gone, down or drained. A paused

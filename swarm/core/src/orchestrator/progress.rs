@@ -1,14 +1,13 @@
 //! How far an update is, read from the tasks of the service. Remembers nothing and decides nothing:
 //! `update.rs` does.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_api::service::UpdateConfig;
 use skep_api::task::TaskState;
 
 use super::is_dirty;
-use super::slots::Slot;
+use super::slots::{Place, Slot, Slots};
 use crate::object::{Service, Task};
 use crate::reconcile::earliest;
 use crate::store::State;
@@ -17,8 +16,8 @@ use crate::{Nanos, SECOND, Timestamp};
 /// Where the slots of an update are.
 #[derive(Default)]
 pub(super) struct Progress<'a> {
-    /// Slots that are still on an older spec, with their numbers.
-    pub dirty: Vec<(u64, &'a Slot)>,
+    /// Slots that are still on an older spec, with their places.
+    pub dirty: Vec<(&'a Place, &'a Slot)>,
     /// Slots in which an old task waits for the new one beside it to run.
     pub beside: u64,
     /// Tasks that this update made, one in each slot that it has come to.
@@ -36,12 +35,12 @@ impl<'a> Progress<'a> {
     pub fn of(
         view: &State,
         service: &Service,
-        slots: &'a BTreeMap<u64, Slot>,
+        slots: &'a Slots,
         config: &UpdateConfig,
         now: Timestamp,
     ) -> Self {
         let mut progress = Self::default();
-        for (number, slot) in slots {
+        for (place, slot) in slots {
             let made = slot.0.iter().rev().find(|task| was_made(service, task));
             if let Some(task) = made {
                 progress.made.push(task);
@@ -53,7 +52,7 @@ impl<'a> Progress<'a> {
             if !clean.is_empty() {
                 progress.beside += u64::from(!dirty.is_empty());
             } else if made.is_none() && slot.current().is_some_and(|t| is_dirty(view, service, t)) {
-                progress.dirty.push((*number, slot));
+                progress.dirty.push((place, slot));
             }
         }
         progress
@@ -85,7 +84,7 @@ impl<'a> Progress<'a> {
             }
             // A task that is not wanted any more will come to nothing: its slot has gone, or its
             // node, and then the task in its place counts.
-            None => self.in_flight += u64::from(task.desired_state <= TaskState::Running),
+            None => self.in_flight += u64::from(task.desired_state <= TaskState::Complete),
         }
     }
 

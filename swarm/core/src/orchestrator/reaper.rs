@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use skep_api::task::TaskState;
 
-use super::is_over;
 use super::progress::was_made;
 use super::slots;
+use super::{is_over, iteration};
 use crate::Timestamp;
 use crate::id::{Id, IdSource};
 use crate::object::{Kind, Object, Task};
@@ -75,6 +75,7 @@ fn remove(task: &Arc<Task>) -> Change {
 /// The tasks of a service that are to go.
 fn dead_tasks(view: &State, service: &Id) -> Vec<Arc<Task>> {
     let mut dead = Vec::new();
+    let run = view.services().get(service).and_then(|s| iteration(s));
     for slot in slots::of_service(view, service).into_values() {
         let youngest = slot.0.last().map(|task| task.id.clone());
         let mut history = Vec::new();
@@ -82,7 +83,9 @@ fn dead_tasks(view: &State, service: &Id) -> Vec<Arc<Task>> {
         for task in slot.0 {
             if task.desired_state >= TaskState::Remove && may_go(view, &task) {
                 dead.push(task);
-            } else if task.desired_state > TaskState::Running && is_over(&task) {
+            } else if (task.desired_state > TaskState::Complete || is_past(run, &task))
+                && is_over(&task)
+            {
                 history.push(task);
             } else {
                 kept += 1;
@@ -105,6 +108,11 @@ fn dead_tasks(view: &State, service: &Id) -> Vec<Arc<Task>> {
         dead.extend(first.into_iter().chain(last).take(surplus));
     }
     dead
+}
+
+/// Whether a task is of an earlier run of a job. The original keeps the tasks of all runs for ever.
+fn is_past(run: Option<u64>, task: &Task) -> bool {
+    run.is_some() && task.job_iteration != run
 }
 
 /// Whether nothing is left of a task that is to be removed, or nobody is there to say so.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use skep_api::task::{RestartCondition, RestartPolicy, TaskState};
 
 use super::slots::Slot;
-use super::{is_over, node_is_silent, want};
+use super::{goal, is_over, node_is_silent, want};
 use crate::labels::{backoff, depends};
 use crate::object::{Service, StartGate, Task};
 use crate::reconcile::Plan;
@@ -31,6 +31,20 @@ pub(super) fn wanted(slot: &Slot, ended: &Task, now: Timestamp) -> bool {
     condition && attempts_left(slot, ended, &policy, now)
 }
 
+/// Whether a place is done with until the service changes: what it ended with ended by itself and is
+/// not to be restarted. Says the same at any later time.
+pub(super) fn gave_up(slot: &Slot) -> bool {
+    let ended_by_itself = |task: &&Arc<Task>| {
+        matches!(
+            task.status.state,
+            TaskState::Complete | TaskState::Failed | TaskState::Rejected
+        ) && task.desired_state < TaskState::Remove
+    };
+    let last = slot.0.last().filter(ended_by_itself);
+    // The last write of a task that ended says that it is not wanted any more.
+    last.is_some_and(|task| !wanted(slot, task, task.meta.updated_at))
+}
+
 /// Whether the policy allows one more restart. Every task of the slot and of this version of the
 /// spec but the first is a restart.
 fn attempts_left(slot: &Slot, ended: &Task, policy: &RestartPolicy, now: Timestamp) -> bool {
@@ -39,10 +53,9 @@ fn attempts_left(slot: &Slot, ended: &Task, policy: &RestartPolicy, now: Timesta
         return true;
     }
     let window = policy.window.unwrap_or(0);
-    let alike = slot
-        .0
-        .iter()
-        .filter(|task| task.spec_version == ended.spec_version);
+    let alike = slot.0.iter().filter(|task| {
+        task.spec_version == ended.spec_version && task.job_iteration == ended.job_iteration
+    });
     let restarts = alike.skip(1);
     let counted = restarts.filter(|task| window <= 0 || now.since(task.meta.created_at) <= window);
     (counted.count() as u64) < most
@@ -126,7 +139,7 @@ pub(super) fn open_gate(
         return None;
     }
     let Some(gate) = &task.start_gate else {
-        return want(task, TaskState::Running);
+        return want(task, goal(task.job_iteration));
     };
     if now < gate.not_before {
         plan.wake(gate.not_before);
@@ -136,14 +149,14 @@ pub(super) fn open_gate(
     if service.is_some_and(|service| !depends::met(view, service)) {
         return None;
     }
-    let unwanted = |other: &&Arc<Task>| other.desired_state > TaskState::Running;
+    let unwanted = |other: &&Arc<Task>| other.desired_state > TaskState::Complete;
     let stopped = !slot
         .0
         .iter()
         .filter(unwanted)
         .any(|other| may_run(view, other));
     if stopped || now >= gate.deadline {
-        return want(task, TaskState::Running);
+        return want(task, goal(task.job_iteration));
     }
     plan.wake(gate.deadline);
     None

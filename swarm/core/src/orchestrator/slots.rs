@@ -1,4 +1,5 @@
-//! The slots of a replicated service, as its tasks show them. Only sorts; decides nothing.
+//! The places of a service, as its tasks show them: numbered slots, or nodes where it has one task
+//! on each. Only sorts; decides nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,10 +7,32 @@ use std::sync::Arc;
 use skep_api::task::TaskState;
 
 use crate::id::Id;
-use crate::object::Task;
+use crate::object::{Service, Task};
 use crate::store::State;
 
-/// The tasks of one slot, oldest first.
+/// What a task stands for: history, restarts and updates are counted by it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// One of so many that are alike.
+    Slot(u64),
+    /// The one on this node.
+    Node(Id),
+}
+
+impl Place {
+    /// The place of a task.
+    fn of(task: &Task, by_number: bool) -> Self {
+        match &task.node_id {
+            Some(node) if task.slot == 0 && !by_number => Self::Node(node.clone()),
+            _ => Self::Slot(task.slot),
+        }
+    }
+}
+
+/// The places of a service with their tasks.
+pub(super) type Slots = BTreeMap<Place, Slot>;
+
+/// The tasks of one place, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slot(pub Vec<Arc<Task>>);
 
@@ -19,11 +42,11 @@ impl Slot {
     pub fn wanted(&self) -> impl DoubleEndedIterator<Item = &Arc<Task>> {
         self.0
             .iter()
-            .filter(|task| task.desired_state <= TaskState::Running)
+            .filter(|task| task.desired_state <= TaskState::Complete)
     }
 
-    /// The task that stands for the slot: the youngest that is wanted, else the one that ended last
-    /// and is not replaced. `None` if the slot is free.
+    /// The task that stands for the place: the youngest that is wanted, else the one that ended
+    /// last and is not replaced. `None` if the place is free.
     pub fn current(&self) -> Option<&Arc<Task>> {
         let ended = || {
             self.0
@@ -45,16 +68,25 @@ impl Slot {
     }
 }
 
-/// All slots of a service, those that hold nothing but history included.
-pub(super) fn of_service(view: &State, service: &Id) -> BTreeMap<u64, Slot> {
-    let mut slots: BTreeMap<u64, Slot> = BTreeMap::new();
-    for task in view.tasks_of_service(service) {
-        slots.entry(task.slot).or_default().0.push(task.clone());
+/// All places of a service, those that hold nothing but history included.
+pub(super) fn of_service(view: &State, id: &Id) -> Slots {
+    let service = view.services().get(id);
+    let by_number = service.is_some_and(|service| numbers(service));
+    let mut slots = Slots::new();
+    for task in view.tasks_of_service(id) {
+        let place = Place::of(task, by_number);
+        slots.entry(place).or_default().0.push(task.clone());
     }
     for slot in slots.values_mut() {
         slot.0.sort_by_key(age);
     }
     slots
+}
+
+/// Whether the service's tasks have numbers; otherwise each has its node.
+fn numbers(service: &Service) -> bool {
+    let mode = &service.spec.mode;
+    mode.global.is_none() && mode.global_job.is_none()
 }
 
 /// Sorts oldest first; tasks of one moment by what was written first, then by id.

@@ -3,13 +3,13 @@
 //! for tests.
 
 use skep_api::node::{Availability, NodeDescription, NodeSpec, NodeState};
-use skep_api::service::{ReplicatedService, ServiceSpec, UpdateState, UpdateStatus};
+use skep_api::service::ServiceSpec;
 use skep_api::task::TaskState;
 
-use super::{Cron, Enforcer, Reaper, Rebalance, Replicated};
+use super::{Cron, Enforcer, Orchestrator, Reaper, Rebalance};
 use crate::allocator::Allocator;
 use crate::id::{Id, IdSource, RANDOM_BYTES};
-use crate::object::{Meta, Node, NodeStatus, Object, Role, Service, Task};
+use crate::object::{Meta, Node, NodeStatus, Object, Role, Task};
 use crate::reconcile::{Plan, Reconciler, earliest};
 use crate::scheduler::Scheduler;
 use crate::store::{Author, Change, State, Tx};
@@ -61,7 +61,7 @@ impl IdSource for Ids {
 struct Parts {
     cron: Cron,
     rebalance: Rebalance,
-    orchestrator: Replicated,
+    orchestrator: Orchestrator,
     enforcer: Enforcer,
     allocator: Allocator,
     scheduler: Scheduler,
@@ -169,69 +169,6 @@ impl Harness {
         self.remove(&Object::Service(service));
     }
 
-    /// A service whose id is its name.
-    pub fn create(&mut self, name: &str, replicas: u64, edit: impl FnOnce(&mut ServiceSpec)) {
-        let mut spec = ServiceSpec {
-            name: name.into(),
-            ..ServiceSpec::default()
-        };
-        spec.mode.replicated = Some(ReplicatedService {
-            replicas: Some(replicas),
-        });
-        edit(&mut spec);
-        self.put(Service {
-            id: name.into(),
-            meta: Meta::default(),
-            spec,
-            spec_version: 0,
-            previous_spec: None,
-            previous_spec_version: None,
-            update_status: None,
-            registry_auth: None,
-            previous_registry_auth: None,
-            job: None,
-            endpoint: None,
-            rebalanced_at: None,
-            rebalancing: false,
-        });
-    }
-
-    /// Updates a service's spec as control does.
-    pub fn update(&mut self, name: &str, edit: impl FnOnce(&mut ServiceSpec)) {
-        let mut service = Service::clone(self.state.services().get(name).unwrap());
-        let mut spec = service.spec.clone();
-        edit(&mut spec);
-        service.previous_spec = Some(std::mem::replace(&mut service.spec, spec));
-        service.previous_spec_version = Some(service.spec_version);
-        service.spec_version = service.meta.version;
-        service.update_status = None;
-        self.put(service);
-    }
-
-    /// Rolls a service back as control does.
-    pub fn rollback(&mut self, name: &str) {
-        let mut service = Service::clone(self.state.services().get(name).unwrap());
-        let previous = service.previous_spec.take().unwrap();
-        service.previous_spec = Some(std::mem::replace(&mut service.spec, previous));
-        let version = service.previous_spec_version.replace(service.spec_version);
-        service.spec_version = version.unwrap();
-        service.update_status = Some(UpdateStatus {
-            state: UpdateState::RollbackStarted,
-            started_at: Some(self.now),
-            message: "manually requested rollback".into(),
-            ..UpdateStatus::default()
-        });
-        self.put(service);
-    }
-
-    pub fn scale(&mut self, name: &str, replicas: u64) {
-        self.update(name, |spec| {
-            spec.mode.replicated = Some(ReplicatedService {
-                replicas: Some(replicas),
-            });
-        });
-    }
-
     /// Lets every part plan until none has anything to do at this moment.
     pub fn plan(&mut self) {
         for _ in 0..10_000 {
@@ -294,10 +231,14 @@ impl Harness {
         let node = self.state.nodes().get(task.node_id.as_ref()?)?;
         let reached = match task.desired_state {
             TaskState::Ready => TaskState::Ready,
-            TaskState::Running => TaskState::Running,
+            // A job's work takes no time here once it has begun.
+            TaskState::Complete if task.status.state == TaskState::Running => TaskState::Complete,
+            TaskState::Running | TaskState::Complete => TaskState::Running,
             _ => TaskState::Shutdown,
         };
-        let moves = node.status.state == NodeState::Ready && task.status.state < reached;
+        let assigned = task.status.state >= TaskState::Assigned;
+        let moves =
+            assigned && node.status.state == NodeState::Ready && task.status.state < reached;
         (moves && !task.status.state.is_terminal()).then_some(reached)
     }
 
@@ -331,7 +272,7 @@ impl Harness {
     /// Agents stop what is not wanted, and nothing else.
     pub fn stop_unwanted(&mut self) {
         let stopped = |task: &&std::sync::Arc<Task>| {
-            task.desired_state > TaskState::Running && self.next_report(task).is_some()
+            task.desired_state > TaskState::Complete && self.next_report(task).is_some()
         };
         let stopped: Vec<Id> = self
             .state
@@ -409,7 +350,7 @@ impl Harness {
         let wanted: Vec<_> = self
             .state
             .tasks_of_service(service)
-            .filter(|task| task.slot == slot && task.desired_state <= TaskState::Running)
+            .filter(|task| task.slot == slot && task.desired_state <= TaskState::Complete)
             .collect();
         assert_eq!(wanted.len(), 1, "tasks wanted in slot {slot} of {service}");
         Task::clone(wanted[0])

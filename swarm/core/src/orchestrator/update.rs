@@ -6,20 +6,22 @@
 //! purpose: where a rollback is asked for and there is no previous spec, or the rollback itself
 //! fails, the update is paused; the original leaves it under way, or calls it completed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_api::service::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};
 use skep_api::task::TaskState;
 
 use super::progress::{Progress, monitor};
-use super::slots::Slot;
+use super::slots::{Place, Slot, Slots};
 use super::{Made, create, is_dirty, restart, want};
 use crate::Timestamp;
 use crate::id::IdSource;
 use crate::object::{Service, Task};
 use crate::reconcile::Plan;
 use crate::store::{Change, State};
+
+/// What swarmkit writes while an update is under way.
+pub(super) const IN_PROGRESS: &str = "update in progress";
 
 /// How the service's update proceeds; `None` if none is under way or about to be.
 fn config(service: &Service) -> Option<UpdateConfig> {
@@ -37,7 +39,7 @@ fn config(service: &Service) -> Option<UpdateConfig> {
 pub(super) fn judge(
     view: &State,
     service: &Service,
-    slots: &BTreeMap<u64, Slot>,
+    slots: &Slots,
     now: Timestamp,
 ) -> Option<Change> {
     service.update_status.as_ref()?;
@@ -62,7 +64,7 @@ pub(super) fn judge(
 pub(super) fn advance(
     view: &State,
     service: &Service,
-    slots: &BTreeMap<u64, Slot>,
+    slots: &Slots,
     now: Timestamp,
     ids: &mut dyn IdSource,
     plan: &mut Plan,
@@ -89,8 +91,8 @@ pub(super) fn advance(
     let room = usize::try_from(room)
         .unwrap_or(usize::MAX)
         .min(super::BATCH);
-    for (number, slot) in progress.dirty.iter().take(room) {
-        replace(view, service, &config, (*number, slot), now, ids, plan);
+    for (place, slot) in progress.dirty.iter().take(room) {
+        replace(view, service, &config, (place, slot), now, ids, plan);
     }
     if let Some(at) = progress.next_at {
         plan.wake(at);
@@ -98,7 +100,7 @@ pub(super) fn advance(
 }
 
 /// Where a new task runs beside the old one (start-first), the old one has done its work.
-fn retire_replaced(view: &State, service: &Service, slots: &BTreeMap<u64, Slot>, plan: &mut Plan) {
+pub(super) fn retire_replaced(view: &State, service: &Service, slots: &Slots, plan: &mut Plan) {
     for slot in slots.values().filter(|slot| slot.wanted().nth(1).is_some()) {
         let (old, new): (Vec<_>, Vec<_>) = slot
             .wanted()
@@ -120,7 +122,7 @@ fn replace(
     view: &State,
     service: &Service,
     config: &UpdateConfig,
-    (number, slot): (u64, &Slot),
+    (place, slot): (&Place, &Slot),
     now: Timestamp,
     ids: &mut dyn IdSource,
     plan: &mut Plan,
@@ -144,7 +146,7 @@ fn replace(
             .filter_map(|task| want(task, TaskState::Shutdown)),
     );
     plan.changes
-        .push(create(service, number, gate, Made::ByUpdate, now, ids));
+        .push(create(service, place, gate, Made::ByUpdate, now, ids));
 }
 
 /// Stops an update that fails, or turns it back.
@@ -187,7 +189,7 @@ fn begin(service: &Service, now: Timestamp) -> Change {
         state: UpdateState::Updating,
         started_at: Some(now),
         completed_at: None,
-        message: "update in progress".to_owned(),
+        message: IN_PROGRESS.to_owned(),
     });
     Change::Update(service.into())
 }

@@ -33,7 +33,8 @@ impl Reason {
         Reason::MaxReplicas,
     ];
 
-    fn explain(self, nodes: usize) -> String {
+    /// What swarmkit says of so many nodes that are refused for it.
+    pub fn explain(self, nodes: usize) -> String {
         let on = |text: &str| match nodes {
             1 => format!("{text} on 1 node"),
             count => format!("{text} on {count} nodes"),

@@ -6,6 +6,7 @@
 mod failures;
 mod filter;
 mod nodes;
+mod preassigned;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use crate::reconcile::{Plan, Reconciler};
 use crate::store::{Change, Event, State};
 use filter::Filters;
 use nodes::Nodes;
+use preassigned::Preassigned;
 use spread::{Branch, Label, rank};
 
 /// Tasks that one plan assigns or explains at most; the rest follows at once in the next.
@@ -36,6 +38,8 @@ type Group = (Id, u64);
 #[derive(Debug, Default)]
 pub struct Scheduler {
     waiting: BTreeMap<Group, BTreeSet<(u64, Id)>>,
+    /// Tasks whose node is not chosen here.
+    preassigned: Preassigned,
     /// Groups to look at: new ones, or all when something happened that may make room.
     dirty: BTreeSet<Group>,
     /// When the first node that came back too often may have tasks again.
@@ -46,7 +50,10 @@ pub struct Scheduler {
 
 impl Reconciler for Scheduler {
     fn mark_all(&mut self, view: &State) {
-        *self = Self::default();
+        *self = Self {
+            preassigned: Preassigned::of(view),
+            ..Self::default()
+        };
         for task in view.tasks().iter().filter(|task| waits(task)) {
             self.enter(task);
         }
@@ -54,6 +61,7 @@ impl Reconciler for Scheduler {
 
     fn observe(&mut self, event: &Event, _view: &State) {
         self.nodes = self.nodes.take().and_then(|nodes| nodes.follow(event));
+        self.preassigned.observe(event);
         match (&event.before, &event.after) {
             (Some(Object::Node(_)), _) | (_, Some(Object::Node(_))) => self.look_at_all(),
             (before, Some(Object::Task(after))) => {
@@ -80,6 +88,14 @@ impl Reconciler for Scheduler {
 
     fn plan(&mut self, view: &State, now: Timestamp, _ids: &mut dyn IdSource) -> Plan {
         let mut plan = Plan::default();
+        if self.preassigned.is_due() {
+            let nodes = self.nodes.get_or_insert_with(|| Nodes::of(view));
+            self.preassigned.plan(view, nodes, now, &mut plan);
+            if !plan.changes.is_empty() {
+                give_back(&plan, nodes);
+                return plan;
+            }
+        }
         if self.rested_at.is_some_and(|at| at <= now) {
             self.look_at_all();
         }
@@ -102,13 +118,17 @@ impl Reconciler for Scheduler {
         if let Some(at) = self.rested_at {
             plan.wake(at);
         }
-        // Once the plan is written, its events count again what it gave away.
-        for change in &plan.changes {
-            if let Change::Update(Object::Task(task)) = change {
-                nodes.vacate(task);
-            }
-        }
+        give_back(&plan, nodes);
         plan
+    }
+}
+
+/// Once the plan is written, its events count again what it gave away.
+fn give_back(plan: &Plan, nodes: &mut Nodes) {
+    for change in &plan.changes {
+        if let Change::Update(Object::Task(task)) = change {
+            nodes.vacate(task);
+        }
     }
 }
 
@@ -143,7 +163,9 @@ fn changes_room(before: &Task, after: &Task) -> bool {
     let ended = |task: &Task| task.status.state.is_terminal();
     let less = crate::task::is_live(before) && !crate::task::is_live(after)
         || !ended(before) && ended(after);
-    let more = before.node_id.is_none() && after.reserved() != (0, 0);
+    let placed =
+        before.status.state < TaskState::Assigned && after.status.state >= TaskState::Assigned;
+    let more = placed && after.reserved() != (0, 0);
     after.node_id.is_some() && (less || more)
 }
 
@@ -218,5 +240,5 @@ fn unplaceable(task: &Task, why: &str, now: Timestamp) -> Option<Change> {
 fn waits(task: &Task) -> bool {
     task.status.state == TaskState::Pending
         && task.node_id.is_none()
-        && task.desired_state <= TaskState::Running
+        && task.desired_state <= TaskState::Complete
 }

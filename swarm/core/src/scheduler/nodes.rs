@@ -151,6 +151,11 @@ impl Nodes {
             .then_some(now)
     }
 
+    /// One of them.
+    pub fn get(&self, node: &Id) -> Option<&Load> {
+        self.0.get(node)
+    }
+
     /// Counts a task that is about to be given to a node.
     pub fn occupy(&mut self, task: &Task) -> Option<&Load> {
         let load = self.under(task)?;

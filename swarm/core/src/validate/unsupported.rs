@@ -20,16 +20,12 @@ pub fn unsupported(spec: &ServiceSpec) -> Result<(), Error> {
 /// Features with whether the spec uses them, in the order in which they are refused.
 fn features(spec: &ServiceSpec) -> Vec<(bool, &'static str)> {
     let task = &spec.task_template;
-    let mode = &spec.mode;
     let ports = spec
         .endpoint_spec
         .iter()
         .flat_map(|endpoint| &endpoint.ports)
         .any(|port| port.publish_mode != PublishMode::Host);
     let mut all = vec![
-        (mode.global.is_some(), "service mode global"),
-        (mode.replicated_job.is_some(), "service mode replicated-job"),
-        (mode.global_job.is_some(), "service mode global-job"),
         (task.plugin_spec.is_some(), "a plugin service"),
         (
             !task.networks.is_empty() || !spec.networks.is_empty(),
@@ -83,10 +79,6 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let table = [
-            (
-                r#"{"TaskTemplate":{"ContainerSpec":{}},"Mode":{"Global":{}}}"#,
-                "service mode global",
-            ),
             (
                 r#"{"TaskTemplate":{"ContainerSpec":{},"Networks":[{"Target":"a"}]}}"#,
                 "a network of a service",

@@ -84,6 +84,11 @@ fn services_are_shown_as_by_a_real_engine() {
         "service-minimal-completed",
         "service-minimal-rollback_started",
         "service-bare-paused",
+        "service-everywhere",
+        "service-everywhere-rollback_started",
+        "service-everywhere-rollback_completed",
+        "service-job",
+        "service-gjob",
     ] {
         let real: WireService = object(name);
         let mut stored = stored_service(&real.id, "x");
@@ -93,6 +98,7 @@ fn services_are_shown_as_by_a_real_engine() {
         stored.spec = real.spec.clone();
         stored.previous_spec = real.previous_spec.clone();
         stored.update_status = real.update_status.clone();
+        stored.job = real.job_status;
         let ours = wire::service(&stored, false);
         assert_eq!(
             serde_json::to_string(&ours).unwrap(),
@@ -115,7 +121,8 @@ fn tasks_are_shown_as_by_a_real_engine() {
     ];
     for name in states
         .iter()
-        .chain(&["pending", "complete", "rejected-bind", "orphaned"])
+        .chain(&["pending", "complete", "rejected-bind", "orphaned", "global"])
+        .chain(&["job-complete", "global-job-complete"])
     {
         let real: WireTask = object(&format!("task-{name}"));
         if !real.networks_attachments.is_empty() {
@@ -137,6 +144,7 @@ fn tasks_are_shown_as_by_a_real_engine() {
         stored.spec.runtime = Runtime::Container;
         stored.status = real.status.clone();
         stored.desired_state = real.desired_state;
+        stored.job_iteration = real.job_iteration.map(|version| version.index);
         assert_eq!(
             serde_json::to_string(&wire::task(&stored)).unwrap(),
             fixture(&format!("objects/task-{name}.json")).trim_end(),

@@ -28,6 +28,7 @@ pub fn task(task: &Task) -> WireTask {
             .unwrap_or_default(),
         status: task.status.clone(),
         desired_state: task.desired_state,
+        job_iteration: task.job_iteration.map(Version::from),
         ..WireTask::default()
     }
 }

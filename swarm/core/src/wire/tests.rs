@@ -1,6 +1,8 @@
 //! Tests of what clients see: conversions, counts, filters.
 
 use skep_api::filters::Filters;
+use skep_api::service::{GlobalJob, GlobalService, JobStatus, ReplicatedJob, ServiceMode};
+use skep_api::task::TaskState;
 use skep_api::{Error, Kind};
 
 use super::*;
@@ -91,6 +93,70 @@ fn counts() {
             .service_status
             .is_none()
     );
+}
+
+#[test]
+fn counts_of_other_modes() {
+    let counts = |mode: ServiceMode, tasks: &[(u64, TaskState, u64)]| {
+        let mut stored = stored_service("s1", "web");
+        let job = mode.replicated_job.is_some() || mode.global_job.is_some();
+        stored.spec.mode = mode;
+        stored.job = job.then(|| JobStatus {
+            job_iteration: 1.into(),
+            ..JobStatus::default()
+        });
+        let made = tasks.iter().enumerate().map(|(index, (slot, state, run))| {
+            let (id, node) = (format!("t{index}"), format!("n{index}"));
+            let mut task = stored_task(&id, &stored, *slot, &node);
+            task.status.state = *state;
+            if job {
+                task.job_iteration = Some(*run);
+                task.desired_state = TaskState::Complete;
+            }
+            task.into()
+        });
+        let view = state(made.chain([stored.clone().into()]).collect::<Vec<_>>());
+        let status = service_status(&view, &stored);
+        (
+            status.running_tasks,
+            status.desired_tasks,
+            status.completed_tasks,
+        )
+    };
+    let (running, complete, failed) = (TaskState::Running, TaskState::Complete, TaskState::Failed);
+    let job = ReplicatedJob {
+        max_concurrent: Some(2),
+        total_completions: Some(3),
+    };
+    let replicated_job = ServiceMode {
+        replicated_job: Some(job),
+        ..ServiceMode::default()
+    };
+    // A slot that ended twice counts once, an earlier run not at all.
+    let tasks = [
+        (0, complete, 1),
+        (0, complete, 1),
+        (1, running, 1),
+        (2, complete, 0),
+    ];
+    assert_eq!(counts(replicated_job, &tasks), (1, 2, 1));
+    let global_job = ServiceMode {
+        global_job: Some(GlobalJob {}),
+        ..ServiceMode::default()
+    };
+    let tasks = [
+        (0, complete, 1),
+        (0, running, 1),
+        (0, running, 0),
+        (0, complete, 0),
+    ];
+    assert_eq!(counts(global_job, &tasks), (1, 1, 1));
+    let global = ServiceMode {
+        global: Some(GlobalService {}),
+        ..ServiceMode::default()
+    };
+    let tasks = [(0, running, 0), (0, failed, 0)];
+    assert_eq!(counts(global, &tasks), (1, 2, 0));
 }
 
 #[test]

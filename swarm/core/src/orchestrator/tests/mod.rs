@@ -1,6 +1,8 @@
 //! Tests of the orchestrator with the scheduler behind it and agents that do as they are told.
 
 mod failures;
+mod global;
+mod jobs;
 mod limits;
 mod properties;
 mod restarts;

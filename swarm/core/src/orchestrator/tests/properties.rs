@@ -1,20 +1,25 @@
 //! Properties that hold whatever happens in whatever order. Each plan in the harness is also held
 //! against that of a leader that starts anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use skep_api::node::{Availability, NodeState};
 use skep_api::service::{FailureAction, UpdateConfig, UpdateOrder};
 use skep_api::task::{RestartPolicy, TaskState};
 
-use crate::object::Task;
+use crate::object::{Service, Task};
+use crate::orchestrator::iteration;
 use crate::orchestrator::testing::{Harness, image, node};
 use crate::task::is_live;
 use crate::{MINUTE, SECOND};
 
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
-const SERVICES: [&str; 2] = ["a", "b"];
+/// Two replicated, a global one and a job.
+const SERVICES: [&str; 4] = ["a", "b", "g", "j"];
+
+const TOTAL: u64 = 5;
+const CONCURRENT: u64 = 2;
 
 /// What may happen to a cluster.
 #[derive(Clone, Debug)]
@@ -43,7 +48,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ]);
     let health = prop::sample::select(vec![NodeState::Ready, NodeState::Down, NodeState::Unknown]);
     let step = prop_oneof![
-        2 => (service.clone(), 0u64..7).prop_map(|(s, n)| Step::Scale(s, n)),
+        2 => (0usize..2, 0u64..7).prop_map(|(s, n)| Step::Scale(s, n)),
         3 => (service.clone(), 0u8..4).prop_map(|(s, n)| Step::Image(s, n)),
         1 => service.clone().prop_map(Step::Label),
         1 => service.clone().prop_map(Step::Rollback),
@@ -60,6 +65,27 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn create(harness: &mut Harness, name: &str) {
+    let restart = Some(RestartPolicy {
+        delay: Some(SECOND),
+        ..RestartPolicy::default()
+    });
+    match name {
+        "g" => {
+            return harness.create_global(name, |spec| {
+                image(spec, "v0");
+                spec.task_template.restart_policy = restart;
+                let placement = spec.task_template.placement.get_or_insert_default();
+                placement.constraints = vec!["node.labels.bad!=yes".into()];
+            });
+        }
+        "j" => {
+            return harness.create_job(name, (TOTAL, CONCURRENT), |spec| {
+                image(spec, "v0");
+                spec.task_template.restart_policy = restart;
+            });
+        }
+        _ => {}
+    }
     harness.create(name, 3, |spec| {
         image(spec, "v0");
         let placement = spec.task_template.placement.get_or_insert_default();
@@ -93,7 +119,7 @@ fn ends(harness: &mut Harness, which: &prop::sample::Index, state: TaskState) {
         .state
         .tasks()
         .iter()
-        .filter(|task| task.node_id.is_some() && !task.status.state.is_terminal())
+        .filter(|task| task.status.state >= TaskState::Assigned && !task.status.state.is_terminal())
         .map(|task| task.id.clone())
         .collect();
     if !placed.is_empty() {
@@ -143,40 +169,46 @@ fn apply(harness: &mut Harness, step: &Step) {
     }
 }
 
+fn replicas(service: &Service) -> u64 {
+    let replicated = service.spec.mode.replicated.as_ref();
+    replicated.and_then(|mode| mode.replicas).unwrap_or(1)
+}
+
+/// The node of a task that stands for its node.
+fn global_node(task: &Task) -> Option<&str> {
+    let global = task.slot == 0 && task.job_iteration.is_none();
+    task.node_id.as_deref().filter(|_| global)
+}
+
 /// Never more tasks than replicas and slots, but for the second one of a start-first update;
 /// never more than allowed on a node; none wanted on a node that is drained or down.
 fn check(harness: &Harness) -> Result<(), TestCaseError> {
     for service in harness.state.services().iter() {
-        let replicas = service
-            .spec
-            .mode
-            .replicated
-            .as_ref()
-            .unwrap()
-            .replicas
-            .unwrap();
+        let most = match &*service.id {
+            "g" => NODES.len() as u64,
+            "j" => CONCURRENT,
+            _ => replicas(service),
+        };
         let live: Vec<&Task> = harness
             .state
             .tasks_of_service(&service.id)
             .map(|task| &**task)
             .filter(|task| is_live(task))
             .collect();
-        let mut slots: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut slots: BTreeMap<(u64, Option<&str>), usize> = BTreeMap::new();
         let mut nodes: BTreeMap<&str, u64> = BTreeMap::new();
         for task in &live {
-            *slots.entry(task.slot).or_default() += 1;
+            *slots.entry((task.slot, global_node(task))).or_default() += 1;
             if let Some(node) = &task.node_id {
                 *nodes.entry(node).or_default() += 1;
             }
         }
         let start_first = &*service.id == "b";
-        prop_assert!(
-            slots.len() as u64 <= replicas,
-            "{slots:?} for {replicas} replicas"
-        );
+        prop_assert!(slots.len() as u64 <= most, "{slots:?} for {most} replicas");
         let most = if start_first { 2 } else { 1 };
         prop_assert!(slots.values().all(|tasks| *tasks <= most), "{slots:?}");
         let limit = if start_first { u64::MAX } else { 2 };
+        let limit = if &*service.id == "g" { 1 } else { limit };
         prop_assert!(nodes.values().all(|tasks| *tasks <= limit), "{nodes:?}");
         for task in live.iter().filter(|task| task.node_id.is_some()) {
             let node = harness
@@ -194,14 +226,20 @@ fn check(harness: &Harness) -> Result<(), TestCaseError> {
 /// With all nodes well and time enough, everything runs as declared.
 fn check_rest(harness: &Harness) -> Result<(), TestCaseError> {
     for service in harness.state.services().iter() {
-        let replicas = service
-            .spec
-            .mode
-            .replicated
-            .as_ref()
-            .unwrap()
-            .replicas
-            .unwrap();
+        let replicas = match &*service.id {
+            "g" => NODES.len() as u64,
+            "j" => {
+                let run = iteration(service);
+                let tasks = harness.state.tasks_of_service("j");
+                let done = tasks.filter(|task| {
+                    task.status.state == TaskState::Complete && task.job_iteration == run
+                });
+                let slots: BTreeSet<u64> = done.map(|task| task.slot).collect();
+                prop_assert_eq!(slots.len() as u64, TOTAL);
+                0
+            }
+            _ => replicas(service),
+        };
         let running = harness.running(&service.id);
         prop_assert_eq!(running.len() as u64, replicas, "{}", &service.id);
         prop_assert!(
@@ -210,7 +248,9 @@ fn check_rest(harness: &Harness) -> Result<(), TestCaseError> {
                 .all(|task| task.status.state == TaskState::Running)
         );
         let (state, _) = harness.progress(&service.id);
-        prop_assert!(!["updating", "rollback_started"].contains(&state.as_str()));
+        // Nobody ends the rollback of a job, as in the original.
+        let at_rest = !["updating", "rollback_started"].contains(&state.as_str());
+        prop_assert!(at_rest || service.job.is_some());
         if !state.ends_with("paused") {
             let wanted = &service.spec.task_template.container_spec;
             prop_assert!(
@@ -244,7 +284,7 @@ proptest! {
         for id in NODES {
             harness.put(node(id));
         }
-        for service in SERVICES {
+        for service in ["a", "b"] {
             if harness.state.services().get(service).is_some() {
                 harness.scale(service, 5);
             }
