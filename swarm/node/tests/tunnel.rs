@@ -178,6 +178,7 @@ async fn stands_back_for_a_slow_reader(from: &Node, node: &Id, api: &Api) {
     }
     let mut last = 0;
     until("the engine cannot write any more", async || {
+        // A stall shows only in that nothing moves for a while.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let now = api.flooded.load(Ordering::Relaxed);
         std::mem::replace(&mut last, now) == now && now > 0

@@ -69,16 +69,17 @@ fn a_service_is_created_once_per_name() {
         message(create(&view, invalid)),
         "rpc error: code = InvalidArgument desc = Number of replicas must be non-negative"
     );
-    let mut plugin = spec("x");
-    let container = plugin.task_template.container_spec.get_or_insert_default();
+    let mut cluster = spec("x");
+    let container = cluster.task_template.container_spec.get_or_insert_default();
     container.mounts.push(Mount {
-        kind: MountType::Npipe,
+        kind: MountType::Cluster,
+        source: "group:a".into(),
         target: "/a".into(),
         ..Mount::default()
     });
     assert_eq!(
-        message(create(&view, plugin)),
-        "a named pipe mount is not supported by this version of skep"
+        message(create(&view, cluster)),
+        "a cluster volume is not supported by this version of skep"
     );
 }
 
