@@ -102,7 +102,7 @@ const SCRIPT: &[Step<'_>] = &[
     ),
     (
         "info for people",
-        "docker info | sed -n '/^ Swarm:/,/^ Runtimes:/p' | grep -v -e 'Default Address Pool' -e SubnetSize",
+        "docker info | sed -n '/^ Swarm:/,/^ Runtimes:/p' | grep -v -e Runtimes: -e 'Default Address Pool' -e SubnetSize",
     ),
     (
         "a worker refuses",
