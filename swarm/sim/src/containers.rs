@@ -57,6 +57,10 @@ impl World {
         if checked.is_some() {
             self.examine_later(host, container.clone());
         }
+        if image.starts_with("job") {
+            self.end_later(number, container.to_owned(), image.contains("crash"));
+            return task;
+        }
         let fragile = if image.contains("crash") { 80 } else { 10 };
         if !self.calm && self.dice.chance(fragile) {
             let code = self.dice.pick(&[0, 1, 1, 137]).copied().unwrap_or(1);
@@ -71,9 +75,24 @@ impl World {
         task
     }
 
-    /// A container ends by itself.
+    /// The work of a job comes to its end; in the storm not always to a good one.
+    fn end_later(&mut self, host: usize, container: String, crashes: bool) {
+        let fails = if crashes { 60 } else { 10 };
+        let code = i64::from(!self.calm && self.dice.chance(fails));
+        let delay = self.dice.millis(50..=15_000);
+        let event = Event::Die {
+            host,
+            container,
+            code,
+        };
+        self.clock.after(delay, event);
+    }
+
+    /// A container ends by itself; once it is calm only if its work is done.
     pub fn die(&mut self, host: usize, container: &str, code: i64) {
-        if !self.calm && self.hosts[host].engine.up {
+        let job = self.hosts[host].engine.containers.get(container);
+        let job = job.is_some_and(|fake| fake.image.starts_with("job"));
+        if (!self.calm || job) && self.hosts[host].engine.up {
             let effect = self.hosts[host].engine.end(container, code);
             self.happen(host, effect);
         }

@@ -15,6 +15,15 @@ pub fn bend(mutation: Option<Mutation>, batch: &mut Batch, state: &State, dice: 
         Some(Mutation::AssignAnywhere) => assign_anywhere(batch, state),
         Some(Mutation::StatusBackwards) => status_backwards(batch),
         Some(Mutation::TwoInASlot) => two_in_a_slot(batch, dice),
+        Some(Mutation::EverywhereAndMore) => everywhere_and_more(batch, state),
+        Some(Mutation::OneTooMany) => created(batch, |task| {
+            if task.job_iteration.is_some() && task.node_id.is_none() {
+                task.slot += 1_000;
+            }
+        }),
+        Some(Mutation::EarlierRun) => created(batch, |task| {
+            task.job_iteration = task.job_iteration.map(|run| run.saturating_sub(1));
+        }),
         Some(Mutation::KeepHistory) => forget(batch, |author| *author == Author::Reaper),
         Some(Mutation::AckUnwritten) if batch.txs.len() == 1 && dice.chance(30) => {
             forget(batch, |author| matches!(author, Author::Agent(_)));
@@ -30,6 +39,39 @@ fn updated(batch: &mut Batch, author: impl Fn(&Author) -> bool, edit: impl Fn(&m
             if let Change::Update(Object::Task(task)) = change {
                 edit(std::sync::Arc::make_mut(task));
             }
+        }
+    }
+}
+
+/// Every task that the batch creates.
+fn created(batch: &mut Batch, edit: impl Fn(&mut Task)) {
+    let changes = batch.txs.iter_mut().flat_map(|tx| &mut tx.changes);
+    for change in changes {
+        if let Change::Create(Object::Task(task)) = change {
+            edit(std::sync::Arc::make_mut(task));
+        }
+    }
+}
+
+fn everywhere_and_more(batch: &mut Batch, state: &State) {
+    let bad = state.nodes().iter().find(|node| {
+        node.spec.availability != Availability::Active || node.status.state == NodeState::Down
+    });
+    let Some(bad) = bad else { return };
+    // What is made and confirmed in one batch has to stay one task.
+    let mut made = std::collections::BTreeSet::new();
+    let changes = batch.txs.iter_mut().flat_map(|tx| &mut tx.changes);
+    for change in changes {
+        let (fresh, task) = match change {
+            Change::Create(Object::Task(task)) => (task.node_id.is_some(), task),
+            Change::Update(Object::Task(task)) => (false, task),
+            _ => continue,
+        };
+        if fresh {
+            made.insert(task.id.clone());
+        }
+        if made.contains(&task.id) {
+            std::sync::Arc::make_mut(task).node_id = Some(bad.id.clone());
         }
     }
 }

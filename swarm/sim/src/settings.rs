@@ -36,11 +36,17 @@ pub enum Mutation {
     DropSilent,
     /// A manager forgets its term when it restarts.
     ForgetTerm,
+    /// Tasks of global services are made for nodes that are drained, down or paused.
+    EverywhereAndMore,
+    /// A job begins more than its total.
+    OneTooMany,
+    /// Tasks of a job are made for the run before.
+    EarlierRun,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::CommitAlone,
         Self::IgnoreBase,
         Self::ForgetRecords,
@@ -55,6 +61,9 @@ impl Mutation {
         Self::RefuseUnconfirmed,
         Self::DropSilent,
         Self::ForgetTerm,
+        Self::EverywhereAndMore,
+        Self::OneTooMany,
+        Self::EarlierRun,
     ];
 }
 

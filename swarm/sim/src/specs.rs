@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use skep_api::container::{ContainerSpec, HealthConfig};
 use skep_api::service::{
-    FailureAction, ReplicatedService, ServiceMode, ServiceSpec, UpdateConfig, UpdateState,
+    FailureAction, GlobalJob, GlobalService, ReplicatedJob, ReplicatedService, ServiceMode,
+    ServiceSpec, UpdateConfig, UpdateState,
 };
 use skep_api::task::{
     Placement, ResourceRequirements, Resources, RestartCondition, RestartPolicy, TaskSpec,
@@ -19,6 +20,8 @@ use crate::dice::Dice;
 
 /// The label that nodes have one of two values of.
 pub const ZONE: &str = "zone";
+/// Containers of these end by themselves, the last kind not always well.
+const JOBS: [&str; 3] = ["job:1", "job:2", "job-crash:1"];
 const IMAGES: [&str; 6] = ["web:1", "web:2", "web:3", "crash:1", "crash:2", "bad:1"];
 
 /// The zone of a host.
@@ -28,16 +31,52 @@ pub fn zone(host: usize) -> &'static str {
 
 /// A new service.
 pub fn service(name: &str, most: i64, dice: &mut Dice) -> ServiceSpec {
+    let mode = mode(most, dice);
+    let job = is_job(&mode);
     let spec = ServiceSpec {
         name: name.to_owned(),
         labels: wishes(dice),
-        task_template: task(dice),
-        mode: replicas(dice.within(0..=most)),
-        update_config: dice.chance(70).then(|| update(dice)),
-        rollback_config: dice.chance(30).then(|| update(dice)),
+        task_template: task(job, dice),
+        mode,
+        update_config: (!job && dice.chance(70)).then(|| update(dice)),
+        rollback_config: (!job && dice.chance(30)).then(|| update(dice)),
         ..ServiceSpec::default()
     };
     normal(spec)
+}
+
+/// Whether a service of this mode comes to an end.
+pub fn is_job(mode: &ServiceMode) -> bool {
+    mode.replicated_job.is_some() || mode.global_job.is_some()
+}
+
+fn mode(most: i64, dice: &mut Dice) -> ServiceMode {
+    let everywhere = ServiceMode {
+        global: Some(GlobalService {}),
+        ..ServiceMode::default()
+    };
+    let once_everywhere = ServiceMode {
+        global_job: Some(GlobalJob {}),
+        ..ServiceMode::default()
+    };
+    match dice.place(20) {
+        0..10 => replicas(dice.within(0..=most)),
+        10..14 => everywhere,
+        14..18 => completions(dice.within(0..=most), dice),
+        _ => once_everywhere,
+    }
+}
+
+/// So many tasks that come to an end.
+pub fn completions(total: i64, dice: &mut Dice) -> ServiceMode {
+    let job = ReplicatedJob {
+        max_concurrent: u64::try_from(dice.within(1..=3)).ok(),
+        total_completions: u64::try_from(total).ok(),
+    };
+    ServiceMode {
+        replicated_job: Some(job),
+        ..ServiceMode::default()
+    }
 }
 
 /// What services may ask for by label.
@@ -71,13 +110,14 @@ pub fn replicas(count: i64) -> ServiceMode {
 }
 
 /// Another image than before, most of the time.
-pub fn image(dice: &mut Dice) -> String {
-    dice.pick(&IMAGES).copied().unwrap_or("web:1").to_owned()
+pub fn image(job: bool, dice: &mut Dice) -> String {
+    let images = if job { &JOBS[..] } else { &IMAGES[..] };
+    dice.pick(images).copied().unwrap_or("web:1").to_owned()
 }
 
-fn task(dice: &mut Dice) -> TaskSpec {
+fn task(job: bool, dice: &mut Dice) -> TaskSpec {
     let container = ContainerSpec {
-        image: image(dice),
+        image: image(job, dice),
         healthcheck: dice.chance(20).then(check),
         stop_grace_period: dice.chance(50).then(|| dice.within(1..=20) * SECOND),
         ..ContainerSpec::default()

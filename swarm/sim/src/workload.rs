@@ -168,13 +168,14 @@ impl World {
 
     fn update(&mut self, service: &Service) -> Command {
         let dice = &mut self.dice;
+        let job = specs::is_job(&service.spec.mode);
         update_with(service, false, |spec| match dice.place(6) {
             0 => spec.task_template.placement = Some(specs::placement(dice)),
-            1 => spec.update_config = Some(specs::update(dice)),
+            1 if !job => spec.update_config = Some(specs::update(dice)),
             2 => spec.task_template.restart_policy = Some(specs::restart(dice)),
             _ => {
                 if let Some(container) = &mut spec.task_template.container_spec {
-                    container.image = specs::image(dice);
+                    container.image = specs::image(job, dice);
                 }
             }
         })
@@ -182,7 +183,16 @@ impl World {
 
     fn scale(&mut self, service: &Service) -> Command {
         let count = self.dice.within(0..=self.settings.replicas);
-        update_with(service, false, |spec| spec.mode = specs::replicas(count))
+        let dice = &mut self.dice;
+        update_with(service, false, |spec| {
+            if spec.mode.replicated.is_some() {
+                spec.mode = specs::replicas(count);
+            } else if spec.mode.replicated_job.is_some() {
+                spec.mode = specs::completions(count, dice);
+            } else {
+                spec.labels.insert("count".to_owned(), count.to_string());
+            }
+        })
     }
 
     /// Another availability for a node, or another label.

@@ -104,3 +104,22 @@ fn a_leader_that_drops_whom_it_does_not_hear() {
 fn a_manager_that_forgets_its_term() {
     caught(Mutation::ForgetTerm, &["leaders"], &[]);
 }
+
+#[test]
+fn a_global_task_on_a_node_that_is_to_have_none() {
+    caught(
+        Mutation::EverywhereAndMore,
+        &["modes"],
+        &["slots", "settled"],
+    );
+}
+
+#[test]
+fn a_job_that_begins_too_much() {
+    caught(Mutation::OneTooMany, &["modes"], &[]);
+}
+
+#[test]
+fn a_job_task_of_an_earlier_run() {
+    caught(Mutation::EarlierRun, &["modes"], &[]);
+}

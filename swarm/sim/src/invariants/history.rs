@@ -1,9 +1,9 @@
-//! History has a limit: of each slot only so many tasks are kept, the current one included.
+//! History has a limit: of each slot, or of each node of a global service, only so many tasks are kept, the current one included.
 
 use std::collections::BTreeMap;
 
-use skep_core::State;
 use skep_core::object::Task;
+use skep_core::{Id, State};
 
 use super::Verdict;
 
@@ -16,16 +16,20 @@ pub fn check(state: &State) -> Verdict {
     let limit = spec.and_then(|spec| spec.orchestration.task_history_retention_limit);
     let limit = usize::try_from(limit.unwrap_or(DEFAULT)).unwrap_or(usize::MAX);
     for service in state.services().iter() {
-        let mut slots: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+        let mode = &service.spec.mode;
+        let by_node = mode.global.is_some() || mode.global_job.is_some();
+        let mut slots: BTreeMap<(u64, Option<&Id>), (usize, usize)> = BTreeMap::new();
         for task in state.tasks_of_service(&service.id) {
-            let (kept, allowed) = slots.entry(task.slot).or_insert((0, limit.max(1)));
+            let (kept, allowed) = slots
+                .entry((task.slot, task.node_id.as_ref().filter(|_| by_node)))
+                .or_insert((0, limit.max(1)));
             *kept += 1;
             *allowed = attempts(task).max(*allowed);
         }
         if let Some((slot, (kept, allowed))) = slots.iter().find(|(_, (kept, most))| kept > most) {
             let name = &service.spec.name;
             return Err(format!(
-                "slot {slot} of {name} keeps {kept} tasks, allowed {allowed}"
+                "slot {slot:?} of {name} keeps {kept} tasks, allowed {allowed}"
             ));
         }
     }

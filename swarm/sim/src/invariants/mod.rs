@@ -9,6 +9,7 @@ pub mod history;
 pub mod leaders;
 pub mod linearizable;
 pub mod membership;
+pub mod modes;
 pub mod once;
 pub mod placement;
 pub mod planners;
@@ -120,6 +121,7 @@ impl Checks {
                 .check(&write)
                 .map_err(named("transitions"))?;
             placement::check(&write).map_err(named("placement"))?;
+            modes::check(&write).map_err(named("modes"))?;
             self.slots.note(&write);
             before = next;
         }

@@ -14,12 +14,18 @@ pub fn check(write: &Write<'_>) -> Verdict {
     for event in write.events {
         if let (Some(Object::Task(before)), Some(Object::Task(after))) =
             (&event.before, &event.after)
-            && let (None, Some(node)) = (&before.node_id, &after.node_id)
+            && let Some(node) = &after.node_id
+            && got_its_node(before, after)
         {
             assigned(write, after, node).map_err(|why| format!("task {}: {why}", after.id))?;
         }
     }
     Ok(())
+}
+
+/// Whether a task was given to its node, which it may have had in mind from the start.
+fn got_its_node(before: &Task, after: &Task) -> bool {
+    before.status.state < TaskState::Assigned && after.status.state == TaskState::Assigned
 }
 
 fn assigned(write: &Write<'_>, task: &Task, node: &Id) -> Verdict {
@@ -37,7 +43,7 @@ fn assigned(write: &Write<'_>, task: &Task, node: &Id) -> Verdict {
         .iter()
         .filter(|event| match (&event.before, &event.after) {
             (Some(Object::Task(before)), Some(Object::Task(after))) => {
-                before.node_id.is_none()
+                got_its_node(before, after)
                     && after.node_id.as_ref() == Some(&node.id)
                     && after.service_id == task.service_id
                     && after.spec_version == task.spec_version
@@ -89,7 +95,7 @@ pub fn satisfies(task: &Task, node: &Node) -> Verdict {
 
 /// A reading of constraints that shares nothing with the scheduler's; knows the keys that the
 /// client of the simulation uses.
-fn matches(constraint: &str, node: &Node) -> bool {
+pub fn matches(constraint: &str, node: &Node) -> bool {
     let (key, wanted, equal) = match (constraint.split_once("=="), constraint.split_once("!=")) {
         (Some((key, wanted)), _) => (key, wanted, true),
         (_, Some((key, wanted))) => (key, wanted, false),
@@ -117,7 +123,8 @@ fn matches(constraint: &str, node: &Node) -> bool {
 pub fn of_service_on(state: &State, service: &Id, node: &Id) -> u64 {
     let holds = |task: &&std::sync::Arc<Task>| {
         task.service_id == *service
-            && task.desired_state <= TaskState::Running
+            && task.desired_state <= TaskState::Complete
+            && task.status.state >= TaskState::Assigned
             && task.status.state <= TaskState::Running
     };
     state.tasks_of_node(node).filter(holds).count() as u64
@@ -130,7 +137,7 @@ fn fits(state: &State, node: &Node) -> Verdict {
     };
     let live = state
         .tasks_of_node(&node.id)
-        .filter(|task| skep_core::task::is_live(task));
+        .filter(|task| skep_core::task::is_live(task) && task.status.state >= TaskState::Assigned);
     let reserved = live.filter_map(|task| task.spec.resources.as_ref()?.reservations.as_ref());
     let (cpus, memory) = reserved.fold((0i64, 0i64), |(cpus, memory), more| {
         (cpus + more.nano_cpus, memory + more.memory_bytes)

@@ -9,7 +9,7 @@ use skep_api::task::TaskState;
 use skep_core::object::{Node, Service, Task};
 use skep_core::{Id, State};
 
-use super::{Verdict, placement};
+use super::{Verdict, modes, placement};
 use crate::engine::{Engine, runs};
 
 /// Holds the store against what was declared, and the engines against the store.
@@ -68,6 +68,14 @@ fn belongs(task: &Task) -> Verdict {
 }
 
 fn declared(state: &State, service: &Service) -> Verdict {
+    let mode = &service.spec.mode;
+    if mode.replicated_job.is_some() || mode.global_job.is_some() {
+        return modes::has_ended(state, service);
+    }
+    if mode.global.is_some() {
+        modes::is_everywhere(state, service)?;
+        return updated(state, service);
+    }
     let replicated = service.spec.mode.replicated.as_ref();
     let replicas = replicated.and_then(|mode| mode.replicas).unwrap_or(1);
     let mut slots = BTreeSet::new();
@@ -104,14 +112,15 @@ fn declared(state: &State, service: &Service) -> Verdict {
 }
 
 /// Whether nothing of the task runs or ever will.
-fn over(task: &Task) -> bool {
-    let never_placed = task.node_id.is_none() && task.desired_state > TaskState::Running;
+pub fn over(task: &Task) -> bool {
+    let never_placed =
+        task.status.state < TaskState::Assigned && task.desired_state > TaskState::Complete;
     task.status.state.is_terminal() || never_placed
 }
 
 /// Whether a task is meant to run and has no node.
 fn waits(task: &Task) -> bool {
-    task.status.state == TaskState::Pending && task.desired_state <= TaskState::Running
+    task.status.state == TaskState::Pending && task.desired_state <= TaskState::Complete
 }
 
 /// Whether no node may take the task. Reservations are too small in this world to matter.

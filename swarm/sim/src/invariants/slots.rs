@@ -1,6 +1,6 @@
-//! Each slot of a service belongs to one task at a time: one live task in the store, and one
-//! running container, whatever is updated, restarted or moved. A service never has more live tasks
-//! than replicas.
+//! Each place of a service, be it a slot or a node, belongs to one task at a time: one live task in
+//! the store, and one running container, whatever is updated, restarted or moved. A service never has
+//! more live tasks than replicas, a job never more than it may run at a time.
 //!
 //! Two containers of a slot may run at once only where nobody can know better: the old one is on a
 //! node that is not ready (or was not since it was told to stop), it did not stop in a minute, or it
@@ -19,6 +19,9 @@ use super::{Verdict, Write};
 /// After this long a replacement need not wait any more.
 const WAIT: Nanos = 60 * SECOND;
 
+/// A slot, or the node of a task that was made for it.
+type Place = (u64, Option<Id>);
+
 /// What was seen of slots, nodes and tasks.
 #[derive(Default)]
 pub struct Slots {
@@ -29,7 +32,7 @@ pub struct Slots {
 
 struct Seen {
     service: Id,
-    slot: u64,
+    place: Place,
     node: Option<Id>,
     /// When it was first not meant to run any more, by the leader's plan: its minute begins then,
     /// however long the commit takes.
@@ -69,13 +72,13 @@ impl Slots {
     fn task(&mut self, task: &Task, write: &Write<'_>) {
         let seen = self.tasks.entry(task.id.clone()).or_insert_with(|| Seen {
             service: task.service_id.clone(),
-            slot: task.slot,
+            place: (task.slot, task.node_id.clone()),
             node: None,
             let_go: None,
             rejected: false,
         });
         seen.node.clone_from(&task.node_id);
-        if task.desired_state > TaskState::Running {
+        if task.desired_state > TaskState::Complete {
             seen.let_go.get_or_insert(task.meta.updated_at);
         }
         let by_enforcer = write.tx.author == Author::Orchestrator;
@@ -85,23 +88,28 @@ impl Slots {
     /// Looks at the state after a batch.
     pub fn check(&self, state: &State) -> Verdict {
         for service in state.services().iter() {
-            let mut slots: BTreeMap<u64, &Id> = BTreeMap::new();
+            let mut slots: BTreeMap<&Place, &Id> = BTreeMap::new();
             let mut live = 0u64;
             for task in state
                 .tasks_of_service(&service.id)
                 .filter(|task| is_live(task))
             {
                 live += 1;
-                if let Some(other) = slots.insert(task.slot, &task.id) {
-                    let slot = task.slot;
+                let Some(seen) = self.tasks.get(&task.id) else {
+                    continue;
+                };
+                if let Some(other) = slots.insert(&seen.place, &task.id) {
                     return Err(format!(
-                        "{other} and {} are both live in slot {slot}",
-                        task.id
+                        "{other} and {} are both live in {:?}",
+                        task.id, seen.place
                     ));
                 }
             }
-            let replicated = service.spec.mode.replicated.as_ref();
-            let replicas = replicated.and_then(|mode| mode.replicas).unwrap_or(1);
+            let mode = &service.spec.mode;
+            let replicated = mode.replicated.as_ref().and_then(|mode| mode.replicas);
+            let job = mode.replicated_job.as_ref();
+            let concurrent = job.and_then(|job| job.max_concurrent);
+            let replicas = replicated.or(concurrent).unwrap_or(u64::MAX);
             if live > replicas {
                 let name = &service.spec.name;
                 return Err(format!(
@@ -128,12 +136,12 @@ impl Slots {
             let Some(seen) = self.tasks.get(other) else {
                 continue;
             };
-            let same = (&seen.service, seen.slot) == (&mine.service, mine.slot);
+            let same = (&seen.service, &seen.place) == (&mine.service, &mine.place);
             // Either may be the one that nobody can reach.
             if same && !self.excused(seen, now) && !self.excused(mine, now) {
                 return Err(format!(
-                    "{task} was started while {other} runs in the same slot {}, let go {:?}",
-                    mine.slot, seen.let_go
+                    "{task} was started while {other} runs in the same place {:?}, let go {:?}",
+                    mine.place, seen.let_go
                 ));
             }
         }
