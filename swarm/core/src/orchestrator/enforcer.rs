@@ -4,7 +4,7 @@
 //!
 //! Source of the behaviour: swarmkit `manager/orchestrator/constraintenforcer`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skep_api::node::Availability;
@@ -17,6 +17,7 @@ use crate::id::{Id, IdSource};
 use crate::labels::grants;
 use crate::object::{Node, Object, Task};
 use crate::reconcile::{Plan, Reconciler};
+use crate::scheduler::still_there;
 use crate::store::{Change, Event, State};
 use crate::task::is_live;
 
@@ -27,7 +28,10 @@ const UNSUITABLE: &str = "assigned node no longer meets constraints";
 /// Rejects tasks whose node no longer suits them.
 #[derive(Debug, Default)]
 pub struct Enforcer {
+    /// Nodes that changed: all that is on them is looked at.
     dirty: BTreeSet<Id>,
+    /// Tasks that are new on their node, or whose service changed, by node.
+    tasks: BTreeMap<Id, BTreeSet<Id>>,
 }
 
 impl Reconciler for Enforcer {
@@ -42,27 +46,37 @@ impl Reconciler for Enforcer {
             }
             Some(Object::Service(service)) => {
                 let tasks = view.tasks_of_service(&service.id);
-                self.dirty
-                    .extend(tasks.filter_map(|task| task.node_id.clone()));
+                tasks.for_each(|task| self.mark(task));
             }
             // One that was made before the service changed may get its node after that.
-            Some(Object::Task(task)) if task.node_id != node_before(event) => {
-                self.dirty.extend(task.node_id.clone());
-            }
+            Some(Object::Task(task)) if is_new(event, task) => self.mark(task),
             _ => {}
         }
     }
 
     fn plan(&mut self, view: &State, now: Timestamp, _ids: &mut dyn IdSource) -> Plan {
         let mut plan = Plan::default();
-        for id in std::mem::take(&mut self.dirty) {
+        let mut some = std::mem::take(&mut self.tasks);
+        let whole = std::mem::take(&mut self.dirty);
+        some.retain(|id, _| !whole.contains(id));
+        let whole = whole.into_iter().map(|id| (id, None));
+        let some = some.into_iter().map(|(id, tasks)| (id, Some(tasks)));
+        let all: BTreeMap<Id, Option<BTreeSet<Id>>> = whole.chain(some).collect();
+        for (id, tasks) in all {
             let Some(node) = view.nodes().get(&id) else {
                 continue;
             };
             if node.spec.availability != Availability::Active {
                 continue;
             }
-            let unsuitable = unsuitable(view, node);
+            let unsuitable = match tasks {
+                None => unsuitable(view, node),
+                Some(tasks) => {
+                    let tasks = tasks.iter().filter_map(|id| view.tasks().get(id));
+                    let here = tasks.filter(|task| is_placed(task) && !suits(view, node, task));
+                    here.cloned().collect()
+                }
+            };
             plan.changes
                 .extend(unsuitable.iter().map(|task| reject(task, now)));
         }
@@ -70,12 +84,35 @@ impl Reconciler for Enforcer {
     }
 }
 
-/// The node that a task had before.
-fn node_before(event: &Event) -> Option<Id> {
-    match &event.before {
-        Some(Object::Task(task)) => task.node_id.clone(),
-        _ => None,
+impl Enforcer {
+    fn mark(&mut self, task: &Task) {
+        if let Some(node) = &task.node_id {
+            let tasks = self.tasks.entry(node.clone()).or_default();
+            tasks.insert(task.id.clone());
+        }
     }
+}
+
+/// Whether a task has just been placed. What it reserves was there: only the constraints of its
+/// service may have changed.
+fn is_new(event: &Event, task: &Task) -> bool {
+    match &event.before {
+        Some(Object::Task(before)) => {
+            before.node_id != task.node_id || !is_placed(before) && is_placed(task)
+        }
+        _ => task.node_id.is_some(),
+    }
+}
+
+/// Whether a task is meant to run where it is. One of a global service has its node before the
+/// scheduler has looked at it.
+fn is_placed(task: &Task) -> bool {
+    is_live(task) && task.status.state >= TaskState::Assigned
+}
+
+/// Whether a task may be on this node, apart from what it reserves.
+fn suits(view: &State, node: &Node, task: &Task) -> bool {
+    grants::admitted(&task.service_labels, &node.spec) && meets_constraints(view, node, task)
 }
 
 /// Tasks that do not meet their service's constraints on this node, do not fit it, or have more of
@@ -88,14 +125,14 @@ fn unsuitable(view: &State, node: &Arc<Node>) -> Vec<Arc<Task>> {
     let (mut cpus, mut memory) = resources.map_or((0, 0), |resources| {
         (resources.nano_cpus, resources.memory_bytes)
     });
+    let generic = resources.map_or(&[][..], |resources| &resources.generic_resources);
+    let mut used = BTreeMap::new();
     let mut found = Vec::new();
-    // A task of a global service has its node before the scheduler has looked at it.
-    let placed = |task: &&Arc<Task>| is_live(task) && task.status.state >= TaskState::Assigned;
-    for task in view.tasks_of_node(&node.id).filter(placed) {
+    for task in view.tasks_of_node(&node.id).filter(|task| is_placed(task)) {
         let (own_cpus, own_memory) = task.reserved();
         let fits = (own_cpus == 0 || own_cpus <= cpus) && (own_memory == 0 || own_memory <= memory);
-        let admitted = grants::admitted(&task.service_labels, &node.spec);
-        if fits && admitted && meets_constraints(view, node, task) {
+        let fits = fits && still_there(generic, &task.generic_resources, &mut used);
+        if fits && suits(view, node, task) {
             cpus -= own_cpus;
             memory -= own_memory;
         } else {

@@ -1,9 +1,11 @@
 //! Which nodes a task may run on, and the fixed explanations where none is left. The texts and
 //! their order are swarmkit's (`manager/scheduler/filter.go`); clients show them.
 
-use skep_api::task::Platform;
+use skep_api::task::{GenericResource, Platform};
 
-use super::nodes::{Load, Nodes};
+use super::claims::{HostPort, asked, host_ports};
+use super::load::Load;
+use super::nodes::Nodes;
 use crate::Timestamp;
 use crate::labels::grants::{self, admitted};
 use crate::object::{Node, Task};
@@ -17,18 +19,20 @@ pub(super) enum Reason {
     Plugin,
     Constraints,
     Platform,
+    HostPort,
     /// skep's own: see `labels/grants.rs`.
     Privileges,
     MaxReplicas,
 }
 
 impl Reason {
-    const ALL: [Reason; 7] = [
+    const ALL: [Reason; 8] = [
         Reason::NotReady,
         Reason::Resources,
         Reason::Plugin,
         Reason::Constraints,
         Reason::Platform,
+        Reason::HostPort,
         Reason::Privileges,
         Reason::MaxReplicas,
     ];
@@ -46,6 +50,7 @@ impl Reason {
             Reason::Plugin => on("missing plugin"),
             Reason::Constraints => on("scheduling constraints not satisfied"),
             Reason::Platform => on("unsupported platform"),
+            Reason::HostPort => on("host-mode port already in use"),
             Reason::Privileges => on("node label skep.allow-privileged missing"),
             Reason::MaxReplicas => "max replicas per node limit exceed".to_owned(),
         }
@@ -58,6 +63,8 @@ pub(super) struct Filters<'a> {
     /// Nodes that rest now are not ready; if there is a moment.
     rest: Option<Timestamp>,
     reserved: (i64, i64),
+    generic: &'a [GenericResource],
+    ports: Vec<HostPort>,
     constraints: Vec<Constraint>,
     platforms: &'a [Platform],
     /// Asks for what only some nodes allow.
@@ -75,6 +82,8 @@ impl<'a> Filters<'a> {
             task,
             rest,
             reserved: task.reserved(),
+            generic: asked(task),
+            ports: host_ports(task).collect(),
             constraints: Constraint::parse_all(placement.map_or(&[], |p| &p.constraints)),
             platforms: placement.map_or(&[], |p| &p.platforms),
             privileged: grants::any(&task.service_labels),
@@ -97,7 +106,7 @@ impl<'a> Filters<'a> {
                 let rests = self.rest.and_then(|now| load.rests_until(now));
                 load.is_ready() && rests.is_none()
             }
-            Reason::Resources => load.has_room(self.reserved),
+            Reason::Resources => load.has_room(self.reserved) && load.claim(self.generic).is_some(),
             Reason::Plugin => self
                 .plugins
                 .iter()
@@ -112,6 +121,7 @@ impl<'a> Filters<'a> {
                     own.is_some_and(|own| self.platforms.iter().any(|wanted| suits(wanted, own)))
                 }
             }
+            Reason::HostPort => load.leaves(&self.ports),
             Reason::Privileges => {
                 !self.privileged || admitted(&self.task.service_labels, &node.spec)
             }
@@ -120,6 +130,29 @@ impl<'a> Filters<'a> {
                 self.max_replicas == 0 || here < self.max_replicas
             }
         }
+    }
+
+    /// Whether what the node has left counts for such a task: what others take away or give back.
+    pub fn takes_room(task: &Task) -> bool {
+        task.reserved() != (0, 0) || !asked(task).is_empty() || host_ports(task).next().is_some()
+    }
+
+    /// Tells tasks apart that nodes may refuse for different reasons; `None` if that depends on
+    /// the service alone.
+    pub fn signature(&self) -> Option<String> {
+        let placement = self.task.spec.placement.as_ref();
+        let constraints = placement.map_or(&[][..], |placement| &placement.constraints);
+        let labels = self.task.service_labels.iter();
+        let grants: Vec<_> = labels.filter(|(key, _)| key.starts_with("skep.")).collect();
+        let asks = (self.reserved, self.generic, &self.ports, &self.plugins);
+        let tells = (
+            self.rest.is_some(),
+            constraints,
+            self.platforms,
+            grants,
+            asks,
+        );
+        (self.max_replicas == 0).then(|| format!("{tells:?}"))
     }
 
     /// Why no node does, in swarmkit's words: most frequent reason first.
@@ -162,7 +195,8 @@ fn has(node: &Node, kind: &str, name: &str) -> bool {
     silent || of_kind.any(|plugin| same(&plugin.name))
 }
 
-/// Plugins that a task's volumes and its log need; the built-in local volume driver is everywhere.
+/// Plugins that a task's volumes, networks and log need; the built-in local volume driver is
+/// everywhere.
 fn plugins(task: &Task) -> Vec<(&'static str, &str)> {
     let container = task.spec.container_spec.as_ref();
     let mounts = container.map_or(&[][..], |container| &container.mounts);
@@ -176,8 +210,15 @@ fn plugins(task: &Task) -> Vec<(&'static str, &str)> {
         .as_ref()
         .map(|driver| driver.name.as_str());
     let log = log.filter(|name| !name.is_empty() && *name != "none");
+    let networks = task.attachments.iter();
+    let networks = networks.map(|attachment| attachment.network.driver_state.name.as_str());
     volumes
         .map(|name| ("Volume", name))
+        .chain(
+            networks
+                .filter(|name| !name.is_empty())
+                .map(|name| ("Network", name)),
+        )
         .chain(log.map(|name| ("Log", name)))
         .collect()
 }

@@ -1,184 +1,235 @@
-//! Nodes as the scheduler sees them: what is on each and what is left. Follows the store event by
-//! event, so that a plan does not have to count all tasks of the cluster; never writes back.
+//! All nodes as the scheduler sees them, in the order in which they are to be filled. Follows the
+//! store event by event, so that a plan costs what it places, not what exists; never writes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
-use skep_api::node::{Availability, NodeState};
 use skep_api::task::TaskState;
 
+use super::load::Load;
 use crate::Timestamp;
 use crate::dispatcher::flapping;
 use crate::id::Id;
 use crate::object::{Node, Object, Task};
+use crate::reconcile::earliest;
 use crate::store::{Event, State};
 use crate::task;
 
-/// A node with what is known of its load.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Load {
-    /// The node itself.
-    pub node: Arc<Node>,
-    /// Tasks on it that are meant to run.
-    pub tasks: usize,
-    /// The same by service; never 0.
-    by_service: BTreeMap<Id, usize>,
-    /// Billionths of CPUs reserved, also by what is still stopping.
-    nano_cpus: i64,
-    /// Bytes reserved, likewise.
-    memory: i64,
-}
+/// A place in the order of ready nodes: tasks, then the id.
+pub(super) type Place = (usize, Id);
 
-impl Load {
-    fn empty(node: &Arc<Node>) -> Self {
-        Self {
-            node: node.clone(),
-            tasks: 0,
-            by_service: BTreeMap::new(),
-            nano_cpus: 0,
-            memory: 0,
-        }
-    }
-
-    /// Tasks of a service that are meant to run.
-    pub fn of_service(&self, service: &Id) -> usize {
-        self.by_service.get(service).copied().unwrap_or(0)
-    }
-
-    /// Whether so many billionths of CPUs and bytes are left. Nothing always fits.
-    pub fn has_room(&self, (nano_cpus, memory): (i64, i64)) -> bool {
-        let there = self.node.description.as_ref().map(|d| &d.resources);
-        let fits = |wanted: i64, there: i64, used: i64| {
-            wanted == 0 || wanted <= there.saturating_sub(used)
-        };
-        fits(nano_cpus, there.map_or(0, |r| r.nano_cpus), self.nano_cpus)
-            && fits(memory, there.map_or(0, |r| r.memory_bytes), self.memory)
-    }
-
-    /// Whether the node may have tasks at all.
-    pub fn is_ready(&self) -> bool {
-        let availability = &self.node.spec.availability;
-        let active = matches!(availability, Availability::Active | Availability::Unset);
-        active && self.node.status.state == NodeState::Ready
-    }
-
-    /// Until when the node rests, having come and gone too often; only if that is to come.
-    pub fn rests_until(&self, now: Timestamp) -> Option<Timestamp> {
-        flapping::rests_until(&self.node.status).filter(|until| *until > now)
-    }
-
-    fn add(&mut self, task: &Task) {
-        let (nano_cpus, memory) = task.reserved();
-        self.nano_cpus = self.nano_cpus.saturating_add(nano_cpus);
-        self.memory = self.memory.saturating_add(memory);
-        if task::is_live(task) {
-            self.tasks += 1;
-            *self.by_service.entry(task.service_id.clone()).or_default() += 1;
-        }
-    }
-
-    fn subtract(&mut self, task: &Task) {
-        let (nano_cpus, memory) = task.reserved();
-        self.nano_cpus = self.nano_cpus.saturating_sub(nano_cpus);
-        self.memory = self.memory.saturating_sub(memory);
-        if !task::is_live(task) {
-            return;
-        }
-        self.tasks = self.tasks.saturating_sub(1);
-        if let Some(count) = self.by_service.get_mut(&task.service_id) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.by_service.remove(&task.service_id);
-            }
-        }
-    }
-}
-
-/// All nodes, by id.
+/// All nodes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Nodes(BTreeMap<Id, Load>);
+pub(super) struct Nodes {
+    loads: BTreeMap<Id, Load>,
+    /// Nodes that may have tasks, emptiest first.
+    ready: BTreeSet<Place>,
+    /// Those of them that came and went too often, by when they have rested, past or to come.
+    resting: BTreeSet<(Timestamp, Id)>,
+    /// Where tasks of a service are meant to run.
+    services: BTreeMap<Id, BTreeSet<Id>>,
+    /// Tasks that are counted already although the store does not have them there yet.
+    expected: BTreeMap<Id, Arc<Task>>,
+}
 
 impl Nodes {
     /// The load as the state has it.
     pub fn of(view: &State) -> Self {
-        let loads = view
-            .nodes()
-            .iter()
-            .map(|node| (node.id.clone(), Load::empty(node)));
-        let mut nodes = Self(loads.collect());
+        let mut nodes = Self::default();
+        for node in view.nodes().iter() {
+            nodes.enter(Load::empty(node));
+        }
         for task in view.tasks().iter() {
-            if let Some(load) = nodes.under(task) {
-                load.add(task);
-            }
+            nodes.add(task);
         }
         nodes
     }
 
-    /// Follows an event. `None` for a node that is new: its tasks have to be counted.
-    pub fn follow(mut self, event: &Event) -> Option<Self> {
+    /// Follows an event. `None` for a node that is new but has tasks: they have to be counted.
+    pub fn follow(mut self, event: &Event, view: &State) -> Option<Self> {
         match (&event.before, &event.after) {
-            (None, Some(Object::Node(_))) => return None,
-            (_, Some(Object::Node(node))) => self.0.get_mut(&node.id)?.node = node.clone(),
-            (Some(Object::Node(node)), None) => drop(self.0.remove(&node.id)),
+            (None, Some(Object::Node(node))) => {
+                if view.tasks_of_node(&node.id).next().is_some() {
+                    return None;
+                }
+                self.enter(Load::empty(node));
+            }
+            (_, Some(Object::Node(node))) => {
+                let mut load = self.leave(&node.id)?;
+                load.node = node.clone();
+                self.enter(load);
+            }
+            (Some(Object::Node(node)), None) => {
+                let load = self.leave(&node.id)?;
+                for service in load.services() {
+                    self.forget(service, &node.id);
+                }
+            }
             (before, after) => {
-                if let Some(Object::Task(before)) = before
-                    && let Some(load) = self.under(before)
-                {
-                    load.subtract(before);
-                }
-                if let Some(Object::Task(after)) = after
-                    && let Some(load) = self.under(after)
-                {
-                    load.add(after);
-                }
+                let task = |object: &Option<Object>| match object {
+                    Some(Object::Task(task)) => Some(task.clone()),
+                    _ => None,
+                };
+                self.replace(task(before).as_deref(), task(after).as_deref());
             }
         }
         Some(self)
     }
 
+    /// A task changed, came or went.
+    fn replace(&mut self, before: Option<&Task>, after: Option<&Task>) {
+        if let Some(task) = after.or(before)
+            && let Some(expected) = self.expected.remove(&task.id)
+        {
+            if after.is_some_and(|after| counts_alike(&expected, after)) {
+                return;
+            }
+            self.subtract(&expected);
+        }
+        if let (Some(before), Some(after)) = (before, after)
+            && counts_alike(before, after)
+        {
+            return;
+        }
+        if let Some(before) = before {
+            self.subtract(before);
+        }
+        if let Some(after) = after {
+            self.add(after);
+        }
+    }
+
     /// When the first of the ready nodes that rest may have tasks again.
     pub fn rested_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let ready = self.iter().filter(|load| load.is_ready());
-        ready.filter_map(|load| load.rests_until(now)).min()
+        let to_come = self.resting.iter().map(|(until, _)| *until);
+        to_come
+            .filter(|until| *until > now)
+            .fold(None, |first, until| earliest(first, Some(until)))
     }
 
     /// The moment that decides which nodes rest; `None` while there is no other node than those:
     /// any is better than none.
     pub fn rest(&self, now: Timestamp) -> Option<Timestamp> {
-        let mut ready = self.iter().filter(|load| load.is_ready());
-        ready
-            .any(|load| load.rests_until(now).is_none())
-            .then_some(now)
-    }
-
-    /// One of them.
-    pub fn get(&self, node: &Id) -> Option<&Load> {
-        self.0.get(node)
+        let rest = self.resting.iter().filter(|(until, _)| *until > now);
+        (rest.count() < self.ready.len()).then_some(now)
     }
 
     /// Counts a task that is about to be given to a node.
     pub fn occupy(&mut self, task: &Task) -> Option<&Load> {
-        let load = self.under(task)?;
-        load.add(task);
-        Some(load)
+        self.add(task);
+        self.get(task.node_id.as_ref()?)
     }
 
-    /// Takes back what [`occupy`](Self::occupy) counted.
-    pub fn vacate(&mut self, task: &Task) {
-        if let Some(load) = self.under(task) {
-            load.subtract(task);
+    /// The store will say the same of a task that [`occupy`](Self::occupy) counted: when its event
+    /// comes it is not counted again.
+    pub fn expect(&mut self, task: &Arc<Task>) {
+        if occupied(task).is_some() {
+            self.expected.insert(task.id.clone(), task.clone());
         }
+    }
+
+    /// Takes back what was expected and did not come: a plan that was not written.
+    pub fn settle(&mut self) {
+        for task in std::mem::take(&mut self.expected).into_values() {
+            self.subtract(&task);
+        }
+    }
+
+    /// One of the nodes.
+    pub fn get(&self, node: &Id) -> Option<&Load> {
+        self.loads.get(node)
     }
 
     /// Every node, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = &Load> {
-        self.0.values()
+        self.loads.values()
     }
 
-    /// The node that a task occupies.
-    fn under(&mut self, task: &Task) -> Option<&mut Load> {
-        let occupies = task.status.state >= TaskState::Assigned && !task.status.state.is_terminal();
-        let node = task.node_id.as_ref().filter(|_| occupies)?;
-        self.0.get_mut(node)
+    /// The ready nodes from the emptiest on, those after a place.
+    pub fn after<'a>(&'a self, place: Option<&'a Place>) -> impl Iterator<Item = &'a Place> {
+        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
+        self.ready.range((from, Bound::Unbounded))
     }
+
+    /// Nodes where tasks of a service are meant to run.
+    pub fn of_service(&self, service: &Id) -> impl Iterator<Item = &Id> {
+        self.services.get(service).into_iter().flatten()
+    }
+
+    fn enter(&mut self, load: Load) {
+        let id = load.node.id.clone();
+        if load.is_ready() {
+            self.ready.insert((load.tasks, id.clone()));
+            if let Some(until) = flapping::rests_until(&load.node.status) {
+                self.resting.insert((until, id.clone()));
+            }
+        }
+        self.loads.insert(id, load);
+    }
+
+    fn leave(&mut self, id: &Id) -> Option<Load> {
+        let load = self.loads.remove(id)?;
+        self.ready.remove(&(load.tasks, id.clone()));
+        if let Some(until) = flapping::rests_until(&load.node.status) {
+            self.resting.remove(&(until, id.clone()));
+        }
+        Some(load)
+    }
+
+    fn add(&mut self, task: &Task) {
+        let Some(load) = occupied(task).and_then(|node| self.loads.get_mut(node)) else {
+            return;
+        };
+        let before = load.tasks;
+        if load.add(task) {
+            let nodes = self.services.entry(task.service_id.clone()).or_default();
+            nodes.insert(load.node.id.clone());
+        }
+        move_place(&mut self.ready, load, before);
+    }
+
+    fn subtract(&mut self, task: &Task) {
+        let Some(load) = occupied(task).and_then(|node| self.loads.get_mut(node)) else {
+            return;
+        };
+        let before = load.tasks;
+        let (last, node) = (load.subtract(task), load.node.id.clone());
+        move_place(&mut self.ready, load, before);
+        if last {
+            self.forget(&task.service_id, &node);
+        }
+    }
+
+    /// No task of the service is meant to run on the node any more.
+    fn forget(&mut self, service: &Id, node: &Id) {
+        if let Some(nodes) = self.services.get_mut(service) {
+            nodes.remove(node);
+            if nodes.is_empty() {
+                self.services.remove(service);
+            }
+        }
+    }
+}
+
+fn move_place(ready: &mut BTreeSet<Place>, load: &Load, before: usize) {
+    if load.tasks == before {
+        return;
+    }
+    let node: &Arc<Node> = &load.node;
+    if ready.remove(&(before, node.id.clone())) {
+        ready.insert((load.tasks, node.id.clone()));
+    }
+}
+
+/// The node that a task occupies.
+fn occupied(task: &Task) -> Option<&Id> {
+    let occupies = task.status.state >= TaskState::Assigned && !task.status.state.is_terminal();
+    task.node_id.as_ref().filter(|_| occupies)
+}
+
+/// Whether two states of one task weigh the same on the same node: what it reserves never changes.
+fn counts_alike(one: &Task, other: &Task) -> bool {
+    let weight = |task: &Task| occupied(task).is_some().then(|| task::is_live(task));
+    weight(one) == weight(other) && occupied(one) == occupied(other)
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_api::task::TaskState;
 
+use super::claims::asked;
 use super::filter::Filters;
 use super::nodes::Nodes;
 use super::{BATCH, unplaceable};
@@ -118,10 +119,13 @@ impl Preassigned {
 fn look_at(task: &Task, node: &Id, nodes: &mut Nodes, now: Timestamp) -> Option<Change> {
     // Where a task has to be on this node, it does not matter that the node keeps going down.
     let filters = Filters::of(task, None);
-    if let Some(reason) = filters.refuse(nodes.get(node)?) {
+    let load = nodes.get(node)?;
+    if let Some(reason) = filters.refuse(load) {
         return unplaceable(task, &reason.explain(1), now);
     }
+    let claimed = load.claim(asked(task)).unwrap_or_default();
     let mut task = task.clone();
+    task.generic_resources = claimed;
     task.status.state = TaskState::Assigned;
     task.status.message = CONFIRMED.to_owned();
     task.status.err.clear();

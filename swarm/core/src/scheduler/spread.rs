@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::nodes::Load;
+use super::load::Load;
 use crate::id::Id;
 use crate::object::{Node, Task};
 
@@ -13,7 +13,7 @@ pub(super) type Rank = (usize, usize, usize, Id);
 
 /// Nodes that may take a task, in branches by the labels that tasks are to be spread over. A node
 /// without the label is in a branch of its own.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Branch {
     /// Tasks of the service below, on nodes that may not take another one, too.
     tasks: usize,

@@ -5,7 +5,6 @@ use skep_api::Error;
 use skep_api::container::{ContainerSpec, MountType};
 use skep_api::network::PublishMode;
 use skep_api::service::ServiceSpec;
-use skep_api::task::TaskSpec;
 
 use super::missing;
 
@@ -32,22 +31,9 @@ fn features(spec: &ServiceSpec) -> Vec<(bool, &'static str)> {
             "a network of a service",
         ),
         (ports, "a port published in ingress mode"),
-        (generic_resources(task), "a generic resource"),
     ];
     all.extend(task.container_spec.iter().flat_map(container));
     all
-}
-
-/// Whether the task reserves resources that nodes name themselves.
-fn generic_resources(task: &TaskSpec) -> bool {
-    let reservations = task
-        .resources
-        .iter()
-        .filter_map(|all| all.reservations.as_ref());
-    reservations
-        .flat_map(|reserved| &reserved.generic_resources)
-        .next()
-        .is_some()
 }
 
 fn container(spec: &ContainerSpec) -> Vec<(bool, &'static str)> {

@@ -29,6 +29,7 @@ pub fn task(task: &Task) -> WireTask {
         status: task.status.clone(),
         desired_state: task.desired_state,
         job_iteration: task.job_iteration.map(Version::from),
+        generic_resources: task.generic_resources.clone(),
         ..WireTask::default()
     }
 }

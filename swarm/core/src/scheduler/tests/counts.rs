@@ -117,7 +117,7 @@ fn follow(mut nodes: Nodes, old: &crate::State, new: &crate::State) -> Option<No
         }
     }
     for event in &events {
-        nodes = nodes.follow(event)?;
+        nodes = nodes.follow(event, new)?;
     }
     Some(nodes)
 }
@@ -140,5 +140,8 @@ fn a_plan_that_is_not_written_leaves_no_trace() {
             .iter()
             .all(|change| matches!(change, Change::Update(_)))
     );
-    assert_eq!(scheduler.nodes, Some(Nodes::of(&harness.state)));
+    let mut nodes = scheduler.nodes.unwrap();
+    assert_ne!(nodes, Nodes::of(&harness.state));
+    nodes.settle();
+    assert_eq!(nodes, Nodes::of(&harness.state));
 }

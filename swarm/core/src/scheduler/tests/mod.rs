@@ -1,7 +1,9 @@
 //! Tests of filters, explanations, spreading, and of the counts that plans rest on.
 
+mod claims;
 mod counts;
 mod filters;
+mod reference;
 mod rests;
 mod spread;
 
