@@ -2,6 +2,7 @@
 //! about the cluster and keeps no state.
 
 mod cluster;
+mod configs;
 mod events;
 mod info;
 mod node;
@@ -88,16 +89,16 @@ impl<C: Cluster> Handlers<C> {
             Owned::TaskList => tasks::list(node, request).await,
             Owned::TaskInspect { id } => tasks::inspect(node, &id).await,
             Owned::TaskLogs { id } => tasks::logs(node, &id, request).await,
-            Owned::SecretList => secrets::list(node, secrets::SECRET, request).await,
-            Owned::SecretCreate => secrets::create(node, secrets::SECRET, request).await,
-            Owned::SecretInspect { id }
-            | Owned::SecretUpdate { id }
-            | Owned::SecretRemove { id } => secrets::absent(node, secrets::SECRET, &id).await,
-            Owned::ConfigList => secrets::list(node, secrets::CONFIG, request).await,
-            Owned::ConfigCreate => secrets::create(node, secrets::CONFIG, request).await,
-            Owned::ConfigInspect { id }
-            | Owned::ConfigUpdate { id }
-            | Owned::ConfigRemove { id } => secrets::absent(node, secrets::CONFIG, &id).await,
+            Owned::SecretList => secrets::list(node, request).await,
+            Owned::SecretCreate => secrets::create(node, request).await,
+            Owned::SecretInspect { id } => secrets::inspect(node, &id).await,
+            Owned::SecretUpdate { id } => secrets::update(node, &id, request).await,
+            Owned::SecretRemove { id } => secrets::remove(node, &id).await,
+            Owned::ConfigList => configs::list(node, request).await,
+            Owned::ConfigCreate => configs::create(node, request).await,
+            Owned::ConfigInspect { id } => configs::inspect(node, &id).await,
+            Owned::ConfigUpdate { id } => configs::update(node, &id, request).await,
+            Owned::ConfigRemove { id } => configs::remove(node, &id).await,
         }
     }
 }
@@ -153,6 +154,8 @@ impl<C: Cluster> Swarm for Handlers<C> {
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod files_tests;
 #[cfg(test)]
 mod replay_tests;
 #[cfg(test)]

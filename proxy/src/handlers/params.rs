@@ -72,6 +72,16 @@ pub(super) fn rotation(query: &Query, name: &str) -> Result<bool, Error> {
     parse_bool(raw).ok_or_else(|| Error::invalid(format!("invalid value for {name}: {raw}")))
 }
 
+/// Refuses a secret or config that is a template where the client's API knows none.
+pub(super) fn templating(kind: &str, request: &OwnedRequest) -> Result<(), Error> {
+    let version = request.version;
+    if version.before(37) {
+        let text = "templating is not supported on the specified API version";
+        return Err(Error::invalid(format!("{kind} {text}: {version}")));
+    }
+    Ok(())
+}
+
 /// `filters`
 pub(super) fn filters(query: &Query) -> Result<Filters, Error> {
     Filters::parse(query.get("filters").unwrap_or_default())

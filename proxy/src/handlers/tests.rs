@@ -190,22 +190,6 @@ async fn one_host_name_of_two_nodes_is_ambiguous() {
 }
 
 #[tokio::test]
-async fn there_are_no_secrets() {
-    let handlers = Handlers::new(Fake::manager());
-    for noun in ["secret", "config"] {
-        assert_eq!(
-            send(&handlers, "GET", &format!("/{noun}s"), "").await.1,
-            json!([])
-        );
-        let (status, _) = send(&handlers, "POST", &format!("/{noun}s/create"), "{}").await;
-        assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
-        let (status, body) = send(&handlers, "GET", &format!("/{noun}s/x"), "").await;
-        assert_eq!(status, StatusCode::NOT_FOUND);
-        assert_eq!(body["message"], format!("{noun} x not found"));
-    }
-}
-
-#[tokio::test]
 async fn info_and_ping() {
     let info = |handlers: Handlers<Fake>| async move {
         let info = handlers.info(ApiVersion::MAX).await;

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use skep_api::cluster::Spec as ClusterSpec;
 use skep_api::node::{Availability, NodeSpec};
+use skep_api::secret::{ConfigSpec, SecretSpec};
 use skep_api::service::ServiceSpec;
 
 use crate::id::Id;
@@ -63,6 +64,44 @@ pub enum Command {
     /// `DELETE /services/{id}`
     RemoveService {
         /// Which service.
+        id: Id,
+    },
+    /// `POST /secrets/create`
+    CreateSecret {
+        /// The spec, data included.
+        spec: Box<SecretSpec>,
+    },
+    /// `POST /secrets/{id}/update`
+    UpdateSecret {
+        /// Which secret.
+        id: Id,
+        /// The version that the client read.
+        version: u64,
+        /// The whole new spec; without data the data stays.
+        spec: Box<SecretSpec>,
+    },
+    /// `DELETE /secrets/{id}`
+    RemoveSecret {
+        /// Which secret.
+        id: Id,
+    },
+    /// `POST /configs/create`
+    CreateConfig {
+        /// The spec, data included.
+        spec: Box<ConfigSpec>,
+    },
+    /// `POST /configs/{id}/update`
+    UpdateConfig {
+        /// Which config.
+        id: Id,
+        /// The version that the client read.
+        version: u64,
+        /// The whole new spec; without data the data stays.
+        spec: Box<ConfigSpec>,
+    },
+    /// `DELETE /configs/{id}`
+    RemoveConfig {
+        /// Which config.
         id: Id,
     },
     /// `POST /nodes/{id}/update`

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use skep_api::Error;
 
-use crate::object::{Node, Service, Task};
+use crate::object::{ConfigObject, Node, SecretObject, Service, Task};
 use crate::store::State;
 
 /// The service with this id, name or prefix of an id.
@@ -64,6 +64,26 @@ pub fn task<'a>(view: &'a State, input: &'a str) -> Result<&'a Arc<Task>, Error>
         named.into_iter(),
         view.tasks().with_prefix(input),
     )
+}
+
+/// The secret with this id, name in any case of letters, or prefix of an id.
+///
+/// # Errors
+/// As [`service`], with `secret` in the text.
+pub fn secret<'a>(view: &'a State, input: &'a str) -> Result<&'a Arc<SecretObject>, Error> {
+    let exact = view.secrets().get(input);
+    let named = exact.or_else(|| view.secret_named(input)).into_iter();
+    only("secret", input, named, view.secrets().with_prefix(input))
+}
+
+/// The config with this id, name in any case of letters, or prefix of an id.
+///
+/// # Errors
+/// As [`service`], with `config` in the text.
+pub fn config<'a>(view: &'a State, input: &'a str) -> Result<&'a Arc<ConfigObject>, Error> {
+    let exact = view.configs().get(input);
+    let named = exact.or_else(|| view.config_named(input)).into_iter();
+    only("config", input, named, view.configs().with_prefix(input))
 }
 
 /// The single match by name; without any, the single match by prefix.

@@ -18,6 +18,9 @@ const BATCH_BYTES: usize = 2 << 20;
 /// The largest command. Every task carries its service's spec, and a plan may write a few hundred
 /// tasks in one transaction, which has to fit into one message between managers.
 const MAX_COMMAND: usize = 256 << 10;
+/// The largest command about a secret or config, which no task carries: the data that these may
+/// have, and room for labels.
+const MAX_FILE: usize = 1_024_000 + (64 << 10);
 
 /// A client's command.
 #[derive(Debug)]
@@ -142,15 +145,27 @@ impl Inbox {
 
     fn keep(&mut self, asked: Asked) {
         let size = encoded_size(&asked.command);
-        if size <= MAX_COMMAND {
+        let most = limit(&asked.command);
+        if size <= most {
             return self.backlog.push_back((size, asked));
         }
         let refusal = Error::rpc(
             Code::InvalidArgument,
-            format!("the request is too large: {size} bytes, at most {MAX_COMMAND} are possible"),
+            format!("the request is too large: {size} bytes, at most {most} are possible"),
         );
         // A client that hung up does not want the answer.
         let _ = asked.answer.send(Outcome::Decided(Err(refusal)));
+    }
+}
+
+/// How many bytes a command may take.
+fn limit(command: &Command) -> usize {
+    match command {
+        Command::CreateSecret { .. }
+        | Command::UpdateSecret { .. }
+        | Command::CreateConfig { .. }
+        | Command::UpdateConfig { .. } => MAX_FILE,
+        _ => MAX_COMMAND,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod admit;
 mod cluster;
+mod files;
 mod node;
 mod service;
 #[cfg(test)]
@@ -75,6 +76,16 @@ pub fn execute(
             }
         }
         Command::RemoveService { id } => service::remove(view, id),
+        Command::CreateSecret { spec } => files::create_secret(view, spec, ids),
+        Command::UpdateSecret { id, version, spec } => {
+            files::update_secret(view, id, *version, spec)
+        }
+        Command::RemoveSecret { id } => files::remove_secret(view, id),
+        Command::CreateConfig { spec } => files::create_config(view, spec, ids),
+        Command::UpdateConfig { id, version, spec } => {
+            files::update_config(view, id, *version, spec)
+        }
+        Command::RemoveConfig { id } => files::remove_config(view, id),
         Command::UpdateNode { id, version, spec } => node::update(view, id, *version, spec, now),
         Command::RemoveNode { id, force } => node::remove(view, id, *force, now),
         Command::AdmitNode {

@@ -6,7 +6,7 @@ use skep_api::network::{PortConfig, Protocol, PublishMode};
 use skep_api::service::{JobStatus, ServiceSpec, UpdateState, UpdateStatus};
 use skep_api::{Code, Error};
 
-use super::{Outcome, in_sequence, not_found};
+use super::{Outcome, files, in_sequence, not_found};
 use crate::Timestamp;
 use crate::command::{AuthFrom, Reply};
 use crate::id::{Id, IdSource};
@@ -33,6 +33,7 @@ pub(super) fn create(
     check_service(spec)?;
     labels::check(spec)?;
     port_conflicts(view, spec, None)?;
+    files::references(view, spec)?;
     unsupported(spec)?;
     if view.service_named(&spec.name).is_some() {
         let text = format!(
@@ -160,6 +161,7 @@ fn checked(view: &State, id: &Id, update: &Update<'_>) -> Result<(Service, Optio
             "renaming services is not supported",
         ));
     }
+    files::references(view, spec)?;
     unsupported(spec)?;
     in_sequence(&service.meta, update.version)?;
     Ok((service.as_ref().clone(), auth))

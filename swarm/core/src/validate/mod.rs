@@ -12,6 +12,7 @@
 mod cluster;
 mod container;
 mod daemon;
+mod files;
 mod image;
 mod manager;
 mod template;
@@ -19,6 +20,7 @@ mod unsupported;
 
 pub use cluster::{check_cluster, check_protocols, cluster_update};
 pub use daemon::{node_spec, service_spec};
+pub use files::{check_config, check_secret};
 pub use image::is_reference;
 pub use manager::check_service;
 pub use unsupported::unsupported;

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use skep_api::cluster::Swarm;
+use skep_api::go::Base64;
 use skep_api::node::Node as WireNode;
 use skep_api::service::{Service as WireService, ServiceSpec};
 use skep_api::task::{Runtime, Task as WireTask};
 
 use crate::control::testing::{service as stored_service, task as stored_task};
+use crate::object::{ConfigObject, Meta, SecretObject};
 use crate::validate::service_spec;
 use crate::wire;
 
@@ -150,6 +152,36 @@ fn tasks_are_shown_as_by_a_real_engine() {
             fixture(&format!("objects/task-{name}.json")).trim_end(),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn secrets_and_configs_are_shown_as_by_a_real_engine() {
+    let real: skep_api::secret::Secret = object("secret");
+    let mut stored = SecretObject {
+        id: real.id.as_str().into(),
+        meta: meta(real.version.index, real.created_at),
+        spec: real.spec,
+    };
+    // The client sent it; it is kept and not shown.
+    stored.spec.data = Base64(b"hello wire\n".to_vec());
+    let ours = serde_json::to_string(&wire::secret(&stored)).unwrap();
+    assert_eq!(ours, fixture("objects/secret.json").trim_end());
+    let real: skep_api::secret::Config = object("config");
+    let stored = ConfigObject {
+        id: real.id.as_str().into(),
+        meta: meta(real.version.index, real.created_at),
+        spec: real.spec,
+    };
+    let ours = serde_json::to_string(&wire::config(&stored)).unwrap();
+    assert_eq!(ours, fixture("objects/config.json").trim_end());
+}
+
+fn meta(version: u64, at: crate::Timestamp) -> Meta {
+    Meta {
+        version,
+        created_at: at,
+        updated_at: at,
     }
 }
 

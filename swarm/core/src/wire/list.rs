@@ -181,7 +181,7 @@ fn choices<T: Ord>(
 
 /// Whether every term `k` or `k=v` holds; `k=` is as good as `k`. An object without labels of this
 /// kind holds none.
-fn labels_match(filters: &Filters, key: &str, labels: Option<&Labels>) -> bool {
+pub(super) fn labels_match(filters: &Filters, key: &str, labels: Option<&Labels>) -> bool {
     filters.get(key).all(|term| {
         let (name, value) = term.split_once('=').unwrap_or((term, ""));
         let have = labels.and_then(|labels| labels.get(name));

@@ -7,6 +7,7 @@
 pub(crate) mod cert;
 mod cluster;
 mod event;
+mod files;
 mod list;
 mod node;
 mod service;
@@ -17,6 +18,7 @@ use std::collections::BTreeSet;
 pub use cert::tls_info;
 pub use cluster::{cluster_info, swarm};
 pub use event::{event, leadership, reachability};
+pub use files::{config, configs, secret, secrets};
 pub use list::{nodes, services, tasks};
 pub use node::node;
 pub use service::{service, service_status};
