@@ -16,6 +16,7 @@ use crate::answer::{self, Manner};
 use crate::engine::Engine;
 use crate::forward::{Captured, Failure, Outcome, Patch, exchange};
 use crate::owned;
+use crate::reach::{self, Execs};
 use crate::reply::{BodyStream, Reply};
 use crate::rewrite;
 use crate::route::{Rewrite, Route, Target, route};
@@ -39,6 +40,8 @@ pub struct Shared {
     pub swarm: Arc<dyn Swarm>,
     /// The engine behind.
     pub engine: Engine,
+    /// Where processes that were started in containers run, if not here.
+    pub execs: Execs,
     /// Set when the daemon stops: connections end after the request at hand.
     pub draining: CancellationToken,
 }
@@ -47,7 +50,7 @@ pub struct Shared {
 pub(crate) struct Connection<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) client: Side,
-    engine: Option<Side>,
+    pub(crate) engine: Option<Side>,
 }
 
 /// Whether the connection takes another request.
@@ -111,6 +114,7 @@ impl Connection<'_> {
         let target = Target::parse(&head.target);
         match route(&head.method, &target) {
             Route::Owned(owned) => owned::serve(self, &head, &target, owned).await,
+            Route::Reached(subject) => reach::serve(self, head, subject).await,
             Route::Forwarded => self.forward(&head, Patch::None, target.version, None).await,
             Route::Rewritten(Rewrite::Ping) => {
                 let patch = Patch::SwarmHeader(self.shared.swarm.ping());
@@ -173,7 +177,12 @@ impl Connection<'_> {
     }
 
     /// Sends a reply of our own whose body is known.
-    async fn answer(&mut self, reply: Reply, method: &http::Method, close: bool) -> Next {
+    pub(crate) async fn answer(
+        &mut self,
+        reply: Reply,
+        method: &http::Method,
+        close: bool,
+    ) -> Next {
         self.begin_answer(reply, method, close).await.0
     }
 
@@ -199,7 +208,7 @@ impl Connection<'_> {
         }
     }
 
-    async fn forward(
+    pub(crate) async fn forward(
         &mut self,
         head: &RequestHead,
         patch: Patch,
@@ -213,36 +222,56 @@ impl Connection<'_> {
                 return self.answer(reply, &head.method, true).await;
             }
         };
-        match exchange(&mut self.client, &mut engine, head, patch, feed).await {
-            Ok(Outcome::Finished) => {
-                self.engine = Some(engine);
-                Next::Request
-            }
-            Ok(Outcome::Close) => Next::Close,
-            Ok(Outcome::Captured(captured)) => {
+        let shared = self.shared;
+        let gone = |why| shared.engine.unreachable(why).to_string();
+        match self.exchange(&mut engine, head, patch, feed, gone).await {
+            Ok(captured) => {
                 self.engine = captured.reusable.then_some(engine);
                 self.answer_info(captured, version).await
             }
-            Err(Failure::NoAnswer(_)) if self.client.is_gone() => Next::Drop,
-            Err(Failure::NoAnswer(why)) => {
-                let text = self.shared.engine.unreachable(why).to_string();
-                let reply = Reply::error(StatusCode::BAD_GATEWAY, &text);
-                self.answer(reply, &head.method, true).await
-            }
-            Err(Failure::BadAnswer(bad)) => {
-                let text = format!("the Docker engine's answer is no HTTP: {bad}");
-                let reply = Reply::error(StatusCode::BAD_GATEWAY, &text);
-                self.answer(reply, &head.method, true).await
-            }
-            Err(Failure::Cut(why)) => {
-                tracing::debug!(why, method = %head.method, "an exchange broke off");
-                Next::Drop
+            Err(next) => {
+                self.engine = (next == Next::Request).then_some(engine);
+                next
             }
         }
     }
 
+    /// One exchange with an engine to its end; `Ok` only with an answer that was to be captured.
+    /// `gone` words for the client that the engine went away before it answered.
+    pub(crate) async fn exchange(
+        &mut self,
+        engine: &mut Side,
+        head: &RequestHead,
+        patch: Patch,
+        feed: Option<Feed>,
+        gone: impl Fn(io::Error) -> String,
+    ) -> Result<Captured, Next> {
+        Err(
+            match exchange(&mut self.client, engine, head, patch, feed).await {
+                Ok(Outcome::Captured(captured)) => return Ok(captured),
+                Ok(Outcome::Finished) => Next::Request,
+                Ok(Outcome::Close) => Next::Close,
+                Err(Failure::NoAnswer(_)) if self.client.is_gone() => Next::Drop,
+                Err(Failure::NoAnswer(why)) => {
+                    let text = gone(why);
+                    let reply = Reply::error(StatusCode::BAD_GATEWAY, &text);
+                    self.answer(reply, &head.method, true).await
+                }
+                Err(Failure::BadAnswer(bad)) => {
+                    let text = format!("the Docker engine's answer is no HTTP: {bad}");
+                    let reply = Reply::error(StatusCode::BAD_GATEWAY, &text);
+                    self.answer(reply, &head.method, true).await
+                }
+                Err(Failure::Cut(why)) => {
+                    tracing::debug!(why, method = %head.method, "an exchange broke off");
+                    Next::Drop
+                }
+            },
+        )
+    }
+
     /// A connection to the engine: the one of the request before, if the engine has kept it.
-    async fn engine(&mut self) -> Result<Side, crate::engine::Unreachable> {
+    pub(crate) async fn engine(&mut self) -> Result<Side, crate::engine::Unreachable> {
         if let Some(mut engine) = self.engine.take() {
             let idle = tokio::select! {
                 biased;
@@ -269,14 +298,19 @@ impl Connection<'_> {
             tracing::warn!(%error, "the engine's /info is no JSON object and goes out as it is");
             captured.body
         });
-        let mut bytes = rewrite::resized(&captured.head, body.len());
-        bytes.extend_from_slice(&body);
+        self.send(&captured.head, &body, captured.reusable).await
+    }
+
+    /// Sends an answer that was captured, its body perhaps another.
+    pub(crate) async fn send(&mut self, head: &[u8], body: &[u8], reusable: bool) -> Next {
+        let mut bytes = rewrite::resized(head, body.len());
+        bytes.extend_from_slice(body);
         let sent = async {
             self.client.stream.write_all(&bytes).await?;
             self.client.stream.flush().await
         };
         match sent.await {
-            Ok(()) if captured.reusable => Next::Request,
+            Ok(()) if reusable => Next::Request,
             Ok(()) => Next::Close,
             Err(_) => Next::Drop,
         }

@@ -36,6 +36,7 @@ pub async fn run(
     let shared = Shared {
         swarm,
         engine: Engine::new(&config.engine),
+        execs: Default::default(),
         draining: draining.clone(),
     };
     tracing::info!(engine = %config.engine.display(), "ready");

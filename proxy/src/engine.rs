@@ -165,14 +165,28 @@ impl Engine {
         }
     }
 
+    /// Whether the engine may know a container of this name, percent-encoded as in a path. Only a
+    /// plain 404 says that it does not.
+    pub async fn may_know(&self, name: &str) -> bool {
+        let path = format!("/containers/{name}/json");
+        let asked = timeout(ASK, self.look(&path)).await;
+        asked.ok().flatten().is_none_or(|(status, _)| status != 404)
+    }
+
     async fn ask(&self) -> Option<Facts> {
+        let (_, headers) = self.look("/_ping").await?;
+        Some(Facts::of(&headers))
+    }
+
+    /// The status and the headers of an answer.
+    async fn look(&self, path: &str) -> Option<(u16, HeaderMap)> {
         let mut side = Side::new(Box::new(self.open().await.ok()?));
-        let request = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n";
-        side.stream.write_all(request).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n");
+        side.stream.write_all(request.as_bytes()).await.ok()?;
         loop {
             let data = side.buffer.data();
             if let Some(head) = ResponseHead::parse(data, &Method::GET).ok()? {
-                return Some(Facts::of(&header_map(side.buffer.front(head.len))));
+                return Some((head.status, header_map(side.buffer.front(head.len))));
             }
             if data.len() >= MAX_HEAD || !side.more(MAX_HEAD).await.ok()? {
                 return None;

@@ -13,6 +13,7 @@ pub mod handlers;
 pub mod listen;
 mod owned;
 pub mod pidfile;
+pub mod reach;
 pub mod reply;
 pub mod rewrite;
 pub mod route;

@@ -65,6 +65,12 @@ impl<'a> Object<'a> {
             .map(|&(_, value)| value)
     }
 
+    /// Its keys with the exact texts of their values, in order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        let pairs = self.0.iter();
+        pairs.map(|(key, value)| (key.as_str(), value.get()))
+    }
+
     /// Writes the object with other values for some keys. Keys that it lacks are added at its end.
     /// `values` are JSON texts.
     pub fn with(&self, values: &[(&str, &str)]) -> String {

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use http::Method;
 use skep_api::version::ApiVersion;
 
+use crate::reach::Subject;
+
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
@@ -13,6 +15,8 @@ pub enum Route {
     Owned(Owned),
     /// The engine answers and one part of its answer is patched.
     Rewritten(Rewrite),
+    /// An engine answers: this host's or, if it is about a task's container, perhaps another's.
+    Reached(Subject),
     /// The engine answers, byte for byte.
     Forwarded,
 }
@@ -189,7 +193,7 @@ pub fn route(method: &Method, target: &Target<'_>) -> Route {
         ("GET" | "HEAD", ["_ping"]) => Route::Rewritten(Rewrite::Ping),
         ("GET", ["info"]) => Route::Rewritten(Rewrite::Info),
         ("GET", ["events"]) => Route::Rewritten(Rewrite::Events),
-        _ => Route::Forwarded,
+        _ => Subject::of(method, &path).map_or(Route::Forwarded, Route::Reached),
     }
 }
 

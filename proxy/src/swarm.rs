@@ -11,10 +11,12 @@ use futures_util::Stream;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use skep_api::Error;
 use skep_api::version::ApiVersion;
 
 use crate::reply::Reply;
 use crate::route::{Owned, percent_decode};
+use crate::stream::BoxStream;
 
 /// What swarm mode does with the requests that it owns, and what it contributes to the engine's
 /// answers. One value serves all connections at once.
@@ -38,6 +40,36 @@ pub trait Swarm: Send + Sync + 'static {
     fn events(&self, _query: &Query) -> Option<Feed> {
         None
     }
+
+    /// The task's container that goes by this name, on whatever node, as far as this manager knows;
+    /// `None` on a node that is no manager. Called for every request about a container: must not
+    /// block.
+    fn locate(&self, _name: &str) -> Option<Place> {
+        None
+    }
+
+    /// A connection with the engine of a node.
+    ///
+    /// # Errors
+    /// 503 within seconds, naming the node.
+    async fn reach(&self, node: &str) -> Result<BoxStream, Error> {
+        Err(Error::unavailable(format!("cannot reach node {node}")))
+    }
+}
+
+/// Where a task's container is.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The node.
+    pub node: String,
+    /// Whether that is this one.
+    pub here: bool,
+    /// The engine's id of the container.
+    pub container: String,
+    /// Whether its engine, too, knows it by the name that was asked for.
+    pub engine_knows: bool,
+    /// The task, as `/tasks/{id}` shows it, where the name was the task's id.
+    pub task: Option<Box<RawValue>>,
 }
 
 /// Lines of JSON to be told between an engine's own.

@@ -120,7 +120,7 @@ impl Exchange<'_> {
         let bytes = self.engine.buffer.front(head.len);
         self.download.phase = Phase::Body(head.framing);
         match self.patch {
-            Patch::Capture if head.status == 200 => {
+            Patch::Capture if matches!(head.status, 200 | 201) => {
                 let (head, body, framing) = (bytes.to_vec(), Vec::new(), head.framing);
                 self.engine.buffer.consume(head.len());
                 self.download.phase = Phase::Capture {

@@ -34,7 +34,7 @@ pub enum Patch {
     None,
     /// The `Swarm` header gets this value.
     SwarmHeader(&'static str),
-    /// An answer of status 200 is not passed on but handed back.
+    /// An answer of status 200 or 201 is not passed on but handed back.
     Capture,
 }
 

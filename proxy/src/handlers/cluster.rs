@@ -54,6 +54,12 @@ pub trait Cluster: Send + Sync + 'static {
         Err(Error::not_implemented("this node makes no backups"))
     }
 
+    /// This manager's own copy of the state, however old, without asking anyone; `None` on a node
+    /// that is no manager. Must not block.
+    fn local_state(&self) -> Option<State> {
+        None
+    }
+
     /// A connection with the engine of a node, this one's own included, to speak HTTP over. It ends
     /// with an error within seconds when the node goes away.
     ///

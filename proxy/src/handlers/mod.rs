@@ -18,14 +18,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::value::to_raw_value;
 use skep_api::cluster::LocalNodeState;
 use skep_api::version::ApiVersion;
 use skep_api::{Code, Error};
+use skep_core::reach::By;
+use skep_core::wire;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::reply::Reply;
 use crate::route::Owned;
-use crate::swarm::{Feed, OwnedRequest, Query, Swarm, SwarmInfo};
+use crate::stream::{BoxStream, Far};
+use crate::swarm::{Feed, OwnedRequest, Place, Query, Swarm, SwarmInfo};
 
 pub use cluster::{Cluster, Standing, View};
 
@@ -149,6 +153,25 @@ impl<C: Cluster> Swarm for Handlers<C> {
 
     fn events(&self, query: &Query) -> Option<Feed> {
         self.events.feed(query)
+    }
+
+    fn locate(&self, name: &str) -> Option<Place> {
+        let state = self.cluster.local_state()?;
+        let found = skep_core::reach::container(&state, name)?;
+        let node = found.task.node_id.clone()?;
+        let task = (found.by == By::Task).then(|| to_raw_value(&wire::task(found.task)));
+        Some(Place {
+            here: node.as_str() == self.cluster.standing().node_id,
+            node: node.to_string(),
+            container: found.container.to_owned(),
+            engine_knows: found.by == By::Engine,
+            task: task.and_then(Result::ok),
+        })
+    }
+
+    async fn reach(&self, node: &str) -> Result<BoxStream, Error> {
+        let stream = self.cluster.engine(&node.into()).await?;
+        Ok(Box::new(Far(stream)))
     }
 }
 

@@ -5,9 +5,9 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, unfold};
 use skep_api::cluster::{InitRequest, JoinRequest};
 use skep_api::{Error, Secret};
-use skep_core::Id;
 use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
+use skep_core::{Id, State};
 use skep_node::engine::EngineStream;
 use skep_node::{Happening, Interest, Node};
 use tokio::sync::mpsc;
@@ -67,6 +67,10 @@ impl Cluster for Node {
         let next =
             |mut pieces: mpsc::Receiver<_>| async move { Some((pieces.recv().await?, pieces)) };
         Ok(Box::pin(unfold(Node::backup(self).await?, next)))
+    }
+
+    fn local_state(&self) -> Option<State> {
+        Node::local_state(self)
     }
 
     async fn engine(&self, node: &Id) -> Result<EngineStream, Error> {

@@ -46,6 +46,13 @@ impl Buffer {
         }
     }
 
+    /// Puts other bytes in the place of the first `n`.
+    pub fn replace_front(&mut self, n: usize, front: &[u8]) {
+        let rest = self.data().get(n..).unwrap_or_default();
+        self.bytes = [front, rest].concat();
+        (self.start, self.end) = (0, self.bytes.len());
+    }
+
     /// True when no more fits within what body data may occupy.
     pub fn is_full(&self) -> bool {
         self.end - self.start >= LARGE

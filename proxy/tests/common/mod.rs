@@ -68,6 +68,7 @@ impl Harness {
         let shared = Shared {
             swarm: setup.swarm,
             engine: Engine::new(&config.engine),
+            execs: Default::default(),
             draining: draining.clone(),
         };
         let engine = Some(FakeEngine::start(config.engine.clone()));
@@ -154,7 +155,7 @@ pub struct FakeEngine {
 }
 
 impl FakeEngine {
-    fn start(path: PathBuf) -> Self {
+    pub fn start(path: PathBuf) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         let (send, accepted) = channel();
         std::thread::spawn(move || {
@@ -167,7 +168,7 @@ impl FakeEngine {
         Self { accepted }
     }
 
-    fn accept(&self) -> Peer {
+    pub fn accept(&self) -> Peer {
         Peer::new(
             self.accepted
                 .recv_timeout(LONG)

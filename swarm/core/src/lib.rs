@@ -17,6 +17,7 @@ pub mod leader;
 pub mod names;
 pub mod object;
 pub mod orchestrator;
+pub mod reach;
 pub mod reconcile;
 pub mod recover;
 pub mod scheduler;

@@ -206,6 +206,12 @@ impl Node {
         &self.0.options.engine
     }
 
+    /// This manager's own copy of the state, as far as it has come, without asking anyone; `None` on
+    /// a node that is no manager.
+    pub fn local_state(&self) -> Option<skep_core::State> {
+        Some(self.manager().ok()?.raft.state())
+    }
+
     /// A connection with the engine of any node of the swarm, this one's own included, to speak
     /// HTTP over. It ends with an error within seconds when the node goes away.
     ///

@@ -29,6 +29,8 @@ pub struct State {
     by_name: OrdMap<(Kind, Arc<str>), Id>,
     tasks_of_service: OrdMap<Id, OrdSet<Id>>,
     tasks_of_node: OrdMap<Id, OrdSet<Id>>,
+    /// Tasks by the ids of their containers.
+    by_container: OrdMap<Id, Id>,
 }
 
 /// What is written to a snapshot; the indexes are made from it.
@@ -122,6 +124,14 @@ impl State {
     /// The tasks assigned to a node, in the order of ids.
     pub fn tasks_of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Arc<Task>> {
         self.indexed(self.tasks_of_node.get(node))
+    }
+
+    /// The tasks whose containers' ids begin so, in the order of these ids; none for an empty one.
+    pub fn tasks_of_container<'a>(&'a self, prefix: &str) -> impl Iterator<Item = &'a Arc<Task>> {
+        let prefix = Id::from(prefix);
+        let all = self.by_container.range(prefix.clone()..);
+        all.take_while(move |(id, _)| !prefix.is_empty() && id.starts_with(prefix.as_str()))
+            .filter_map(|(_, task)| self.tasks().get(task))
     }
 
     fn indexed<'a>(&'a self, ids: Option<&'a OrdSet<Id>>) -> impl Iterator<Item = &'a Arc<Task>> {
@@ -276,6 +286,9 @@ impl State {
             self.by_name.insert(key, object.id().clone());
         }
         if let Object::Task(task) = object {
+            if let Some(container) = container_of(task) {
+                self.by_container.insert(container, task.id.clone());
+            }
             let of_service = self.tasks_of_service.entry(task.service_id.clone());
             of_service.or_default().insert(task.id.clone());
             if let Some(node) = &task.node_id {
@@ -293,6 +306,9 @@ impl State {
             self.by_name.remove(&(object.kind(), folded(name)));
         }
         if let Object::Task(task) = object {
+            if let Some(container) = container_of(task) {
+                self.by_container.remove(&container);
+            }
             forget(&mut self.tasks_of_service, &task.service_id, &task.id);
             if let Some(node) = &task.node_id {
                 forget(&mut self.tasks_of_node, node, &task.id);
@@ -309,6 +325,12 @@ fn forget(index: &mut OrdMap<Id, OrdSet<Id>>, key: &Id, task: &Id) {
     if ids.is_empty() {
         index.remove(key);
     }
+}
+
+/// The id of a task's container, if it has one.
+fn container_of(task: &Task) -> Option<Id> {
+    let status = task.status.container_status.as_ref()?;
+    (!status.container_id.is_empty()).then(|| Id::from(status.container_id.as_str()))
 }
 
 /// The name that no other object of its kind may have.
