@@ -8,6 +8,7 @@ use skep_api::task::TaskStatus;
 use crate::Nanos;
 use crate::id::Id;
 use crate::object::{Node, Task};
+use crate::task_files::FileData;
 
 /// From a node's agent to the leader. The node itself is known from its certificate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,4 +81,8 @@ pub struct Assignments {
     /// heard: it comes from a leader that has been overtaken without knowing it yet.
     #[serde(default)]
     pub revision: u64,
+    /// Secrets and configs that tasks of the node need, in this message or a later one. The node
+    /// keeps them in memory alone, and only while a task needs them.
+    #[serde(default)]
+    pub files: Vec<(Id, FileData)>,
 }

@@ -23,6 +23,7 @@ pub mod recover;
 pub mod scheduler;
 pub mod store;
 pub mod task;
+pub mod task_files;
 pub mod template;
 #[cfg(test)]
 mod testing;

@@ -12,6 +12,19 @@ const MAX_EXPANDED: usize = 64 * 1024;
 pub struct Context<'a> {
     task: &'a Task,
     node: &'a Node,
+    payload: Option<&'a Payload>,
+}
+
+/// What templates of secrets and configs may refer to besides: the task's files by their targets,
+/// and its environment.
+#[derive(Default)]
+pub struct Payload {
+    /// Contents of secrets.
+    pub secrets: BTreeMap<String, String>,
+    /// Contents of configs.
+    pub configs: BTreeMap<String, String>,
+    /// Values by name.
+    pub env: BTreeMap<String, String>,
 }
 
 /// A value within a template.
@@ -23,7 +36,17 @@ enum Value<'a> {
 impl<'a> Context<'a> {
     /// Templates of this task on this node.
     pub fn new(task: &'a Task, node: &'a Node) -> Self {
-        Self { task, node }
+        Self {
+            task,
+            node,
+            payload: None,
+        }
+    }
+
+    /// The same for the content of a secret or config.
+    pub fn with_payload(mut self, payload: &'a Payload) -> Self {
+        self.payload = Some(payload);
+        self
     }
 
     /// Replaces every `{{…}}` of a text.
@@ -64,6 +87,9 @@ impl<'a> Context<'a> {
             Some((function, arguments)) => match function.as_str() {
                 "join" => self.join(arguments)?,
                 "index" => self.index(arguments)?,
+                "secret" | "config" | "env" if self.payload.is_some() => {
+                    self.of_payload(function, arguments)?
+                }
                 other => return Err(format!("function \"{other}\" not defined")),
             },
         };
@@ -82,6 +108,26 @@ impl<'a> Context<'a> {
             Some((separator, parts)) => Ok(Value::Text(parts.join(separator))),
             None => Err("join needs a separator".to_owned()),
         }
+    }
+
+    /// `secret "target"`, `config "target"` and `env "NAME"`; an absent variable is an empty text.
+    fn of_payload(&self, function: &str, arguments: &[String]) -> Result<Value<'a>, String> {
+        let ([word], Some(payload)) = (arguments, self.payload) else {
+            return Err(format!("{function} needs one name"));
+        };
+        let name = self.text(word)?;
+        let from = match function {
+            "secret" => &payload.secrets,
+            "config" => &payload.configs,
+            _ => {
+                return Ok(Value::Text(
+                    payload.env.get(&name).cloned().unwrap_or_default(),
+                ));
+            }
+        };
+        from.get(&name)
+            .map(|text| Value::Text(text.clone()))
+            .ok_or_else(|| format!("{function} target {name} not found"))
     }
 
     /// `index .Service.Labels "key"`; as in Go, an absent key is an empty text here.

@@ -57,6 +57,7 @@ async fn create(engine: &DockerEngine, task: &str, script: &str) -> String {
         name: format!("web.1.{task}"),
         task: task.into(),
         body: Box::new(body(task, script)),
+        files: Vec::new(),
     };
     match done(engine, op).await {
         OpOutput::Created(id) => id,
@@ -306,6 +307,7 @@ async fn refusals(engine: &DockerEngine, host: &Host) {
         name: name.to_owned(),
         task: "t".into(),
         body: Box::new(body),
+        files: Vec::new(),
     };
     let error = refused(engine, op("a", json!({"Image": "nope:1"}))).await;
     assert_eq!(error, OpError::NotFound("No such image: nope:1".into()));

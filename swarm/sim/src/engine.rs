@@ -96,9 +96,9 @@ impl Engine {
             EngineOp::List { node } => (Ok(OpOutput::Containers(self.list(node))), Effect::None),
             EngineOp::Inspect { container } => (self.inspect(container), Effect::None),
             EngineOp::Pull { image, .. } => (self.pull(image, dice, calm), Effect::None),
-            EngineOp::Create { name, task, body } => {
-                (self.create(name, task, body, dice, calm), Effect::None)
-            }
+            EngineOp::Create {
+                name, task, body, ..
+            } => (self.create(name, task, body, dice, calm), Effect::None),
             EngineOp::Start { container } => self.start(container, dice, calm),
             EngineOp::Stop { container, .. } => self.stop(container, dice),
             EngineOp::Remove { container } => self.remove(container),

@@ -7,6 +7,7 @@ mod steps;
 use skep_api::task::{ContainerStatus, TaskState, TaskStatus};
 
 use crate::object::{Node, Task};
+use crate::task_files::{self, TaskFile};
 use crate::worker::{Container, EngineOp, Record};
 use crate::{Nanos, SECOND, Timestamp};
 
@@ -63,6 +64,8 @@ pub(crate) struct Controller {
     not_before: Option<Timestamp>,
     /// The record on disk is older than this.
     changed: bool,
+    /// What is in its secrets and configs, from when that is known until the container is made.
+    files: Option<Result<Vec<TaskFile>, String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +107,24 @@ impl Controller {
             failures: 0,
             not_before: None,
             changed: true,
+            files: None,
         }
+    }
+
+    /// The task as it was assigned.
+    pub(crate) fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// Whether the task's container is still to get secrets or configs.
+    pub(crate) fn wants_files(&self) -> bool {
+        let wanted = !self.removing && self.status.state <= TaskState::Preparing;
+        wanted && task_files::needed(&self.task).next().is_some()
+    }
+
+    /// What is in the task's secrets and configs, or why that cannot be said.
+    pub(crate) fn give_files(&mut self, files: Result<Vec<TaskFile>, String>) {
+        self.files = Some(files);
     }
 
     /// The status, if the dispatcher does not have it yet.
@@ -240,6 +260,9 @@ impl Controller {
     fn transition(&mut self, state: TaskState, message: &str, now: Timestamp) {
         self.status.state = state;
         self.status.timestamp = now;
+        if state > TaskState::Preparing {
+            self.files = None;
+        }
         message.clone_into(&mut self.status.message);
         self.status.err.clear();
         self.show_container();

@@ -8,6 +8,7 @@ use super::{Busy, Controller, Seen, Step};
 use crate::Timestamp;
 use crate::container::create_body;
 use crate::object::Node;
+use crate::task_files::TaskFile;
 use crate::worker::{ContainerState, EngineOp, Health};
 
 impl Controller {
@@ -61,13 +62,20 @@ impl Controller {
             let (image, auth) = (image.unwrap_or_default(), self.task.registry_auth.clone());
             return self.op(Busy::Pull, EngineOp::Pull { image, auth });
         }
+        let files = match &self.files {
+            _ if !self.wants_files() => Vec::new(),
+            Some(Ok(files)) => files.clone(),
+            Some(Err(error)) => return self.unresolved(error.clone(), now),
+            // They come with the assignment; the worker gives them as soon as it has them.
+            None => return Step::Wait(None),
+        };
         match create_body(&self.task, node) {
-            Ok(body) => self.create(body),
+            Ok(body) => self.create(body, files),
             Err(error) => self.unresolved(error, now),
         }
     }
 
-    fn create(&mut self, body: Value) -> Step {
+    fn create(&mut self, body: Value, files: Vec<TaskFile>) -> Step {
         let (name, task) = (self.task.name(), self.task.id.clone());
         self.op(
             Busy::Create,
@@ -75,6 +83,7 @@ impl Controller {
                 name,
                 task,
                 body: Box::new(body),
+                files,
             },
         )
     }

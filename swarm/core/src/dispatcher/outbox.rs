@@ -13,6 +13,10 @@ use crate::ca;
 use crate::id::Id;
 use crate::object::{Node, Task};
 use crate::store::State;
+use crate::task_files;
+
+/// Bytes of files after which a message is full.
+const FILES_AT_ONCE: usize = 4 << 20;
 
 /// What a session was told about itself.
 #[derive(Clone)]
@@ -60,9 +64,10 @@ impl Dispatcher {
                 None => Some(everything(session, node, committed)),
                 Some(sent) => difference(sent, node, &tasks, committed),
             };
-            let assignments = assignments.map(ToAgent::Assignments);
+            let assignments = assignments.map(|told| with_files(told, committed));
+            let assignments = assignments.into_iter().flatten().map(ToAgent::Assignments);
             let ack = session.ack.take().map(ToAgent::Ack);
-            for message in [assignments, ack].into_iter().flatten() {
+            for message in assignments.chain(ack) {
                 out.push((node.clone(), session.number, message));
             }
         }
@@ -130,6 +135,34 @@ fn visible(task: &Task, node: &Id) -> bool {
         && task.status.state < TaskState::Orphaned
 }
 
+/// The same assignments with what their tasks need of secrets and configs. So much of it that it
+/// would make a large message goes ahead in others.
+fn with_files(mut told: Assignments, state: &State) -> Vec<Assignments> {
+    let wanted: BTreeSet<&str> = told.tasks.iter().flat_map(task_files::needed).collect();
+    let mut files: Vec<_> = wanted
+        .into_iter()
+        .filter_map(|id| Some((Id::from(id), task_files::data(state, id)?)))
+        .collect();
+    let mut messages = Vec::new();
+    let mut size = 0;
+    let mut rest = Vec::new();
+    for (id, file) in files.drain(..) {
+        size += file.data.len();
+        rest.push((id, file));
+        if size >= FILES_AT_ONCE {
+            size = 0;
+            messages.push(Assignments {
+                revision: told.revision,
+                files: mem::take(&mut rest),
+                ..Assignments::default()
+            });
+        }
+    }
+    told.files = rest;
+    messages.push(told);
+    messages
+}
+
 fn everything(session: &mut Session, node: &Id, state: &State) -> Assignments {
     let tasks: Vec<Task> = state
         .tasks_of_node(node)
@@ -145,8 +178,8 @@ fn everything(session: &mut Session, node: &Id, state: &State) -> Assignments {
     Assignments {
         complete: true,
         tasks,
-        removed: Vec::new(),
         revision: state.revision(),
+        ..Assignments::default()
     }
 }
 

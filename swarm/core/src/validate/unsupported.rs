@@ -38,11 +38,7 @@ fn features(spec: &ServiceSpec) -> Vec<(bool, &'static str)> {
 
 fn container(spec: &ContainerSpec) -> Vec<(bool, &'static str)> {
     let of_kind = |kind: MountType| spec.mounts.iter().any(|mount| mount.kind == kind);
-    vec![
-        (!spec.secrets.is_empty(), "a secret"),
-        (!spec.configs.is_empty(), "a config"),
-        (of_kind(MountType::Cluster), "a cluster volume"),
-    ]
+    vec![(of_kind(MountType::Cluster), "a cluster volume")]
 }
 
 #[cfg(test)]

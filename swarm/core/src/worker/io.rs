@@ -9,6 +9,7 @@ use crate::Timestamp;
 use crate::assignment::Assignments;
 use crate::id::Id;
 use crate::object::{Node, Secret, Task};
+use crate::task_files::TaskFile;
 
 /// Something that happened to a node.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +109,8 @@ pub enum EngineOp {
         task: Id,
         /// The body of `POST /containers/create`.
         body: Box<Value>,
+        /// Secrets and configs that are to be there as files, in memory alone.
+        files: Vec<TaskFile>,
     },
     /// Starts a container. One that runs already is a success.
     Start {

@@ -20,6 +20,7 @@ use crate::controller::{self, Controller};
 use crate::id::Id;
 use crate::object::Node;
 use crate::reconcile::earliest;
+use crate::task_files::{self, FileData};
 
 use lanes::{Lanes, Target};
 use list::Listing;
@@ -44,6 +45,8 @@ pub struct Worker {
     synced: bool,
     /// The newest revision of the store that was heard of.
     revision: u64,
+    /// Secrets and configs that tasks here wait for. Never on disk.
+    files: BTreeMap<Id, FileData>,
 }
 
 impl Worker {
@@ -68,6 +71,7 @@ impl Worker {
             engine_up: false,
             synced: false,
             revision: 0,
+            files: BTreeMap::new(),
         }
     }
 
@@ -123,6 +127,13 @@ impl Worker {
             return;
         }
         self.revision = assignments.revision;
+        let only_files =
+            !assignments.complete && assignments.tasks.is_empty() && assignments.removed.is_empty();
+        self.files.extend(assignments.files);
+        if only_files {
+            // The tasks that need them come next.
+            return;
+        }
         let mut gone = assignments.removed;
         if assignments.complete {
             let told: BTreeSet<&Id> = assignments.tasks.iter().map(|task| &task.id).collect();
@@ -144,6 +155,19 @@ impl Worker {
                 self.reconsider(id, out);
             }
         }
+        self.forget_files();
+    }
+
+    /// Keeps only the files that a task still waits for.
+    fn forget_files(&mut self) {
+        if self.files.is_empty() {
+            return;
+        }
+        let waiting = self.tasks.values().filter(|task| task.wants_files());
+        let needed: BTreeSet<&str> = waiting
+            .flat_map(|controller| task_files::needed(controller.task()))
+            .collect();
+        self.files.retain(|id, _| needed.contains(id.as_str()));
     }
 
     /// A task is meant to be something else now: what waits for its turn may be pointless.
@@ -215,6 +239,14 @@ impl Worker {
         let Some(controller) = self.tasks.get_mut(&id) else {
             return;
         };
+        if let Some(node) = &self.node
+            && controller.wants_files()
+        {
+            let files = task_files::of_task(controller.task(), node, &self.files);
+            if let Some(files) = files.transpose() {
+                controller.give_files(files);
+            }
+        }
         match controller.step(self.node.as_deref(), now) {
             controller::Step::Op(op) => self.lanes.push(Target::Task(id.clone()), op),
             controller::Step::Wait(at) => {

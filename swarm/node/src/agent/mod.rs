@@ -2,6 +2,7 @@
 //! everything running when no manager can be reached. Never decides anything about a task.
 
 mod dial;
+mod files;
 mod records;
 mod run;
 mod session;
@@ -22,6 +23,7 @@ use crate::disk::Keys;
 use crate::engine::Engine;
 use crate::quic::Endpoint;
 use dial::Known;
+use files::Files;
 use records::Records;
 use run::{Runner, Stop};
 
@@ -80,7 +82,10 @@ impl Agent {
     /// When its directory cannot be read or made.
     pub fn start(config: Config) -> std::io::Result<Agent> {
         let records = Records::open(&config.dir, config.keys)?;
-        let worker = Worker::new(config.node_id, records.load()?);
+        let known = records.load()?;
+        let ids: Vec<Id> = known.iter().map(|record| record.task.id.clone()).collect();
+        let files = Files::open(&config.dir, &ids)?;
+        let worker = Worker::new(config.node_id, known);
         let (view, seen) = watch::channel(View::default());
         let (known, told) = watch::channel(Known {
             managers: config.managers,
@@ -101,6 +106,7 @@ impl Agent {
             worker,
             engine: config.engine,
             records,
+            files,
             view,
             running: JoinSet::new(),
             handles: HashMap::new(),
@@ -197,6 +203,7 @@ pub async fn forget_everything(
             }
         }
     }
+    files::forget_all(dir);
     let forgotten = records::forget(dir);
     if left.is_empty() {
         forgotten.map_err(|error| error.to_string())

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use skep_core::Timestamp;
 use skep_core::assignment::{ToAgent, ToDispatcher};
-use skep_core::worker::{EngineOp, Input, OpResult, Output, Report, Worker};
+use skep_core::worker::{EngineOp, Input, OpError, OpResult, Output, Record, Report, Worker};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{error, warn};
 
 use super::View;
+use super::files::Files;
 use super::records::Records;
 use super::session;
 use crate::engine::{Engine, EngineEvent};
@@ -22,6 +23,7 @@ pub(super) struct Runner {
     pub worker: Worker,
     pub engine: Arc<dyn Engine>,
     pub records: Records,
+    pub files: Files,
     pub view: watch::Sender<View>,
     /// Operations under way.
     pub running: JoinSet<(u64, OpResult)>,
@@ -133,8 +135,18 @@ impl Runner {
         } = output;
         self.wake_at = wake_at;
         if !persist.is_empty() {
-            let records = self.records.clone();
-            let written = tokio::task::spawn_blocking(move || records.write(&persist)).await;
+            let (records, files) = (self.records.clone(), self.files.clone());
+            let write = move || {
+                let written = records.write(&persist);
+                for (task, record) in &persist {
+                    let ended = |record: &Record| record.status.state.is_terminal();
+                    if record.as_ref().is_none_or(ended) {
+                        files.forget(task);
+                    }
+                }
+                written
+            };
+            let written = tokio::task::spawn_blocking(write).await;
             if let Ok(Err(error)) = written {
                 // The dispatcher and the containers' labels know as much: go on.
                 error!(%error, "could not write down what the node has to do");
@@ -154,7 +166,18 @@ impl Runner {
     }
 
     fn start(&mut self, number: u64, op: EngineOp) {
-        let run = self.engine.run(op);
+        let (engine, files) = (self.engine.clone(), self.files.clone());
+        let run = async move {
+            let prepared = match &op {
+                EngineOp::Create { files: some, .. } if !some.is_empty() => {
+                    tokio::task::spawn_blocking(move || files.prepare(op))
+                        .await
+                        .map_err(|error| OpError::Unavailable(error.to_string()))?
+                }
+                _ => Ok(op),
+            };
+            engine.run(prepared?).await
+        };
         let handle = self.running.spawn(async move { (number, run.await) });
         self.handles.insert(number, handle);
     }

@@ -106,6 +106,7 @@ async fn a_containers_body_and_name_arrive_as_they_are() {
         name: "web.1.abc".into(),
         task: "abc".into(),
         body: Box::new(body.clone()),
+        files: Vec::new(),
     };
     assert_eq!(
         fake.engine.run(op).await,
