@@ -5,7 +5,7 @@
 use skep_sim::{Mutation, Settings, run};
 
 /// Seeds that a mistake may hide in before it counts as unnoticed.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 400;
 
 /// Runs seeds with the mistake until an invariant of `by` notices it. What it breaks besides may be
 /// noticed first by one of `also`; by any other, the mistake is not what it is meant to be.
