@@ -62,6 +62,12 @@ impl World {
         self.plan(manager, self.clock.now().plus(MILLISECOND));
     }
 
+    /// Whether a manager believes that it leads, and its loop runs.
+    pub fn office_open(&self, manager: usize) -> bool {
+        let reign = self.managers[manager].reign.as_ref();
+        reign.is_some_and(|reign| reign.office.is_some())
+    }
+
     /// Lets the loop run at a moment, unless it does so earlier anyway.
     fn plan(&mut self, manager: usize, at: Timestamp) {
         let term = self.managers[manager].replica.term;

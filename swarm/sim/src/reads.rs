@@ -54,9 +54,20 @@ impl World {
         self.reads
             .open
             .retain(|_, read| now.since(read.asked) < PATIENCE);
-        // What is refused is an answer about the state, too.
+        // What is refused is an answer about the state, too; while there are faults also from one
+        // who still believes that it leads.
+        let leads: Vec<usize> = match self.calm {
+            true => self
+                .leader_view()
+                .map(|(leader, _)| leader)
+                .into_iter()
+                .collect(),
+            false => (0..self.managers.len())
+                .filter(|manager| self.office_open(*manager))
+                .collect(),
+        };
         if self.dice.chance(60)
-            && let Some((leader, _)) = self.leader_view()
+            && let Some(leader) = self.dice.pick(&leads).copied()
         {
             let id = "nobody".into();
             return self.ask(leader, Command::RemoveService { id });

@@ -5,7 +5,7 @@
 use skep_sim::{Mutation, Settings, run};
 
 /// Seeds that a mistake may hide in before it counts as unnoticed.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 60;
 
 /// Runs seeds with the mistake until an invariant of `by` notices it. What it breaks besides may be
 /// noticed first by one of `also`; by any other, the mistake is not what it is meant to be.
@@ -48,7 +48,8 @@ fn a_daemon_that_forgets_its_tasks() {
 
 #[test]
 fn tasks_on_nodes_that_may_not_have_them() {
-    caught(Mutation::AssignAnywhere, &["placement"], &[]);
+    // Tasks that are sent from node to node for ever keep the cluster from coming to rest.
+    caught(Mutation::AssignAnywhere, &["placement"], &["settled"]);
 }
 
 #[test]
