@@ -86,6 +86,15 @@ fn is_timed(service: &Service) -> bool {
     service.job.is_some() && service.spec.labels.contains_key(CRON)
 }
 
+/// Whether the job has never begun: one that runs by the clock does nothing when it is created.
+pub(super) fn is_before_first_run(service: &Service) -> bool {
+    let first = service
+        .job
+        .as_ref()
+        .is_some_and(|job| job.job_iteration.index == 0);
+    first && is_timed(service)
+}
+
 /// When the job is next to begin.
 fn next(service: &Service) -> Option<Timestamp> {
     let job = service.job.as_ref()?;

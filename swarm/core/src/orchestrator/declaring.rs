@@ -31,7 +31,10 @@ impl Harness {
             update_status: None,
             registry_auth: None,
             previous_registry_auth: None,
-            job: job.then(JobStatus::default),
+            job: job.then(|| JobStatus {
+                last_execution: self.now,
+                ..JobStatus::default()
+            }),
             endpoint: None,
             rebalanced_at: None,
             rebalancing: false,

@@ -9,6 +9,7 @@
 use skep_api::service::ReplicatedJob;
 use skep_api::task::TaskState;
 
+use super::cron;
 use super::homes::Homes;
 use super::settle::settle;
 use super::slots::{self, Place, Slot, Slots};
@@ -27,6 +28,9 @@ pub(super) fn plan(
     ids: &mut dyn IdSource,
 ) -> Plan {
     let mut plan = Plan::default();
+    if cron::is_before_first_run(service) {
+        return plan;
+    }
     let mut slots = slots::of_service(view, &service.id);
     let run = iteration(service);
     retire(service, run, &slots, &mut plan);

@@ -188,3 +188,35 @@ fn tasks_of_a_removed_job_go() {
     harness.settle();
     assert!(harness.state.tasks().is_empty());
 }
+
+#[test]
+fn a_job_with_a_clock_runs_when_its_time_has_come() {
+    let mut harness = Harness::new(&["n1"]);
+    harness.create_job("job", (1, 1), |spec| {
+        image(spec, "v1");
+        let label = ("skep.cron".to_owned(), "*/5 * * * *".to_owned());
+        spec.labels.extend([label]);
+    });
+    // It is 00:16:40.
+    harness.pass(3 * MINUTE);
+    assert!(live(&harness).is_empty(), "not when it is created");
+    harness.pass(20 * SECOND);
+    assert_eq!(completed(&harness, 1).len(), 1, "00:20:00");
+    harness.pass(4 * MINUTE);
+    let run = |harness: &Harness| {
+        let job = &harness.state.service_named("job").unwrap().job;
+        job.as_ref().unwrap().job_iteration.index
+    };
+    assert_eq!(run(&harness), 1, "00:24:00");
+    // From here on the work takes longer than the time between two runs.
+    harness.now = harness.now.plus(MINUTE);
+    run_all(&mut harness);
+    assert_eq!(run(&harness), 2, "00:25:00");
+    harness.now = harness.now.plus(6 * MINUTE);
+    harness.plan();
+    assert_eq!(run(&harness), 2, "one run at a time");
+    let busy = live(&harness);
+    harness.report(&busy[0].id, TaskState::Complete);
+    harness.plan();
+    assert_eq!(run(&harness), 3, "it was due at 00:30:00");
+}
