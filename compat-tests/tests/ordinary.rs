@@ -320,7 +320,7 @@ fn a_gigabyte_passes_at_constant_memory() -> Result<()> {
         std::fs::metadata(&file)?.len() > 1 << 30,
         "what was saved is too small"
     );
-    let grown = peak(pid)? - before;
+    let grown = peak(pid)?.saturating_sub(before);
     ensure!(
         grown < BOUND,
         "skepd grew by {grown} KiB while a GiB passed twice"
