@@ -265,8 +265,8 @@ fn constraints_drain_and_refusals() -> Result<()> {
             "expected one operator from",
         ),
         (
-            &["service", "create", "--mode", "global", "busybox"],
-            "not supported by this version",
+            &["service", "create", "--mode", "nowhere", "busybox"],
+            "Unknown mode: nowhere",
         ),
         (
             &["service", "create", "--publish", "80:80", "busybox"],
