@@ -41,7 +41,11 @@ impl<'a> Progress<'a> {
     ) -> Self {
         let mut progress = Self::default();
         for (place, slot) in slots {
-            let made = slot.0.iter().rev().find(|task| was_made(service, task));
+            // What is younger and of another spec was made by a later update: then this one has
+            // not come to the slot yet, whatever the clock of a leader before may have said.
+            let newest = slot.0.iter().rev();
+            let mut of_this = newest.take_while(|task| !is_dirty(view, service, task));
+            let made = of_this.find(|task| was_made(service, task));
             if let Some(task) = made {
                 progress.made.push(task);
                 progress.time(task, config.delay.max(0), now);

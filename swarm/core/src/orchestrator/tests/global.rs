@@ -222,3 +222,24 @@ fn tasks_of_a_removed_service_go() {
     harness.settle();
     assert!(harness.state.tasks().is_empty());
 }
+
+#[test]
+fn updates_of_one_moment_come_to_an_end() {
+    let mut harness = Harness::new(&["n1", "n2"]);
+    harness.create_global("g", |spec| image(spec, "v0"));
+    harness.plan();
+    for version in ["v1", "v0", "v1"] {
+        harness.update("g", |spec| image(spec, version));
+        harness.plan();
+    }
+    // Back to a version of the spec that tasks of this very moment have been made for.
+    harness.rollback("g");
+    harness.pass(MINUTE);
+    let running = harness.running("g");
+    assert_eq!(running.len(), 2);
+    let images = running
+        .iter()
+        .map(|task| &task.spec.container_spec.as_ref().unwrap().image);
+    assert!(images.into_iter().all(|image| image == "v0"));
+    assert_eq!(harness.progress("g").0, "rollback_completed");
+}
