@@ -63,8 +63,9 @@ pub fn containers_of(host: &Host, service: &str) -> Result<Vec<String>> {
     Ok(lines(&fleet::docker_ok(&host.engine_socket(), &args)?))
 }
 
-/// The tasks of a service that run and are meant to: (slot, host name, image).
-pub fn running(host: &Host, service: &str) -> Result<Vec<(u64, String, String)>> {
+/// The tasks of a service that run and are meant to, as the CLI shows them: (name, host name,
+/// image).
+pub fn running_tasks(host: &Host, service: &str) -> Result<Vec<(String, String, String)>> {
     let format = "{{.Name}}|{{.Node}}|{{.Image}}|{{.CurrentState}}";
     let filter = "desired-state=running";
     let text = host.docker(&[
@@ -77,12 +78,21 @@ pub fn running(host: &Host, service: &str) -> Result<Vec<(u64, String, String)>>
             bail!("service ps: {line:?}")
         };
         if state.starts_with("Running") {
-            let slot = name
-                .rsplit('.')
-                .next()
-                .context("a task's name has a slot")?;
-            found.push((slot.parse()?, (*node).to_owned(), (*image).to_owned()));
+            found.push(((*name).to_owned(), (*node).to_owned(), (*image).to_owned()));
         }
+    }
+    Ok(found)
+}
+
+/// The tasks of a replicated service that run and are meant to: (slot, host name, image).
+pub fn running(host: &Host, service: &str) -> Result<Vec<(u64, String, String)>> {
+    let mut found = Vec::new();
+    for (name, node, image) in running_tasks(host, service)? {
+        let slot = name
+            .rsplit('.')
+            .next()
+            .context("a task's name has a slot")?;
+        found.push((slot.parse()?, node, image));
     }
     found.sort();
     Ok(found)

@@ -139,8 +139,8 @@ fn tasks_move_to_a_node_that_is_active_again(host: &Host) -> Result<()> {
     host.docker(&["service", "rm", "even"]).map(drop)
 }
 
-/// When the tasks of the service's slot were made, oldest first, in seconds.
-fn made_at(host: &Host, service: &str) -> Result<Vec<f64>> {
+/// When tasks of the service failed, oldest first, in seconds since the hour began.
+fn failed_at(host: &Host, service: &str) -> Result<Vec<f64>> {
     let mut times = Vec::new();
     for task in tasks(host, service)? {
         let text = task["Status"]["Timestamp"].as_str().unwrap_or_default();
@@ -166,9 +166,9 @@ fn a_crash_loop_backs_off(host: &Host) -> Result<()> {
     ];
     create(host, "crash", &options, &["registry:5000/busybox", "false"])?;
     wait_for("four failures", PATIENCE, || {
-        made_at(host, "crash").is_ok_and(|times| times.len() >= 4)
+        failed_at(host, "crash").is_ok_and(|times| times.len() >= 4)
     })?;
-    let times = made_at(host, "crash")?;
+    let times = failed_at(host, "crash")?;
     let span = times.last().unwrap_or(&0.0) - times.first().unwrap_or(&0.0);
     // Across the turn of an hour the minutes begin anew.
     ensure!(span.rem_euclid(3600.0) >= 12.0, "{times:?}");

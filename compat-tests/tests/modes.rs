@@ -24,23 +24,8 @@ fn every_mode_does_what_it_says() -> Result<()> {
 
 /// Hosts and images of a global service's running tasks.
 fn everywhere(host: &Host, service: &str) -> Result<Vec<(String, String)>> {
-    let format = "{{.Node}}|{{.Image}}|{{.CurrentState}}";
-    let filter = "desired-state=running";
-    let text = host.docker(&[
-        "service", "ps", service, "--filter", filter, "--format", format,
-    ])?;
-    let mut found = Vec::new();
-    for line in lines(&text) {
-        let mut parts = line.split('|');
-        let node = parts.next().context("a node")?.to_owned();
-        let image = parts.next().context("an image")?.to_owned();
-        if parts
-            .next()
-            .is_some_and(|state| state.starts_with("Running"))
-        {
-            found.push((node, image));
-        }
-    }
+    let tasks = running_tasks(host, service)?.into_iter();
+    let mut found: Vec<_> = tasks.map(|(_, node, image)| (node, image)).collect();
     found.sort();
     Ok(found)
 }

@@ -99,12 +99,10 @@ fn only<'a, T>(mut all: impl Iterator<Item = &'a Arc<T>>) -> Option<&'a Arc<T>> 
 
 #[cfg(test)]
 mod tests {
-    use skep_api::service::ServiceSpec;
     use skep_api::task::{ContainerStatus, TaskStatus};
 
     use super::*;
     use crate::Timestamp;
-    use crate::object::Meta;
     use crate::store::{Author, Change, Tx};
     use crate::testing;
 
@@ -126,24 +124,7 @@ mod tests {
     }
 
     fn service() -> Change {
-        let service = Service {
-            id: "s".into(),
-            meta: Meta::default(),
-            spec: ServiceSpec {
-                name: "web".into(),
-                ..ServiceSpec::default()
-            },
-            spec_version: 0,
-            previous_spec: None,
-            previous_spec_version: None,
-            update_status: None,
-            registry_auth: None,
-            previous_registry_auth: None,
-            job: None,
-            endpoint: None,
-            rebalanced_at: None,
-            rebalancing: false,
-        };
+        let service = crate::control::testing::service("s", "web");
         Change::Create(service.into())
     }
 
