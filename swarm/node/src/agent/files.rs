@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -15,6 +15,7 @@ use skep_core::task_files::TaskFile;
 use skep_core::worker::{EngineOp, OpError};
 use tracing::warn;
 
+use super::records;
 use crate::disk;
 
 /// The directory of the files, below the agent's own.
@@ -80,11 +81,7 @@ impl Files {
     }
 
     fn write(&self, task: &Id, files: &[TaskFile]) -> io::Result<Vec<Value>> {
-        // An id comes over the network: it must not lead out of the directory.
-        if task.is_empty() || !task.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return Err(io::Error::other("a task's id is not one"));
-        }
-        let dir = self.dir.join(task.as_str());
+        let dir = records::path(&self.dir, task)?;
         disk::create_private_dir(&dir)?;
         if !is_in_memory(&dir)? {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -107,8 +104,9 @@ impl Files {
     /// The task has ended, or is gone: its files are, too. A container that still runs keeps what
     /// is bound into it.
     pub fn forget(&self, task: &Id) {
-        let dir = self.dir.join(task.as_str());
-        if dir.exists() {
+        if let Ok(dir) = records::path(&self.dir, task)
+            && dir.exists()
+        {
             take_away(&dir);
         }
     }
@@ -142,18 +140,8 @@ fn write_one(path: &Path, file: &TaskFile) -> io::Result<()> {
 fn is_in_memory(dir: &Path) -> io::Result<bool> {
     let parent = dir.parent().unwrap_or(dir);
     // A directory on a tmpfs that is not the task's own would not be gone with the task.
-    let own = fs::metadata(dir)?.dev_of() != fs::metadata(parent)?.dev_of();
+    let own = fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev();
     Ok(own && statfs(dir)?.filesystem_type() == TMPFS_MAGIC)
-}
-
-trait Device {
-    fn dev_of(&self) -> u64;
-}
-
-impl Device for fs::Metadata {
-    fn dev_of(&self) -> u64 {
-        std::os::unix::fs::MetadataExt::dev(self)
-    }
 }
 
 fn take_away(dir: &Path) {

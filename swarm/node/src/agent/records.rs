@@ -89,11 +89,7 @@ impl Records {
     }
 
     fn write_one(&self, task: &Id, record: Option<&Record>) -> io::Result<()> {
-        // An id comes over the network: it must not lead out of the directory.
-        if task.is_empty() || !task.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return Err(io::Error::other("a task's id is not one"));
-        }
-        let path = self.dir.join(task.as_str());
+        let path = path(&self.dir, task)?;
         match record {
             Some(record) => {
                 let bytes = rmp_serde::to_vec_named(record).map_err(io::Error::other)?;
@@ -105,6 +101,17 @@ impl Records {
             },
         }
     }
+}
+
+/// What lies under a task's id in a directory.
+///
+/// # Errors
+/// When the id, which comes over the network, might lead out of the directory.
+pub fn path(dir: &Path, task: &Id) -> io::Result<PathBuf> {
+    if task.is_empty() || !task.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(io::Error::other("a task's id is not one"));
+    }
+    Ok(dir.join(task.as_str()))
 }
 
 /// Forgets every record below the agent's directory, legible or not.
