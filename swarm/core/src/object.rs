@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 pub use skep_api::Secret;
 use skep_api::cluster::Spec as ClusterSpec;
-use skep_api::go::Driver;
+use skep_api::go::{Driver, Version};
 use skep_api::network::{Endpoint, EndpointSpec, IpamOptions, NetworkSpec};
 use skep_api::node::{NodeDescription, NodeSpec, NodeState};
 use skep_api::secret::{ConfigSpec, SecretSpec};
@@ -256,6 +256,17 @@ pub struct StartGate {
     pub after: Option<Id>,
     /// Give up waiting for `after` then.
     pub deadline: Timestamp,
+}
+
+impl Service {
+    /// Begins the next run of a job, as every write of its spec does, even if nothing changed; does
+    /// nothing to a service that is none.
+    pub fn run_again(&mut self, now: Timestamp) {
+        if let Some(job) = &mut self.job {
+            job.job_iteration = Version::from(job.job_iteration.index.saturating_add(1));
+            job.last_execution = now;
+        }
+    }
 }
 
 impl Task {

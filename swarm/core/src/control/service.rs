@@ -1,7 +1,6 @@
 //! Services: create, update, roll back, remove. Makes no tasks: the orchestrator sees the service
 //! change and acts.
 
-use skep_api::go::Version;
 use skep_api::network::{PortConfig, Protocol, PublishMode};
 use skep_api::service::{JobStatus, ServiceSpec, UpdateState, UpdateStatus};
 use skep_api::{Code, Error};
@@ -73,7 +72,7 @@ pub(super) fn update(
     now: Timestamp,
 ) -> Result<Outcome, Error> {
     let (mut service, kept_auth) = checked(view, id, update)?;
-    run_again(&mut service, now);
+    service.run_again(now);
     service.previous_spec = Some(std::mem::replace(&mut service.spec, update.spec.clone()));
     service.previous_spec_version = Some(service.spec_version);
     service.previous_registry_auth = std::mem::replace(&mut service.registry_auth, kept_auth);
@@ -95,7 +94,7 @@ pub(super) fn rollback(
         let text = format!("service {id} does not have a previous spec");
         return Err(Error::rpc(Code::FailedPrecondition, text));
     };
-    run_again(&mut service, now);
+    service.run_again(now);
     service.previous_spec = Some(std::mem::replace(&mut service.spec, previous));
     let version = service.previous_spec_version.replace(service.spec_version);
     service.spec_version = version.unwrap_or_default();
@@ -115,14 +114,6 @@ pub(super) fn rollback(
 
 fn is_job(spec: &ServiceSpec) -> bool {
     spec.mode.replicated_job.is_some() || spec.mode.global_job.is_some()
-}
-
-/// A job whose spec is written runs again, even if nothing changed.
-fn run_again(service: &mut Service, now: Timestamp) {
-    if let Some(job) = &mut service.job {
-        job.job_iteration = Version::from(job.job_iteration.index.saturating_add(1));
-        job.last_execution = now;
-    }
 }
 
 /// A copy of the service for the update to change, and the credentials that the new spec has.

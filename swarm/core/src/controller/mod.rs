@@ -122,6 +122,11 @@ impl Controller {
         wanted && task_files::needed(&self.task).next().is_some()
     }
 
+    /// Whether it is yet to be told what is in them.
+    pub(crate) fn lacks_files(&self) -> bool {
+        self.files.is_none() && self.wants_files()
+    }
+
     /// What is in the task's secrets and configs, or why that cannot be said.
     pub(crate) fn give_files(&mut self, files: Result<Vec<TaskFile>, String>) {
         self.files = Some(files);

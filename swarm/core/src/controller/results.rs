@@ -1,6 +1,6 @@
 //! What the outcome of an operation means for a task. Never starts one: see `step`.
 
-use skep_api::task::TaskState;
+use skep_api::task::{TaskState, TaskStatus};
 
 use super::{Busy, Controller, MAX_PAUSE, Seen, Step};
 use crate::worker::{Container, ContainerState, OpError, OpOutput, OpResult};
@@ -67,19 +67,13 @@ impl Controller {
             self.changed = true;
         }
         self.seen = seen;
-        let shown = (
-            self.status.container_status.clone(),
-            self.status.port_status.clone(),
-        );
+        let shown =
+            |status: &TaskStatus| (status.container_status.clone(), status.port_status.clone());
+        let before = shown(&self.status);
         if !self.status.state.is_terminal() {
             self.show_container();
         }
-        if shown
-            != (
-                self.status.container_status.clone(),
-                self.status.port_status.clone(),
-            )
-        {
+        if before != shown(&self.status) {
             self.status.timestamp = now;
             self.changed = true;
         }

@@ -139,14 +139,13 @@ fn visible(task: &Task, node: &Id) -> bool {
 /// would make a large message goes ahead in others.
 fn with_files(mut told: Assignments, state: &State) -> Vec<Assignments> {
     let wanted: BTreeSet<&str> = told.tasks.iter().flat_map(task_files::needed).collect();
-    let mut files: Vec<_> = wanted
+    let files = wanted
         .into_iter()
-        .filter_map(|id| Some((Id::from(id), task_files::data(state, id)?)))
-        .collect();
+        .filter_map(|id| Some((Id::from(id), task_files::data(state, id)?)));
     let mut messages = Vec::new();
     let mut size = 0;
     let mut rest = Vec::new();
-    for (id, file) in files.drain(..) {
+    for (id, file) in files {
         size += file.data.len();
         rest.push((id, file));
         if size >= FILES_AT_ONCE {

@@ -18,22 +18,24 @@ impl Schedule {
     /// # Errors
     /// In words, also for a date that never comes.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("{text:?} is no cron expression such as \"0 3 * * *\" that ever comes true");
+        let start = Timestamp::from_nanos(0);
+        let schedule = Self::read(text).filter(|schedule| schedule.next_after(start).is_some());
+        schedule.ok_or_else(|| {
+            format!("{text:?} is no cron expression such as \"0 3 * * *\" that ever comes true")
+        })
+    }
+
+    fn read(text: &str) -> Option<Self> {
         // The library takes seconds and years as well; nobody's swarm should run that often.
         if !text.starts_with('@') && text.split_whitespace().count() != 5 {
-            return Err(wrong());
+            return None;
         }
-        let schedule = Self(Cron::from_str(text).map_err(|_| wrong())?);
-        match schedule.next_after(Timestamp::from_nanos(0)) {
-            Some(_) => Ok(schedule),
-            None => Err(wrong()),
-        }
+        Cron::from_str(text).ok().map(Self)
     }
 
     /// The schedule that labels ask for, if they ask for one that is understood.
     pub fn of(labels: &Labels) -> Option<Self> {
-        Self::parse(labels.get(CRON)?).ok()
+        Self::read(labels.get(CRON)?)
     }
 
     /// The first moment after `time` at which the job is to run.

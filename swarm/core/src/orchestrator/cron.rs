@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_api::go::Version;
 use skep_api::task::TaskState;
 
 use crate::Timestamp;
@@ -70,7 +69,7 @@ impl Reconciler for Cron {
             if is_under_way(view, service) {
                 self.held.insert(id);
             } else {
-                plan.changes.extend(run(service, now));
+                plan.changes.push(run(service, now));
             }
         }
         let waiting = self.due.iter().filter(|(id, _)| !self.held.contains(*id));
@@ -107,10 +106,8 @@ fn is_under_way(view: &State, service: &Service) -> bool {
         .any(|task| task.desired_state <= TaskState::Complete && !task.status.state.is_terminal())
 }
 
-fn run(service: &Service, now: Timestamp) -> Option<Change> {
+fn run(service: &Service, now: Timestamp) -> Change {
     let mut service = service.clone();
-    let job = service.job.as_mut()?;
-    job.job_iteration = Version::from(job.job_iteration.index + 1);
-    job.last_execution = now;
-    Some(Change::Update(service.into()))
+    service.run_again(now);
+    Change::Update(service.into())
 }

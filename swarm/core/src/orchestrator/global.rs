@@ -5,7 +5,7 @@
 //! that was drained or down gets its task back whatever the restart policy says, since the policy is
 //! about tasks that ended by themselves.
 
-use skep_api::service::{UpdateState, UpdateStatus};
+use skep_api::service::UpdateState;
 use skep_api::task::TaskState;
 
 use super::homes::Homes;
@@ -120,12 +120,5 @@ fn resume(view: &State, service: &Service, slots: &Slots, now: Timestamp) -> Opt
     if !current.any(|task| is_dirty(view, service, task)) {
         return None;
     }
-    let mut service = service.clone();
-    service.update_status = Some(UpdateStatus {
-        state,
-        started_at: Some(now),
-        completed_at: None,
-        message: update::IN_PROGRESS.to_owned(),
-    });
-    Some(Change::Update(service.into()))
+    Some(update::begin(service, state, now))
 }

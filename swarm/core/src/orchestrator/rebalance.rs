@@ -199,6 +199,9 @@ fn fits(view: &State, node: &Id, task: &Task) -> u64 {
     let Some(resources) = description.map(|description| &description.resources) else {
         return 0;
     };
+    if (cpus, memory) == (0, 0) {
+        return u64::MAX;
+    }
     let live = view.tasks_of_node(node).filter(|task| is_live(task));
     let (used_cpus, used_memory) = live.fold((0i64, 0i64), |(cpus, memory), task| {
         let (more_cpus, more_memory) = task.reserved();

@@ -21,7 +21,7 @@ use crate::reconcile::Plan;
 use crate::store::{Change, State};
 
 /// What swarmkit writes while an update is under way.
-pub(super) const IN_PROGRESS: &str = "update in progress";
+const IN_PROGRESS: &str = "update in progress";
 
 /// How the service's update proceeds; `None` if none is under way or about to be.
 fn config(service: &Service) -> Option<UpdateConfig> {
@@ -76,7 +76,8 @@ pub(super) fn advance(
     let progress = Progress::of(view, service, slots, &config, now);
     if service.update_status.is_none() {
         if !progress.dirty.is_empty() {
-            plan.changes.push(begin(service, now));
+            plan.changes
+                .push(begin(service, UpdateState::Updating, now));
         }
         return;
     }
@@ -183,10 +184,11 @@ fn give_up(service: &Service, config: &UpdateConfig, failed: &Task) -> Change {
     Change::Update(service.into())
 }
 
-fn begin(service: &Service, now: Timestamp) -> Change {
+/// An update or a rollback, as `state` says, is under way from now on.
+pub(super) fn begin(service: &Service, state: UpdateState, now: Timestamp) -> Change {
     let mut service = service.clone();
     service.update_status = Some(UpdateStatus {
-        state: UpdateState::Updating,
+        state,
         started_at: Some(now),
         completed_at: None,
         message: IN_PROGRESS.to_owned(),

@@ -240,7 +240,7 @@ impl Worker {
             return;
         };
         if let Some(node) = &self.node
-            && controller.wants_files()
+            && controller.lacks_files()
         {
             let files = task_files::of_task(controller.task(), node, &self.files);
             if let Some(files) = files.transpose() {
