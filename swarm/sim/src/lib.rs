@@ -29,6 +29,7 @@ mod net;
 mod office;
 mod reads;
 mod roles;
+mod scale;
 mod sessions;
 mod settings;
 mod specs;
@@ -37,6 +38,7 @@ mod workload;
 mod world;
 
 pub use invariants::Violation;
+pub use scale::Scale;
 pub use settings::{Mutation, Settings};
 pub use world::Outcome;
 

@@ -1,7 +1,10 @@
 //! Runs seeds from the command line: many of them for confidence, one with its trace to look into a
-//! failure. Never writes a file.
+//! failure; or measures large clusters. Never writes a file.
 //!
-//! `skep-sim --seeds 10000 [--from N] [--threads N]`, `skep-sim --seed N [--trace]`
+//! `skep-sim --seeds 10000 [--from N] [--threads N]`, `skep-sim --seed N [--trace]`,
+//! `skep-sim --scale [--small]`
+
+mod measure;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,7 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use skep_sim::{Mutation, Outcome, Settings, run};
 
 const USAGE: &str = "usage: skep-sim --seeds COUNT [--from SEED] [--threads COUNT] [--mistake NAME]\n       \
-                     skep-sim --seed SEED [--trace] [--mistake NAME]";
+                     skep-sim --seed SEED [--trace] [--mistake NAME]\n       \
+                     skep-sim --scale [--small]";
 
 #[derive(Default)]
 struct Wish {
@@ -20,6 +24,8 @@ struct Wish {
     from: u64,
     threads: u64,
     trace: bool,
+    scale: bool,
+    small: bool,
     mistake: Option<Mutation>,
 }
 
@@ -29,6 +35,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let good = match wish.seed {
+        _ if wish.scale => measure::run(wish.small),
         Some(seed) => one(seed, &wish),
         None => many(&wish),
     };
@@ -51,6 +58,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Option<Wish> {
             "--seeds" => wish.seeds = number()?,
             "--from" => wish.from = number()?,
             "--threads" => wish.threads = number()?,
+            "--scale" => wish.scale = true,
+            "--small" => wish.small = true,
             "--trace" => wish.trace = true,
             "--mistake" => {
                 let name = args.next()?;
@@ -60,7 +69,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Option<Wish> {
             _ => return None,
         }
     }
-    (wish.seed.is_some() || wish.seeds > 0).then_some(wish)
+    (wish.seed.is_some() || wish.seeds > 0 || wish.scale).then_some(wish)
 }
 
 fn one(seed: u64, wish: &Wish) -> io::Result<bool> {
