@@ -97,13 +97,14 @@ impl Scale {
     }
 
     /// Asks for another image of one service in the next step.
-    pub fn update_one(&mut self) {
-        let Some(service) = self.state.services().iter().next().cloned() else {
+    pub fn update_one(&mut self, image: &str) {
+        let fresh = |service: &&Arc<Service>| service.update_status.is_none();
+        let Some(service) = self.state.services().iter().find(fresh).cloned() else {
             return;
         };
         let mut spec = service.spec.clone();
         let container = spec.task_template.container_spec.get_or_insert_default();
-        container.image = "web:2".to_owned();
+        container.image = image.to_owned();
         self.ask(Command::UpdateService {
             id: service.id.clone(),
             version: service.meta.version,
