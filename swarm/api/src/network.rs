@@ -127,4 +127,44 @@ wire! {
         range: String = "Range" omitempty,
         gateway: String = "Gateway" omitempty,
     }
+
+    /// `POST /networks/create`
+    #[derive(Eq)]
+    pub struct CreateRequest {
+        name: String = "Name",
+        driver: String = "Driver",
+        scope: String = "Scope",
+        /// `None` where the client leaves it to the engine.
+        enable_ipv4: Option<bool> = "EnableIPv4" omitempty,
+        enable_ipv6: Option<bool> = "EnableIPv6" omitempty,
+        ipam: Option<Ipam> = "IPAM" omitempty,
+        internal: bool = "Internal",
+        attachable: bool = "Attachable",
+        ingress: bool = "Ingress",
+        config_only: bool = "ConfigOnly",
+        config_from: Option<NetworkConfigReference> = "ConfigFrom" omitempty,
+        #[serde(deserialize_with = "null_default")]
+        options: Labels = "Options",
+        #[serde(deserialize_with = "null_default")]
+        labels: Labels = "Labels",
+    }
+
+    /// Address management as clients of networks write and read it.
+    #[derive(Eq)]
+    pub struct Ipam {
+        driver: String = "Driver",
+        options: Option<Labels> = "Options",
+        #[serde(deserialize_with = "null_default")]
+        config: Vec<IpamPool> = "Config",
+    }
+
+    /// One subnet as clients of networks write and read it.
+    #[derive(Eq)]
+    pub struct IpamPool {
+        subnet: String = "Subnet" omitempty,
+        ip_range: String = "IPRange" omitempty,
+        gateway: String = "Gateway" omitempty,
+        #[serde(deserialize_with = "null_default")]
+        auxiliary: Labels = "AuxiliaryAddresses" omitempty,
+    }
 }

@@ -131,6 +131,7 @@ pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
         role: Role::Manager,
         manager: Some(made.member),
         active_since: Default::default(),
+        gateways: Default::default(),
     };
     (cluster, node)
 }

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use skep_api::cluster::Spec as ClusterSpec;
+use skep_api::network::NetworkSpec;
 use skep_api::node::{Availability, NodeSpec};
 use skep_api::secret::{ConfigSpec, SecretSpec};
 use skep_api::service::ServiceSpec;
@@ -102,6 +103,16 @@ pub enum Command {
     /// `DELETE /configs/{id}`
     RemoveConfig {
         /// Which config.
+        id: Id,
+    },
+    /// `POST /networks/create`
+    CreateNetwork {
+        /// What the user asked for.
+        spec: Box<NetworkSpec>,
+    },
+    /// `DELETE /networks/{id}`
+    RemoveNetwork {
+        /// Which network.
         id: Id,
     },
     /// `POST /nodes/{id}/update`

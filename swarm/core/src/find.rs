@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use skep_api::Error;
 
-use crate::object::{ConfigObject, Node, SecretObject, Service, Task};
+use crate::object::{ConfigObject, NetworkObject, Node, SecretObject, Service, Task};
 use crate::store::State;
 
 /// The service with this id, name or prefix of an id.
@@ -84,6 +84,17 @@ pub fn config<'a>(view: &'a State, input: &'a str) -> Result<&'a Arc<ConfigObjec
     let exact = view.configs().get(input);
     let named = exact.or_else(|| view.config_named(input)).into_iter();
     only("config", input, named, view.configs().with_prefix(input))
+}
+
+/// The network with this id, name or prefix of an id.
+///
+/// # Errors
+/// As [`service`], with `network` in the text.
+pub fn network<'a>(view: &'a State, input: &'a str) -> Result<&'a Arc<NetworkObject>, Error> {
+    let exact = view.networks().get(input);
+    let named = view.network_named(input).filter(|it| it.spec.name == input);
+    let found = exact.or(named).into_iter();
+    only("network", input, found, view.networks().with_prefix(input))
 }
 
 /// The single match by name; without any, the single match by prefix.

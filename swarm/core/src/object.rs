@@ -2,6 +2,7 @@
 //! turns these into what clients see. Secrets hide in `Debug`.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,9 @@ use skep_api::network::{Endpoint, EndpointSpec, IpamOptions, NetworkSpec};
 use skep_api::node::{NodeDescription, NodeSpec, NodeState};
 use skep_api::secret::{ConfigSpec, SecretSpec};
 use skep_api::service::{JobStatus, ServiceSpec, UpdateStatus};
-use skep_api::task::{GenericResource, NetworkAttachment, TaskSpec, TaskState, TaskStatus};
+use skep_api::task::{GenericResource, TaskSpec, TaskState, TaskStatus};
 
+use crate::cidr::Cidr;
 use crate::id::Id;
 use crate::{Nanos, Timestamp};
 
@@ -125,6 +127,9 @@ pub struct Node {
     /// When it was last made active after it had been paused or drained.
     #[serde(default)]
     pub active_since: Timestamp,
+    /// Its own address on each network of which it has tasks: their gateway there.
+    #[serde(default)]
+    pub gateways: BTreeMap<Id, Ipv4Addr>,
 }
 
 /// Whether a node is there, and where.
@@ -235,15 +240,33 @@ pub struct Task {
     /// How its service was to be reached when the task was made.
     #[serde(default)]
     pub endpoint: Option<EndpointSpec>,
-    /// The networks that it is on, with its addresses there.
+    /// The networks that it is on, in the order of its spec; none before the allocator was there.
     #[serde(default)]
-    pub attachments: Vec<NetworkAttachment>,
+    pub attachments: Vec<Attachment>,
     /// Another node is to have it: the next update replaces it.
     #[serde(default)]
     pub moving: bool,
     /// How many tasks in a row before it in its slot ended soon.
     #[serde(default)]
     pub crashes: u32,
+}
+
+/// A task's place on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network.
+    pub network: Id,
+    /// Where on it.
+    pub place: Place,
+}
+
+/// Where on a network a task is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// It has this address.
+    Address(Cidr),
+    /// The network is one of each engine's own, which the engine knows by this name.
+    Engine(String),
 }
 
 /// What a task in desired state `ready` waits for before it may run. In the store, so that a new
@@ -332,9 +355,9 @@ pub struct NetworkObject {
     pub meta: Meta,
     /// What the user asked for.
     pub spec: NetworkSpec,
-    /// The driver and what the allocator gave it, such as the VXLAN id; `None` until then.
+    /// The driver and what was chosen for it, such as the VXLAN id.
     pub driver_state: Option<Driver>,
-    /// The subnets that it has, gateways included; `None` until the allocator has been there.
+    /// The subnets that it has, gateways included; `None` for networks that are the engines' own.
     pub ipam: Option<IpamOptions>,
 }
 

@@ -38,6 +38,7 @@ fn cluster(nodes: usize) -> State {
                 role: Role::Worker,
                 manager: None,
                 active_since: Default::default(),
+                gateways: Default::default(),
             }
             .into(),
         )

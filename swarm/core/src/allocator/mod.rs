@@ -1,63 +1,282 @@
-//! Gives tasks what they need of the network before they may be scheduled. Never chooses a node.
+//! Gives tasks, services and nodes their addresses on the swarm's networks, and tasks leave to be
+//! scheduled. Never chooses a node, a subnet or a network.
 //!
-//! Tasks need nothing yet, so that a new task becomes pending at once.
+//! What is taken is read from the store: live tasks, the virtual addresses of services, and the
+//! gateways of nodes. The bitmaps here are a cache of that.
 
-use std::collections::BTreeSet;
+mod addresses;
+pub(crate) mod subnets;
+mod wants;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use skep_api::task::TaskState;
 
 use crate::Timestamp;
 use crate::id::{Id, IdSource};
-use crate::object::{Object, Task};
+use crate::object::{Node, Object, Place, Service, Task};
 use crate::reconcile::{Plan, Reconciler};
 use crate::store::{Change, Event, State};
 
-/// What swarmkit writes when a task waits for the scheduler.
-const PENDING: &str = "pending task scheduling";
+use addresses::Addresses;
+use wants::has_vips;
 
-/// Moves tasks from new to pending.
+/// Who needs addresses, in the order in which they get them: a service's come before its tasks'.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Want {
+    Service(Id),
+    Node(Id),
+    Task(Id),
+}
+
+/// Gives out addresses, and moves tasks from new to pending.
 #[derive(Debug, Default)]
 pub struct Allocator {
-    fresh: BTreeSet<Id>,
+    networks: BTreeMap<Id, Addresses>,
+    dirty: BTreeSet<Want>,
+    /// Who found no address left, by network.
+    waiting: BTreeMap<Id, BTreeSet<Want>>,
+    /// Networks with addresses that have become free.
+    eased: BTreeSet<Id>,
+    /// Live tasks by node and network.
+    crowds: BTreeMap<(Id, Id), usize>,
 }
 
 impl Reconciler for Allocator {
     fn mark_all(&mut self, view: &State) {
-        let fresh = view.tasks().iter().filter(|task| is_new(task));
-        self.fresh = fresh.map(|task| task.id.clone()).collect();
+        *self = Self::default();
+        for network in view.networks().iter() {
+            let addresses = Addresses::of(network).map(|it| (network.id.clone(), it));
+            self.networks.extend(addresses);
+        }
+        for service in view.services().iter() {
+            self.hold(vips(service));
+            self.touch_service(service, view);
+        }
+        for node in view.nodes().iter() {
+            self.hold(gateways(node));
+            self.dirty.insert(Want::Node(node.id.clone()));
+        }
+        for task in view.tasks().iter() {
+            self.enter(task);
+            self.touch_task(task);
+        }
     }
 
-    fn observe(&mut self, event: &Event, _view: &State) {
-        if let Some(Object::Task(task)) = &event.after
-            && is_new(task)
-        {
-            self.fresh.insert(task.id.clone());
+    fn observe(&mut self, event: &Event, view: &State) {
+        match (&event.before, &event.after) {
+            (before, Some(Object::Task(after))) => {
+                let before = match before {
+                    Some(Object::Task(before)) => Some(before),
+                    _ => None,
+                };
+                if !before.is_some_and(|before| holds_the_same(before, after)) {
+                    before.into_iter().for_each(|before| self.exit(before));
+                    self.enter(after);
+                }
+                self.touch_task(after);
+            }
+            (Some(Object::Task(before)), None) => {
+                self.exit(before);
+                let networks = before.spec.networks.iter().map(|it| &*it.target);
+                self.give_up(networks, &Want::Task(before.id.clone()));
+            }
+            (before, Some(Object::Service(after))) => {
+                if let Some(Object::Service(before)) = before
+                    && before.endpoint != after.endpoint
+                {
+                    self.drop(vips(before));
+                }
+                self.hold(vips(after));
+                self.touch_service(after, view);
+            }
+            (Some(Object::Service(before)), None) => {
+                self.drop(vips(before));
+                let networks = before.spec.task_template.networks.iter();
+                let networks = networks.map(|it| &*it.target);
+                self.give_up(networks, &Want::Service(before.id.clone()));
+            }
+            (before, Some(Object::Node(after))) => {
+                if let Some(Object::Node(before)) = before
+                    && before.gateways != after.gateways
+                {
+                    self.drop(gateways(before));
+                }
+                self.hold(gateways(after));
+            }
+            (Some(Object::Node(before)), None) => self.drop(gateways(before)),
+            (None, Some(Object::Network(network))) => {
+                let addresses = Addresses::of(network).map(|it| (network.id.clone(), it));
+                self.networks.extend(addresses);
+                self.eased.insert(network.id.clone());
+            }
+            (Some(Object::Network(network)), None) => drop(self.networks.remove(&network.id)),
+            _ => {}
         }
     }
 
     fn plan(&mut self, view: &State, now: Timestamp, _ids: &mut dyn IdSource) -> Plan {
-        let fresh = std::mem::take(&mut self.fresh);
-        let tasks = fresh.iter().filter_map(|id| view.tasks().get(id));
-        let changes = tasks
-            .filter(|task| is_new(task))
-            .map(|task| allocate(task, now));
+        let eased = std::mem::take(&mut self.eased);
+        let mut changes = Vec::new();
+        loop {
+            // Whoever is called may need nothing any more: then it is the next one's turn.
+            eased.iter().for_each(|network| self.call(network));
+            let dirty = std::mem::take(&mut self.dirty);
+            if dirty.is_empty() {
+                break;
+            }
+            for want in &dirty {
+                changes.extend(self.give(want, view, now));
+            }
+        }
         Plan {
-            changes: changes.collect(),
+            changes,
             wake_at: None,
         }
     }
 }
 
-/// A task that is no longer wanted is allocated all the same: the scheduler passes over it.
-fn is_new(task: &Arc<Task>) -> bool {
+impl Allocator {
+    fn give(&mut self, want: &Want, view: &State, now: Timestamp) -> Option<Change> {
+        match want {
+            Want::Service(id) => self.give_service(view.services().get(id)?, view, want),
+            Want::Node(id) => self.give_node(view.nodes().get(id)?, want),
+            Want::Task(id) => {
+                let task = view.tasks().get(id).filter(|task| is_new(task))?;
+                self.give_task(task, view, want, now)
+            }
+        }
+    }
+
+    /// A task that has come, or changed: its addresses are taken while it lives.
+    fn enter(&mut self, task: &Task) {
+        for (network, address) in held(task) {
+            if let Some(addresses) = self.networks.get_mut(network) {
+                addresses.mark(address);
+            }
+            let Some(node) = &task.node_id else { continue };
+            let crowd = self.crowds.entry((node.clone(), network.clone()));
+            let crowd = crowd.or_default();
+            *crowd += 1;
+            if *crowd == 1 {
+                self.dirty.insert(Want::Node(node.clone()));
+            }
+        }
+    }
+
+    /// The reverse. One that has merely changed enters again at once, so that nobody notices.
+    fn exit(&mut self, task: &Task) {
+        for (network, address) in held(task) {
+            self.release(network, address);
+            let Some(node) = &task.node_id else { continue };
+            let key = (node.clone(), network.clone());
+            let Some(crowd) = self.crowds.get_mut(&key) else {
+                continue;
+            };
+            *crowd -= 1;
+            if *crowd == 0 {
+                self.crowds.remove(&key);
+                self.dirty.insert(Want::Node(node.clone()));
+            }
+        }
+    }
+
+    fn touch_task(&mut self, task: &Arc<Task>) {
+        if is_new(task) {
+            self.dirty.insert(Want::Task(task.id.clone()));
+        }
+    }
+
+    fn touch_service(&mut self, service: &Service, view: &State) {
+        if !has_vips(service, view) {
+            self.dirty.insert(Want::Service(service.id.clone()));
+        }
+    }
+
+    fn hold<'a>(&mut self, held: impl Iterator<Item = (Id, Ipv4Addr)> + 'a) {
+        for (network, address) in held {
+            if let Some(addresses) = self.networks.get_mut(&network) {
+                addresses.mark(address);
+            }
+        }
+    }
+
+    fn drop<'a>(&mut self, held: impl Iterator<Item = (Id, Ipv4Addr)> + 'a) {
+        for (network, address) in held {
+            self.release(&network, address);
+        }
+    }
+
+    fn release(&mut self, network: &Id, address: Ipv4Addr) {
+        if let Some(addresses) = self.networks.get_mut(network) {
+            addresses.release(address);
+        }
+        if self.waiting.contains_key(network) {
+            self.eased.insert(network.clone());
+        }
+    }
+
+    /// One that is gone waits for nothing.
+    fn give_up<'a>(&mut self, networks: impl Iterator<Item = &'a str>, want: &Want) {
+        for network in networks {
+            if let Some(waiting) = self.waiting.get_mut(network) {
+                waiting.remove(want);
+            }
+        }
+    }
+
+    /// Lets as many try again as there are addresses.
+    fn call(&mut self, network: &Id) {
+        let free = self.networks.get(network).map_or(0, Addresses::free);
+        let Some(waiting) = self.waiting.get_mut(network) else {
+            return;
+        };
+        for _ in 0..free {
+            let Some(want) = waiting.pop_first() else {
+                break;
+            };
+            self.dirty.insert(want);
+        }
+        if waiting.is_empty() {
+            self.waiting.remove(network);
+        }
+    }
+}
+
+/// A task that is no longer wanted becomes pending all the same: the scheduler passes over it.
+fn is_new(task: &Task) -> bool {
     task.status.state == TaskState::New
 }
 
-fn allocate(task: &Arc<Task>, now: Timestamp) -> Change {
-    let mut task = task.as_ref().clone();
-    task.status.state = TaskState::Pending;
-    task.status.message = PENDING.to_owned();
-    task.status.timestamp = now;
-    Change::Update(task.into())
+fn holds_the_same(one: &Task, other: &Task) -> bool {
+    one.node_id == other.node_id && held(one).eq(held(other))
 }
+
+/// The addresses that a task has for as long as it lives.
+fn held(task: &Task) -> impl Iterator<Item = (&Id, Ipv4Addr)> {
+    let live = !task.status.state.is_terminal();
+    let attachments = task.attachments.iter().filter(move |_| live);
+    attachments.filter_map(|attachment| match &attachment.place {
+        Place::Address(cidr) => Some((&attachment.network, cidr.address)),
+        Place::Engine(_) => None,
+    })
+}
+
+fn vips(service: &Service) -> impl Iterator<Item = (Id, Ipv4Addr)> {
+    let endpoint = service.endpoint.iter();
+    let vips = endpoint.flat_map(|endpoint| &endpoint.virtual_ips);
+    vips.filter_map(|vip| {
+        let cidr: crate::cidr::Cidr = vip.addr.parse().ok()?;
+        Some((vip.network_id.as_str().into(), cidr.address))
+    })
+}
+
+fn gateways(node: &Node) -> impl Iterator<Item = (Id, Ipv4Addr)> {
+    let gateways = node.gateways.iter();
+    gateways.map(|(network, address)| (network.clone(), *address))
+}
+
+#[cfg(test)]
+mod tests;

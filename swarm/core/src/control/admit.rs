@@ -51,6 +51,7 @@ pub(super) fn admit(
         role,
         manager: None,
         active_since: Default::default(),
+        gateways: Default::default(),
     };
     let reply = Reply::Admitted {
         node: node.id.clone(),

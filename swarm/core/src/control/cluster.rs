@@ -6,9 +6,11 @@ use skep_api::cluster::Spec;
 use skep_api::{Code, Error};
 
 use super::{Outcome, in_sequence};
+use crate::allocator::subnets;
 use crate::ca;
 use crate::command::Reply;
 use crate::id::IdSource;
+use crate::network::first_networks;
 use crate::object::{Cluster, Node, Rotation, Secret};
 use crate::store::{Author, Change, State};
 use crate::unlock_key;
@@ -41,10 +43,12 @@ pub(super) fn bootstrap(
     let auto_lock = cluster.spec.encryption_config.auto_lock_managers;
     cluster.unlock_key = unlock_key::updated(None, auto_lock, false, ids);
     let id = cluster.id.clone();
-    let changes = vec![
+    let networks = first_networks(subnets::choose(&cluster, Vec::new()), ids);
+    let mut changes = vec![
         Change::Create(cluster.into()),
         Change::Create(node.clone().into()),
     ];
+    changes.extend(networks.into_iter().map(|it| Change::Create(it.into())));
     Ok((changes, Author::Ca, Reply::Created(id)))
 }
 
@@ -122,7 +126,8 @@ mod tests {
             cluster: cluster().into(),
             node: node("n1", "a").into(),
         };
-        assert_eq!(run(&State::default(), &command).unwrap().0.len(), 2);
+        // The cluster, its node, and the networks that every swarm has.
+        assert_eq!(run(&State::default(), &command).unwrap().0.len(), 5);
         let error = run(&state([cluster().into()]), &command).unwrap_err();
         assert_eq!(error.kind, Kind::Conflict);
     }

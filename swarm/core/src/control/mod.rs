@@ -7,6 +7,7 @@
 mod admit;
 mod cluster;
 mod files;
+mod network;
 mod node;
 mod service;
 #[cfg(test)]
@@ -86,6 +87,8 @@ pub fn execute(
             files::update_config(view, id, *version, spec)
         }
         Command::RemoveConfig { id } => files::remove_config(view, id),
+        Command::CreateNetwork { spec } => network::create(view, spec, ids),
+        Command::RemoveNetwork { id } => network::remove(view, id),
         Command::UpdateNode { id, version, spec } => node::update(view, id, *version, spec, now),
         Command::RemoveNode { id, force } => node::remove(view, id, *force, now),
         Command::AdmitNode {

@@ -5,7 +5,7 @@ use skep_api::network::{PortConfig, Protocol, PublishMode};
 use skep_api::service::{JobStatus, ServiceSpec, UpdateState, UpdateStatus};
 use skep_api::{Code, Error};
 
-use super::{Outcome, files, in_sequence, not_found};
+use super::{Outcome, files, in_sequence, network, not_found};
 use crate::Timestamp;
 use crate::command::{AuthFrom, Reply};
 use crate::id::{Id, IdSource};
@@ -31,6 +31,7 @@ pub(super) fn create(
 ) -> Result<Outcome, Error> {
     check_service(spec)?;
     labels::check(spec)?;
+    network::usable(view, spec)?;
     port_conflicts(view, spec, None)?;
     files::references(view, spec)?;
     unsupported(spec)?;
@@ -127,6 +128,7 @@ fn checked(view: &State, id: &Id, update: &Update<'_>) -> Result<(Service, Optio
     };
     check_service(spec)?;
     labels::check(spec)?;
+    network::usable(view, spec)?;
     let service = service.ok_or_else(|| not_found("service", id))?;
     if spec.endpoint_spec.is_some() && spec.endpoint_spec != service.spec.endpoint_spec {
         port_conflicts(view, spec, Some(id))?;

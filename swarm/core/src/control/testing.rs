@@ -61,6 +61,7 @@ pub(crate) fn node(id: &str, hostname: &str) -> Node {
         role: Role::Worker,
         manager: None,
         active_since: Default::default(),
+        gateways: Default::default(),
     }
 }
 

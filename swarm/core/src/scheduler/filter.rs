@@ -8,7 +8,8 @@ use super::load::Load;
 use super::nodes::Nodes;
 use crate::Timestamp;
 use crate::labels::grants::{self, admitted};
-use crate::object::{Node, Task};
+use crate::network::OVERLAY;
+use crate::object::{Attachment, Node, Place, Task};
 use crate::orchestrator::constraint::Constraint;
 
 /// A reason why a node does not do, in the order in which they are looked for.
@@ -210,15 +211,11 @@ fn plugins(task: &Task) -> Vec<(&'static str, &str)> {
         .as_ref()
         .map(|driver| driver.name.as_str());
     let log = log.filter(|name| !name.is_empty() && *name != "none");
-    let networks = task.attachments.iter();
-    let networks = networks.map(|attachment| attachment.network.driver_state.name.as_str());
+    let overlay = |attachment: &Attachment| matches!(attachment.place, Place::Address(_));
+    let overlay = task.attachments.iter().any(overlay);
     volumes
         .map(|name| ("Volume", name))
-        .chain(
-            networks
-                .filter(|name| !name.is_empty())
-                .map(|name| ("Network", name)),
-        )
+        .chain(overlay.then_some(("Network", OVERLAY)))
         .chain(log.map(|name| ("Log", name)))
         .collect()
 }

@@ -29,6 +29,7 @@ pub struct State {
     by_name: OrdMap<(Kind, Arc<str>), Id>,
     tasks_of_service: OrdMap<Id, OrdSet<Id>>,
     tasks_of_node: OrdMap<Id, OrdSet<Id>>,
+    tasks_of_network: OrdMap<Id, OrdSet<Id>>,
     /// Tasks by the ids of their containers.
     by_container: OrdMap<Id, Id>,
 }
@@ -124,6 +125,11 @@ impl State {
     /// The tasks assigned to a node, in the order of ids.
     pub fn tasks_of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Arc<Task>> {
         self.indexed(self.tasks_of_node.get(node))
+    }
+
+    /// The tasks attached to a network, in the order of ids.
+    pub fn tasks_of_network<'a>(&'a self, network: &str) -> impl Iterator<Item = &'a Arc<Task>> {
+        self.indexed(self.tasks_of_network.get(network))
     }
 
     /// The tasks whose containers' ids begin so, in the order of these ids; none for an empty one.
@@ -297,6 +303,10 @@ impl State {
                     .or_default()
                     .insert(task.id.clone());
             }
+            for attachment in &task.attachments {
+                let of_network = self.tasks_of_network.entry(attachment.network.clone());
+                of_network.or_default().insert(task.id.clone());
+            }
         }
         Ok(())
     }
@@ -312,6 +322,9 @@ impl State {
             forget(&mut self.tasks_of_service, &task.service_id, &task.id);
             if let Some(node) = &task.node_id {
                 forget(&mut self.tasks_of_node, node, &task.id);
+            }
+            for attachment in &task.attachments {
+                forget(&mut self.tasks_of_network, &attachment.network, &task.id);
             }
         }
     }

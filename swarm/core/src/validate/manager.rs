@@ -41,7 +41,8 @@ pub fn check_service(spec: &ServiceSpec) -> Checked {
     endpoint(spec.endpoint_spec.as_ref())
 }
 
-fn name(name: &str) -> Checked {
+/// Refuses what is no name of a service or network.
+pub(super) fn name(name: &str) -> Checked {
     if name.is_empty() {
         return Err(refused("meta: name must be provided"));
     }

@@ -15,6 +15,7 @@ mod daemon;
 mod files;
 mod image;
 mod manager;
+mod network;
 mod template;
 mod unsupported;
 
@@ -23,6 +24,7 @@ pub use daemon::{node_spec, service_spec};
 pub use files::{check_config, check_secret};
 pub use image::is_reference;
 pub use manager::check_service;
+pub use network::{check_network, network_spec};
 pub use unsupported::unsupported;
 
 use skep_api::{Code, Error};

@@ -105,6 +105,7 @@ fn node() -> Node {
         role: Role::Worker,
         manager: None,
         active_since: Default::default(),
+        gateways: Default::default(),
     }
 }
 

@@ -24,12 +24,10 @@ fn features(spec: &ServiceSpec) -> Vec<(bool, &'static str)> {
         .iter()
         .flat_map(|endpoint| &endpoint.ports)
         .any(|port| port.publish_mode != PublishMode::Host);
+    let driver_options = task.networks.iter().any(|it| !it.driver_opts.is_empty());
     let mut all = vec![
         (task.plugin_spec.is_some(), "a plugin service"),
-        (
-            !task.networks.is_empty() || !spec.networks.is_empty(),
-            "a network of a service",
-        ),
+        (driver_options, "a driver option of a service's network"),
         (ports, "a port published in ingress mode"),
     ];
     all.extend(task.container_spec.iter().flat_map(container));
@@ -62,8 +60,8 @@ mod tests {
     fn what_is_missing_is_named() {
         let table = [
             (
-                r#"{"TaskTemplate":{"ContainerSpec":{},"Networks":[{"Target":"a"}]}}"#,
-                "a network of a service",
+                r#"{"TaskTemplate":{"ContainerSpec":{},"Networks":[{"Target":"a","DriverOpts":{"a":"b"}}]}}"#,
+                "a driver option of a service's network",
             ),
             (
                 r#"{"TaskTemplate":{"ContainerSpec":{}},"EndpointSpec":{"Ports":[{"TargetPort":80}]}}"#,

@@ -8,8 +8,9 @@ use skep_api::node::Node as WireNode;
 use skep_api::service::{Service as WireService, ServiceSpec};
 use skep_api::task::{Runtime, Task as WireTask};
 
-use crate::control::testing::{service as stored_service, task as stored_task};
-use crate::object::{ConfigObject, Meta, SecretObject};
+use crate::control::testing::{service as stored_service, state, task as stored_task};
+use crate::network::first_networks;
+use crate::object::{Attachment, ConfigObject, Meta, NetworkObject, Object, Place, SecretObject};
 use crate::validate::service_spec;
 use crate::wire;
 
@@ -121,16 +122,17 @@ fn tasks_are_shown_as_by_a_real_engine() {
         "shutdown",
         "failed",
     ];
-    for name in states
+    let names = states
         .iter()
         .chain(&["pending", "complete", "rejected-bind", "orphaned", "global"])
         .chain(&["job-complete", "global-job-complete"])
-    {
-        let real: WireTask = object(&format!("task-{name}"));
-        if !real.networks_attachments.is_empty() {
-            // There are no networks yet.
-            continue;
-        }
+        .map(|state| format!("task-{state}"))
+        .chain(["tasks-ingress".to_owned()]);
+    for name in names {
+        let real: WireTask = match name.as_str() {
+            "tasks-ingress" => object::<Vec<WireTask>>(&name).remove(0),
+            _ => object(&name),
+        };
         let slot = real.slot.try_into().unwrap();
         let mut stored = stored_task(
             &real.id,
@@ -147,12 +149,66 @@ fn tasks_are_shown_as_by_a_real_engine() {
         stored.status = real.status.clone();
         stored.desired_state = real.desired_state;
         stored.job_iteration = real.job_iteration.map(|version| version.index);
+        let networks = real.networks_attachments.iter();
+        stored.attachments = networks.clone().map(attachment).collect();
+        let view = state(networks.map(|it| Object::from(network(&it.network))));
+        // The store counts versions for itself.
+        let mut ours = wire::task(&view, &stored);
+        for (ours, real) in ours
+            .networks_attachments
+            .iter_mut()
+            .zip(&real.networks_attachments)
+        {
+            (ours.network.version, ours.network.created_at) =
+                (real.network.version, real.network.created_at);
+            ours.network.updated_at = real.network.updated_at;
+        }
+        let shown = serde_json::to_string(&ours).unwrap();
+        let text = match name.strip_prefix("tasks-") {
+            Some(_) => format!("[{shown}]"),
+            None => shown,
+        };
         assert_eq!(
-            serde_json::to_string(&wire::task(&stored)).unwrap(),
-            fixture(&format!("objects/task-{name}.json")).trim_end(),
+            text,
+            fixture(&format!("objects/{name}.json")).trim_end(),
             "{name}"
         );
     }
+}
+
+fn attachment(real: &skep_api::task::NetworkAttachment) -> Attachment {
+    Attachment {
+        network: real.network.id.as_str().into(),
+        place: Place::Address(real.addresses[0].parse().unwrap()),
+    }
+}
+
+fn network(real: &skep_api::network::Network) -> NetworkObject {
+    NetworkObject {
+        id: real.id.as_str().into(),
+        meta: Meta::default(),
+        spec: real.spec.clone(),
+        driver_state: Some(real.driver_state.clone()),
+        ipam: real.ipam_options.clone(),
+    }
+}
+
+#[test]
+fn the_ingress_network_is_shown_as_by_a_real_engine() {
+    let ids = &mut crate::id::CountingIds::default();
+    let mut first = first_networks("10.0.0.0/24".parse().ok(), ids);
+    let mut ingress = first.remove(0);
+    let tasks: Vec<WireTask> = object("tasks-ingress");
+    let real = &tasks[0].networks_attachments[0].network;
+    let stored = network(real);
+    assert_eq!(
+        (&ingress.spec, &ingress.driver_state, &ingress.ipam),
+        (&stored.spec, &stored.driver_state, &stored.ipam)
+    );
+    ingress.id = real.id.as_str().into();
+    ingress.meta = meta(1, real.created_at);
+    let ours = serde_json::to_string(&[wire::network(&ingress)]).unwrap();
+    assert_eq!(ours, fixture("objects/networks.json").trim_end());
 }
 
 #[test]

@@ -141,18 +141,19 @@ pub fn tasks(view: &State, filters: &Filters) -> Result<Vec<WireTask>, Error> {
         None
     };
     Ok(match one {
-        Some(service) => collect(view.tasks_of_service(service), matches),
-        None => collect(view.tasks().iter(), matches),
+        Some(service) => collect(view, view.tasks_of_service(service), matches),
+        None => collect(view, view.tasks().iter(), matches),
     })
 }
 
 fn collect<'a>(
+    view: &State,
     tasks: impl Iterator<Item = &'a std::sync::Arc<Task>>,
     matches: impl Fn(&Task) -> bool,
 ) -> Vec<WireTask> {
     tasks
         .filter(|task| matches(task))
-        .map(|task| super::task(task))
+        .map(|task| super::task(view, task))
         .collect()
 }
 

@@ -38,11 +38,14 @@ fn endpoint(service: &Service) -> Endpoint {
         return endpoint.clone();
     }
     match &service.spec.endpoint_spec {
-        Some(spec) if !spec.ports.is_empty() => Endpoint {
-            spec: spec.clone(),
-            ports: spec.ports.clone(),
-            virtual_ips: Vec::new(),
-        },
+        // Of one without addresses, how it resolves is shown where it has networks.
+        Some(spec) if !spec.ports.is_empty() || !service.spec.task_template.networks.is_empty() => {
+            Endpoint {
+                spec: spec.clone(),
+                ports: spec.ports.clone(),
+                virtual_ips: Vec::new(),
+            }
+        }
         _ => Endpoint::default(),
     }
 }

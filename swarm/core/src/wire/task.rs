@@ -4,10 +4,12 @@
 use skep_api::go::Version;
 use skep_api::task::{Runtime, Task as WireTask};
 
+use super::network::attachments;
 use crate::object::Task;
+use crate::store::State;
 
-/// `GET /tasks/{id}`.
-pub fn task(task: &Task) -> WireTask {
+/// `GET /tasks/{id}`, with the task's networks in full.
+pub fn task(view: &State, task: &Task) -> WireTask {
     let mut spec = task.spec.clone();
     // A service's spec names its runtime, a container task's does not.
     if spec.runtime == Runtime::Container {
@@ -29,6 +31,7 @@ pub fn task(task: &Task) -> WireTask {
         status: task.status.clone(),
         desired_state: task.desired_state,
         job_iteration: task.job_iteration.map(Version::from),
+        networks_attachments: attachments(view, task),
         generic_resources: task.generic_resources.clone(),
         ..WireTask::default()
     }

@@ -5,6 +5,7 @@ use skep_api::service::ServiceSpec;
 use skep_api::task::{GenericResource, ResourceRequirements, TaskState};
 
 use super::why;
+use crate::State;
 use crate::orchestrator::testing::{Harness, node};
 
 fn resources(json: &str) -> Vec<GenericResource> {
@@ -55,7 +56,7 @@ fn resources_are_claimed_piece_by_piece_and_by_amount() {
         {"DiscreteResourceSpec":{"Kind":"ssd","Value":2}}]"#;
     let task = harness.wanted("a", 1);
     assert_eq!(task.generic_resources, resources(claimed));
-    let shown = crate::wire::task(&task).generic_resources;
+    let shown = crate::wire::task(&State::default(), &task).generic_resources;
     assert_eq!(shown, resources(claimed));
     for (name, wish, fits) in [
         (

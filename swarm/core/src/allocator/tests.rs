@@ -1,0 +1,286 @@
+//! Addresses: who gets which, when they are free again, and that nobody shares one. Pure.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use skep_api::network::{EndpointSpec, NetworkAttachmentConfig, NetworkSpec, ResolutionMode};
+use skep_api::task::TaskState;
+
+use super::*;
+use crate::control::testing::{NOW, cluster, node, service, state, task};
+use crate::id::CountingIds;
+use crate::network::{addressing, driver, first_networks};
+use crate::object::{Kind, Meta, NetworkObject};
+use crate::store::{Author, Tx};
+
+/// A store and the allocator that watches it.
+struct Harness {
+    state: State,
+    allocator: Allocator,
+}
+
+impl Harness {
+    fn new(subnet: &str) -> Self {
+        let network = NetworkObject {
+            id: "net".into(),
+            meta: Meta::default(),
+            spec: NetworkSpec {
+                name: "front".into(),
+                ..NetworkSpec::default()
+            },
+            driver_state: Some(driver("overlay", Default::default())),
+            ipam: Some(addressing(subnet.parse().unwrap(), "", None)),
+        };
+        let mut objects = vec![cluster().into(), network.into()];
+        let mirrors = first_networks(None, &mut CountingIds::default());
+        objects.extend(
+            mirrors
+                .into_iter()
+                .zip(["bridge", "host"])
+                .map(|(mut it, id)| {
+                    it.id = id.into();
+                    Object::from(it)
+                }),
+        );
+        objects.extend(["n1", "n2"].map(|id| node(id, id).into()));
+        let state = state(objects);
+        let mut allocator = Allocator::default();
+        allocator.mark_all(&state);
+        let mut harness = Self { state, allocator };
+        harness.plan();
+        harness
+    }
+
+    fn write(&mut self, author: Author, changes: Vec<Change>) {
+        let tx = Tx {
+            author,
+            at: NOW,
+            changes,
+        };
+        for event in self.state.apply(&tx).unwrap() {
+            self.allocator.observe(&event, &self.state);
+        }
+    }
+
+    /// Plans until there is nothing left to do, and holds that against a new leader's plan.
+    fn plan(&mut self) {
+        loop {
+            let plan = self
+                .allocator
+                .plan(&self.state, NOW, &mut CountingIds::default());
+            if plan.changes.is_empty() {
+                break;
+            }
+            self.write(Author::Allocator, plan.changes);
+        }
+        let mut fresh = Allocator::default();
+        fresh.mark_all(&self.state);
+        let plan = fresh.plan(&self.state, NOW, &mut CountingIds::default());
+        assert_eq!(
+            plan.changes,
+            [],
+            "a new leader plans what the old one did not"
+        );
+    }
+
+    fn service(&mut self, id: &str, networks: &[&str], mode: ResolutionMode) {
+        let mut service = service(id, id);
+        service.spec.task_template.networks = targets(networks);
+        service.spec.endpoint_spec = Some(EndpointSpec {
+            mode,
+            ..EndpointSpec::default()
+        });
+        self.write(Author::Control, vec![Change::Create(service.into())]);
+    }
+
+    fn task(&mut self, id: &str, networks: &[&str], on: &str) {
+        let mut task = task(id, &service("s", "s"), 1, on);
+        task.spec.networks = targets(networks);
+        task.status.state = TaskState::New;
+        self.write(Author::Orchestrator, vec![Change::Create(task.into())]);
+    }
+
+    fn end(&mut self, id: &str) {
+        let mut task = self.state.tasks().get(id).unwrap().as_ref().clone();
+        task.status.state = TaskState::Rejected;
+        self.write(Author::Orchestrator, vec![Change::Update(task.into())]);
+    }
+
+    fn addresses(&self, id: &str) -> Vec<String> {
+        let task = self.state.tasks().get(id).unwrap();
+        let places = task.attachments.iter().map(|it| match &it.place {
+            Place::Address(cidr) => cidr.to_string(),
+            Place::Engine(name) => name.clone(),
+        });
+        places.collect()
+    }
+
+    fn vip(&self, id: &str) -> Option<String> {
+        let endpoint = self.state.services().get(id).unwrap().endpoint.clone();
+        Some(endpoint?.virtual_ips.first()?.addr.clone())
+    }
+
+    fn gateway(&self, node: &str) -> Option<String> {
+        let gateways = &self.state.nodes().get(node).unwrap().gateways;
+        gateways.get("net").map(ToString::to_string)
+    }
+
+    fn err(&self, id: &str) -> (TaskState, String) {
+        let status = &self.state.tasks().get(id).unwrap().status;
+        (status.state, status.err.clone())
+    }
+
+    /// Everything that is held, each with its holder.
+    fn held(&self) -> Vec<String> {
+        let tasks = self.state.tasks().iter().flat_map(|task| held(task));
+        let tasks = tasks.map(|(network, address)| (network.clone(), address));
+        let services = self.state.services().iter().flat_map(|it| vips(it));
+        let nodes = self.state.nodes().iter().flat_map(|it| gateways(it));
+        let all = tasks.chain(services).chain(nodes);
+        all.map(|(network, address)| format!("{network} {address}"))
+            .collect()
+    }
+}
+
+fn targets(networks: &[&str]) -> Vec<NetworkAttachmentConfig> {
+    let target = |network: &&str| NetworkAttachmentConfig {
+        target: (*network).to_owned(),
+        ..NetworkAttachmentConfig::default()
+    };
+    networks.iter().map(target).collect()
+}
+
+#[test]
+fn services_tasks_and_nodes_get_addresses_and_give_them_back() {
+    let mut swarm = Harness::new("10.0.1.0/24");
+    swarm.task("t1", &["net"], "n1");
+    swarm.service("web", &["net"], ResolutionMode::Vip);
+    swarm.service("rr", &["net"], ResolutionMode::DnsRr);
+    swarm.plan();
+    assert_eq!(swarm.vip("web").as_deref(), Some("10.0.1.2/24"));
+    assert_eq!(swarm.vip("rr"), None);
+    assert_eq!(swarm.addresses("t1"), ["10.0.1.3/24"]);
+    assert_eq!(swarm.err("t1").0, TaskState::Pending);
+    assert_eq!(swarm.gateway("n1").as_deref(), Some("10.0.1.4"));
+    assert_eq!(swarm.gateway("n2"), None);
+    swarm.end("t1");
+    swarm.plan();
+    assert_eq!(swarm.gateway("n1"), None);
+    // What was given back waits its turn.
+    swarm.task("t2", &["net", "net"], "n2");
+    swarm.plan();
+    assert_eq!(swarm.addresses("t2"), ["10.0.1.5/24"]);
+    assert_eq!(swarm.held().len(), 3);
+}
+
+#[test]
+fn an_engines_own_network_has_no_addresses_of_ours() {
+    let mut swarm = Harness::new("10.0.1.0/24");
+    swarm.service("web", &["host"], ResolutionMode::Vip);
+    swarm.task("t1", &["host"], "n1");
+    swarm.task("t2", &[], "n1");
+    swarm.plan();
+    assert_eq!(swarm.addresses("t1"), ["host"]);
+    assert_eq!(swarm.addresses("t2"), [] as [String; 0]);
+    assert_eq!((swarm.vip("web"), swarm.gateway("n1")), (None, None));
+}
+
+#[test]
+fn a_task_waits_for_an_address_and_says_so() {
+    // Three for tasks and two for their nodes.
+    let mut swarm = Harness::new("10.0.1.0/29");
+    for id in ["t1", "t2", "t3"] {
+        swarm.task(id, &["net"], "n1");
+        swarm.plan();
+    }
+    swarm.task("t4", &["net"], "n2");
+    swarm.plan();
+    assert_eq!(swarm.err("t4").0, TaskState::Pending);
+    swarm.task("t5", &["net"], "n1");
+    swarm.plan();
+    let why = "no address is left on network front (10.0.1.0/29)".to_owned();
+    assert_eq!(swarm.err("t5"), (TaskState::New, why));
+    swarm.end("t1");
+    swarm.plan();
+    swarm.end("t2");
+    swarm.plan();
+    assert_eq!(swarm.err("t5"), (TaskState::Pending, String::new()));
+    assert!(
+        swarm.gateway("n2").is_some(),
+        "a node that waited is served, too"
+    );
+}
+
+#[test]
+fn a_network_that_is_gone_is_named() {
+    let mut swarm = Harness::new("10.0.1.0/24");
+    swarm.task("t1", &["gone"], "n1");
+    swarm.plan();
+    let why = "network gone not found".to_owned();
+    assert_eq!(swarm.err("t1"), (TaskState::New, why));
+}
+
+#[test]
+fn a_service_that_changes_keeps_its_address() {
+    let mut swarm = Harness::new("10.0.1.0/24");
+    swarm.service("web", &["net"], ResolutionMode::Vip);
+    swarm.plan();
+    let change = |swarm: &mut Harness, mode: ResolutionMode| {
+        let mut service = swarm.state.services().get("web").unwrap().as_ref().clone();
+        service.spec.endpoint_spec.as_mut().unwrap().mode = mode;
+        service.spec.labels.insert("a".into(), "b".into());
+        swarm.write(Author::Control, vec![Change::Update(service.into())]);
+        swarm.plan();
+        swarm.vip("web")
+    };
+    assert_eq!(
+        change(&mut swarm, ResolutionMode::Vip).as_deref(),
+        Some("10.0.1.2/24")
+    );
+    assert_eq!(change(&mut swarm, ResolutionMode::DnsRr), None);
+    assert_eq!(
+        change(&mut swarm, ResolutionMode::Vip).as_deref(),
+        Some("10.0.1.3/24")
+    );
+    let version = swarm.state.services().get("web").unwrap().meta.version;
+    let removal = Change::Remove(Kind::Service, "web".into(), version);
+    swarm.write(Author::Control, vec![removal]);
+    assert_eq!(swarm.held(), [] as [String; 0]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Nobody shares an address, whatever comes and goes, also when there are too few.
+    #[test]
+    fn no_two_share_an_address(steps in prop::collection::vec((0_u8..6, 0_u8..12), 1..80)) {
+        let mut swarm = Harness::new("10.0.1.0/28");
+        for (number, (kind, who)) in steps.into_iter().enumerate() {
+            let on = if who % 2 == 0 { "n1" } else { "n2" };
+            match kind {
+                0 => swarm.service(&format!("s{number}"), &["net"], ResolutionMode::Vip),
+                1 => {
+                    let first = swarm.state.services().iter().nth(usize::from(who)).cloned();
+                    if let Some(it) = first {
+                        let removal = Change::Remove(Kind::Service, it.id.clone(), it.meta.version);
+                        swarm.write(Author::Control, vec![removal]);
+                    }
+                }
+                2 | 3 => swarm.task(&format!("t{number}"), &["net"], on),
+                _ => {
+                    let live = |task: &&Arc<Task>| !task.status.state.is_terminal();
+                    let found = swarm.state.tasks().iter().filter(live).nth(usize::from(who));
+                    let found = found.map(|task| task.id.clone());
+                    if let Some(id) = found {
+                        swarm.end(&id);
+                    }
+                }
+            }
+            swarm.plan();
+            let held = swarm.held();
+            let distinct: BTreeSet<&String> = held.iter().collect();
+            prop_assert_eq!(distinct.len(), held.len(), "{:?}", held);
+            prop_assert!(!held.contains(&"net 10.0.1.1".to_owned()), "that is the gateway's");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What a service, a node and a task get of their networks. Each gets all that it needs or nothing;
+//! who finds no address left waits until one becomes free, and a task says so.
+
+use std::sync::Arc;
+
+use skep_api::network::{Endpoint, EndpointVirtualIp, ResolutionMode};
+use skep_api::service::ServiceSpec;
+use skep_api::task::TaskState;
+
+use super::{Allocator, Want};
+use crate::Timestamp;
+use crate::cidr::Cidr;
+use crate::id::Id;
+use crate::object::{Attachment, NetworkObject, Node, Place, Service, Task};
+use crate::store::{Change, State};
+
+/// What swarmkit writes when a task waits for the scheduler.
+const PENDING: &str = "pending task scheduling";
+
+/// The networks that a service's spec names and that exist, each once.
+fn networks<'a>(spec: &'a [NetworkTarget], view: &'a State) -> Vec<&'a Arc<NetworkObject>> {
+    let mut found: Vec<&Arc<NetworkObject>> = Vec::new();
+    for wanted in spec {
+        if let Some(network) = view.networks().get(&wanted.target)
+            && !found.iter().any(|known| known.id == network.id)
+        {
+            found.push(network);
+        }
+    }
+    found
+}
+
+type NetworkTarget = skep_api::network::NetworkAttachmentConfig;
+
+/// The networks on which a service has an address of its own.
+fn vip_networks<'a>(spec: &'a ServiceSpec, view: &'a State) -> Vec<&'a Arc<NetworkObject>> {
+    let mode = spec.endpoint_spec.as_ref().map(|endpoint| &endpoint.mode);
+    if mode == Some(&ResolutionMode::DnsRr) {
+        return Vec::new();
+    }
+    let mut networks = networks(&spec.task_template.networks, view);
+    networks.retain(|network| network.subnet().is_some());
+    networks
+}
+
+/// Whether a service has the virtual addresses that it should have, and what goes with them.
+pub(super) fn has_vips(service: &Service, view: &State) -> bool {
+    if service.endpoint.is_none() && service.spec.task_template.networks.is_empty() {
+        return true;
+    }
+    let wanted = vip_networks(&service.spec, view);
+    let Some(endpoint) = &service.endpoint else {
+        return wanted.is_empty();
+    };
+    let have = &endpoint.virtual_ips;
+    let each = wanted.iter().zip(have);
+    wanted.len() == have.len()
+        && !have.is_empty()
+        && each
+            .into_iter()
+            .all(|(want, have)| *want.id == have.network_id)
+        && Some(&endpoint.spec) == service.spec.endpoint_spec.as_ref().or(Some(&endpoint.spec))
+}
+
+impl Allocator {
+    pub(super) fn give_service(
+        &mut self,
+        service: &Arc<Service>,
+        view: &State,
+        want: &Want,
+    ) -> Option<Change> {
+        if has_vips(service, view) {
+            return None;
+        }
+        let old = service
+            .endpoint
+            .as_ref()
+            .map(|it| it.virtual_ips.as_slice());
+        let old = old.unwrap_or_default();
+        let mut virtual_ips = Vec::new();
+        let mut taken = Vec::new();
+        for network in vip_networks(&service.spec, view) {
+            let addr = match old.iter().find(|vip| *network.id == vip.network_id) {
+                Some(vip) => vip.addr.clone(),
+                None => match self.take(&network.id) {
+                    Some(cidr) => {
+                        taken.push((network.id.clone(), cidr));
+                        cidr.to_string()
+                    }
+                    None => {
+                        self.wait(&network.id, taken, want);
+                        return None;
+                    }
+                },
+            };
+            virtual_ips.push(EndpointVirtualIp {
+                network_id: network.id.to_string(),
+                addr,
+            });
+        }
+        let mut service = service.as_ref().clone();
+        let spec = service.spec.endpoint_spec.clone().unwrap_or_default();
+        service.endpoint = (!virtual_ips.is_empty()).then(|| Endpoint {
+            ports: spec.ports.clone(),
+            spec,
+            virtual_ips,
+        });
+        Some(Change::Update(service.into()))
+    }
+
+    /// A node has one address on every network of which it has live tasks.
+    pub(super) fn give_node(&mut self, node: &Arc<Node>, want: &Want) -> Option<Change> {
+        let here = (node.id.clone(), Id::from(""))..;
+        let wanted: Vec<Id> = self
+            .crowds
+            .range(here)
+            .take_while(|((of, _), _)| *of == node.id)
+            .map(|((_, network), _)| network.clone())
+            .collect();
+        let mut gateways = node.gateways.clone();
+        gateways.retain(|network, _| wanted.contains(network));
+        for network in wanted {
+            if gateways.contains_key(&network) {
+                continue;
+            }
+            match self.take(&network) {
+                Some(cidr) => drop(gateways.insert(network, cidr.address)),
+                // The others do not have to wait for this one.
+                None => self.wait(&network, Vec::new(), want),
+            }
+        }
+        if gateways == node.gateways {
+            return None;
+        }
+        let mut node = node.as_ref().clone();
+        node.gateways = gateways;
+        Some(Change::Update(node.into()))
+    }
+
+    pub(super) fn give_task(
+        &mut self,
+        task: &Arc<Task>,
+        view: &State,
+        want: &Want,
+        now: Timestamp,
+    ) -> Option<Change> {
+        // Nobody is going to run it.
+        let unwanted = task.desired_state > TaskState::Complete;
+        let mut attachments = Vec::new();
+        if !unwanted {
+            match self.attach(task, view, want) {
+                Ok(given) => attachments = given,
+                Err(why) if task.status.err == why => return None,
+                Err(why) => {
+                    let mut task = task.as_ref().clone();
+                    task.status.err = why;
+                    task.status.timestamp = now;
+                    return Some(Change::Update(task.into()));
+                }
+            }
+        }
+        let mut task = task.as_ref().clone();
+        task.attachments = attachments;
+        task.status.state = TaskState::Pending;
+        task.status.message = PENDING.to_owned();
+        task.status.err.clear();
+        task.status.timestamp = now;
+        Some(Change::Update(task.into()))
+    }
+
+    fn attach(
+        &mut self,
+        task: &Task,
+        view: &State,
+        want: &Want,
+    ) -> Result<Vec<Attachment>, String> {
+        let mut attachments = Vec::new();
+        let mut taken = Vec::new();
+        let targets = task.spec.networks.iter().map(|wanted| &*wanted.target);
+        if let Some(gone) = targets
+            .into_iter()
+            .find(|id| view.networks().get(id).is_none())
+        {
+            self.wait(&gone.into(), taken, want);
+            return Err(format!("network {gone} not found"));
+        }
+        for network in networks(&task.spec.networks, view) {
+            let place = if network.subnet().is_none() {
+                Place::Engine(network.spec.name.clone())
+            } else if let Some(cidr) = self.take(&network.id) {
+                taken.push((network.id.clone(), cidr));
+                Place::Address(cidr)
+            } else {
+                self.wait(&network.id, taken, want);
+                return Err(exhausted(network));
+            };
+            attachments.push(Attachment {
+                network: network.id.clone(),
+                place,
+            });
+        }
+        Ok(attachments)
+    }
+
+    fn take(&mut self, network: &Id) -> Option<Cidr> {
+        let addresses = self.networks.get_mut(network)?;
+        let address = addresses.take()?;
+        Some(addresses.subnet().with(address))
+    }
+
+    /// Gives back what was taken so far and waits for the network.
+    fn wait(&mut self, network: &Id, taken: Vec<(Id, Cidr)>, want: &Want) {
+        for (network, cidr) in taken {
+            self.release(&network, cidr.address);
+        }
+        let waiting = self.waiting.entry(network.clone()).or_default();
+        waiting.insert(want.clone());
+    }
+}
+
+/// What a task says that waits for an address. The original leaves the user without a reason.
+fn exhausted(network: &NetworkObject) -> String {
+    let subnet = network.subnet().map(|it| it.to_string());
+    format!(
+        "no address is left on network {} ({})",
+        network.spec.name,
+        subnet.unwrap_or_default()
+    )
+}

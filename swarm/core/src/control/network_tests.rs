@@ -1,0 +1,151 @@
+//! Networks are created and removed, and the refusals are the original's. Pure.
+
+use skep_api::Kind as ErrorKind;
+use skep_api::network::{
+    EndpointSpec, IpamConfig, IpamOptions, NetworkAttachmentConfig, NetworkSpec, PortConfig,
+};
+
+use super::*;
+use crate::command::Command;
+use crate::control::testing::{cluster, run, service, state, task};
+use crate::id::CountingIds;
+use crate::network::first_networks;
+use crate::object::{Attachment, Object, Place};
+
+fn spec(name: &str, subnet: &str) -> NetworkSpec {
+    let config = IpamConfig {
+        subnet: subnet.into(),
+        ..IpamConfig::default()
+    };
+    NetworkSpec {
+        name: name.into(),
+        ipam_options: (!subnet.is_empty()).then(|| IpamOptions {
+            configs: vec![config],
+            ..IpamOptions::default()
+        }),
+        ..NetworkSpec::default()
+    }
+}
+
+/// A swarm as it begins, with ids of one letter for its networks.
+fn fresh() -> Vec<Object> {
+    let subnet = "10.0.0.0/24".parse().ok();
+    let networks = first_networks(subnet, &mut CountingIds::default());
+    let named = networks
+        .into_iter()
+        .zip(["i", "b", "h"])
+        .map(|(mut it, id)| {
+            it.id = id.into();
+            Object::from(it)
+        });
+    let mut all = vec![cluster().into()];
+    all.extend(named);
+    all
+}
+
+fn created(view: &State, spec: NetworkSpec) -> Result<NetworkObject, Error> {
+    let command = Command::CreateNetwork {
+        spec: Box::new(spec),
+    };
+    let (changes, ..) = run(view, &command)?;
+    match changes.as_slice() {
+        [Change::Create(Object::Network(network))] => Ok(network.as_ref().clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn removal(view: &State, id: &str) -> Option<(ErrorKind, String)> {
+    let result = run(view, &Command::RemoveNetwork { id: id.into() });
+    result.err().map(|error| (error.kind, error.message))
+}
+
+#[test]
+fn each_gets_a_subnet_and_a_vxlan_id_of_its_own() {
+    let mut objects = fresh();
+    for (name, asked, subnet, gateway, vni) in [
+        ("a", "", "10.0.1.0/24", "10.0.1.1", 4097),
+        ("b", "10.0.2.7/23", "10.0.2.0/23", "10.0.2.1", 4098),
+        ("c", "", "10.0.4.0/24", "10.0.4.1", 4099),
+    ] {
+        let mut network = created(&state(objects.clone()), spec(name, asked)).unwrap();
+        assert_eq!(network.subnet().unwrap().to_string(), subnet);
+        assert_eq!(network.gateway().unwrap().to_string(), gateway);
+        assert_eq!(network.vni(), Some(vni));
+        network.id = name.to_uppercase().as_str().into();
+        objects.push(network.into());
+    }
+}
+
+#[test]
+fn what_is_taken_is_refused() {
+    let view = state(fresh());
+    let refused = |spec| created(&view, spec).unwrap_err().message;
+    let rpc = |code: &str, text: &str| format!("rpc error: code = {code} desc = {text}");
+    assert_eq!(
+        refused(spec("Ingress", "")),
+        rpc("AlreadyExists", "network Ingress already exists")
+    );
+    assert_eq!(
+        refused(NetworkSpec {
+            ingress: true,
+            ..spec("x", "")
+        }),
+        rpc("AlreadyExists", "ingress network (i) is already present")
+    );
+    assert_eq!(
+        refused(spec("x", "10.0.0.128/25")),
+        rpc(
+            "FailedPrecondition",
+            "invalid pool request: Pool overlaps with other one on this address space"
+        )
+    );
+}
+
+#[test]
+fn what_is_used_is_not_removed() {
+    let mut web = service("s", "web");
+    web.spec.task_template.networks = vec![NetworkAttachmentConfig {
+        target: "n".into(),
+        ..NetworkAttachmentConfig::default()
+    }];
+    let mut network = created(&state(fresh()), spec("n", "")).unwrap();
+    network.id = "n".into();
+    let mut running = task("t", &web, 1, "node");
+    running.attachments = vec![Attachment {
+        network: "n".into(),
+        place: Place::Address("10.0.1.2/24".parse().unwrap()),
+    }];
+    let mut ended = running.clone();
+    ended.status.state = TaskState::Shutdown;
+    let refused = |text: &str| {
+        let text = format!("rpc error: code = FailedPrecondition desc = {text}");
+        Some((ErrorKind::InvalidParameter, text))
+    };
+    let with = |more: Vec<Object>| {
+        let mut all = fresh();
+        all.push(network.clone().into());
+        all.extend(more);
+        state(all)
+    };
+    let in_use = "network n is in use by service s";
+    assert_eq!(removal(&with(vec![web.into()]), "n"), refused(in_use));
+    let in_use = "network n is in use by task t";
+    assert_eq!(removal(&with(vec![running.into()]), "n"), refused(in_use));
+    assert_eq!(removal(&with(vec![ended.into()]), "n"), None);
+    let predefined = "network h (host) is a swarm predefined network and cannot be removed";
+    assert_eq!(removal(&with(Vec::new()), "h"), refused(predefined));
+    let gone = "rpc error: code = NotFound desc = network x not found".to_owned();
+    assert_eq!(
+        removal(&with(Vec::new()), "x"),
+        Some((ErrorKind::NotFound, gone))
+    );
+
+    let mut published = service("p", "p");
+    published.spec.endpoint_spec = Some(EndpointSpec {
+        ports: vec![PortConfig::default()],
+        ..EndpointSpec::default()
+    });
+    let needed = "ingress network cannot be removed because service p depends on it";
+    assert_eq!(removal(&with(vec![published.into()]), "i"), refused(needed));
+    assert_eq!(removal(&with(Vec::new()), "i"), None);
+}

@@ -1,0 +1,183 @@
+//! What a network of the swarm is made of: its driver, its subnet, its VXLAN id, and the networks
+//! that every swarm begins with. Chooses no address and touches no kernel.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use skep_api::go::Driver;
+use skep_api::network::{IpamConfig, IpamOptions, NetworkSpec};
+
+use crate::cidr::Cidr;
+use crate::id::{Id, IdSource};
+use crate::object::{Meta, NetworkObject, Node};
+
+/// The driver of networks that reach over hosts.
+pub const OVERLAY: &str = "overlay";
+/// The scope of a swarm's networks.
+pub const SCOPE: &str = "swarm";
+/// Marks the mirrors of networks that every engine has of its own.
+pub const PREDEFINED: &str = "com.docker.swarm.predefined";
+/// The option with a network's VXLAN id.
+pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+/// The option with a network's MTU.
+pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+/// The MTU of a network that names none: what VXLAN leaves of an Ethernet's 1500.
+pub const MTU: u32 = 1450;
+/// The first VXLAN id that is given out.
+pub const FIRST_VNI: u32 = 4096;
+
+/// On the engines' networks that realise ours: the network's id.
+pub const LABEL: &str = "skep.network";
+/// On the engines' networks that realise ours: the network's name.
+pub const LABEL_NAME: &str = "skep.network.name";
+
+/// Networks of each engine's own that services may use, by their names there.
+const LOCAL: [&str; 2] = ["bridge", "host"];
+
+/// What the engine's network is called that realises one of ours on a node.
+pub fn engine_name(network: &Id) -> String {
+    format!("skep-{network}")
+}
+
+/// What the bridge is called that is a network on a node. Names of devices have 15 characters.
+pub fn bridge_name(network: &Id) -> String {
+    network
+        .chars()
+        .take(11)
+        .fold("skep".to_owned(), |name, c| name + &c.to_string())
+}
+
+/// What the device is called that leads from the bridge to other nodes.
+pub fn vxlan_name(network: &Id) -> String {
+    network
+        .chars()
+        .take(11)
+        .fold("skvx".to_owned(), |name, c| name + &c.to_string())
+}
+
+/// The hardware address of whoever has this address: what engines made of it when they chose for
+/// themselves, so that other nodes need not be told.
+pub fn mac(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+}
+
+impl NetworkObject {
+    /// Its driver's name.
+    pub fn driver(&self) -> &str {
+        self.driver_state
+            .as_ref()
+            .map_or(OVERLAY, |driver| &driver.name)
+    }
+
+    /// Whether it stands for a network that every engine has of its own.
+    pub fn is_predefined(&self) -> bool {
+        self.spec.labels.contains_key(PREDEFINED)
+    }
+
+    fn config(&self) -> Option<&IpamConfig> {
+        self.ipam.as_ref()?.configs.first()
+    }
+
+    /// Its subnet; `None` for networks that are the engines' own.
+    pub fn subnet(&self) -> Option<Cidr> {
+        Some(self.config()?.subnet.parse::<Cidr>().ok()?.subnet())
+    }
+
+    /// The part of the subnet that addresses are given out of, if not all of it.
+    pub fn range(&self) -> Option<Cidr> {
+        self.config()?.range.parse().ok()
+    }
+
+    /// The address that is shown as its gateway, and that nobody gets.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        self.config()?.gateway.parse().ok()
+    }
+
+    fn option(&self, name: &str) -> Option<&str> {
+        let options = &self.driver_state.as_ref()?.options;
+        options.get(name).map(String::as_str)
+    }
+
+    /// Its VXLAN id.
+    pub fn vni(&self) -> Option<u32> {
+        self.option(VNI_OPTION)?.parse().ok()
+    }
+
+    /// The largest packet that its containers send, in bytes.
+    pub fn mtu(&self) -> u32 {
+        let asked = self.option(MTU_OPTION).and_then(|mtu| mtu.parse().ok());
+        asked.unwrap_or(MTU)
+    }
+}
+
+impl Node {
+    /// Where other nodes send packets of networks to: the address that a manager advertises, or
+    /// else the one that its session comes from. Without a port.
+    pub fn data_address(&self) -> &str {
+        let advertised = self
+            .manager
+            .as_ref()
+            .and_then(|it| it.addr.rsplit_once(':'));
+        let host = advertised.map(|(host, _)| host.trim_matches(['[', ']']));
+        host.unwrap_or(&self.status.addr)
+    }
+}
+
+/// The networks that a swarm begins with: the one that ports are published on, with `subnet`, and
+/// mirrors of those that every engine has.
+pub fn first_networks(subnet: Option<Cidr>, ids: &mut dyn IdSource) -> Vec<NetworkObject> {
+    let mut networks: Vec<NetworkObject> = subnet.map(|it| ingress(it, ids)).into_iter().collect();
+    networks.extend(LOCAL.map(|name| NetworkObject {
+        id: ids.next_id(),
+        meta: Meta::default(),
+        spec: NetworkSpec {
+            name: name.to_owned(),
+            labels: BTreeMap::from([(PREDEFINED.to_owned(), "true".to_owned())]),
+            driver_configuration: Some(driver(name, BTreeMap::new())),
+            scope: "node".to_owned(),
+            ..NetworkSpec::default()
+        },
+        driver_state: Some(driver(name, BTreeMap::new())),
+        ipam: None,
+    }));
+    networks
+}
+
+fn ingress(subnet: Cidr, ids: &mut dyn IdSource) -> NetworkObject {
+    let vni = BTreeMap::from([(VNI_OPTION.to_owned(), FIRST_VNI.to_string())]);
+    NetworkObject {
+        id: ids.next_id(),
+        meta: Meta::default(),
+        spec: NetworkSpec {
+            name: "ingress".to_owned(),
+            driver_configuration: Some(Driver::default()),
+            ingress: true,
+            ipam_options: Some(IpamOptions::default()),
+            scope: SCOPE.to_owned(),
+            ..NetworkSpec::default()
+        },
+        driver_state: Some(driver(OVERLAY, vni)),
+        ipam: Some(addressing(subnet, "", None)),
+    }
+}
+
+/// Addressing by one subnet. Without a gateway that is the subnet's first address.
+pub(crate) fn addressing(subnet: Cidr, range: &str, gateway: Option<Ipv4Addr>) -> IpamOptions {
+    let first = Ipv4Addr::from(subnet.first().saturating_add(1));
+    IpamOptions {
+        driver: driver("default", BTreeMap::new()),
+        configs: vec![IpamConfig {
+            subnet: subnet.subnet().to_string(),
+            range: range.to_owned(),
+            gateway: gateway.unwrap_or(first).to_string(),
+        }],
+    }
+}
+
+pub(crate) fn driver(name: &str, options: BTreeMap<String, String>) -> Driver {
+    Driver {
+        name: name.to_owned(),
+        options,
+    }
+}

@@ -1,0 +1,273 @@
+//! What is refused of a new network by looking at the request alone. Pure; whether a name or a
+//! subnet is taken only the state knows.
+//!
+//! Source of the behaviour: moby `daemon/network.go` and `daemon/cluster/convert/network.go`,
+//! swarmkit `manager/controlapi/network.go`.
+
+use std::net::Ipv4Addr;
+
+use skep_api::go::{Driver, Labels};
+use skep_api::network::{CreateRequest, IpamConfig, IpamOptions, NetworkSpec};
+use skep_api::{Code, Error};
+
+use super::manager::name;
+use super::{missing, refused};
+use crate::allocator::subnets::LAST_VNI;
+use crate::cidr::Cidr;
+use crate::network::{MTU_OPTION, OVERLAY, PREDEFINED, SCOPE, VNI_OPTION};
+
+/// The option that asks for encrypted traffic between nodes.
+const ENCRYPTED: &str = "encrypted";
+/// The smallest MTU of IPv4, and the largest that the kernel takes.
+const MTUS: std::ops::RangeInclusive<u32> = 68..=65_535;
+
+/// A request for a network of the swarm as it is kept.
+///
+/// # Errors
+/// dockerd's texts for what no swarm-scoped network can be.
+pub fn network_spec(asked: CreateRequest) -> Result<NetworkSpec, Error> {
+    if asked.enable_ipv4 == Some(false) {
+        return Err(Error::invalid(
+            "IPv4 cannot be disabled in a Swarm scoped network",
+        ));
+    }
+    if asked.driver == OVERLAY && !matches!(asked.scope.as_str(), "" | SCOPE) {
+        return Err(Error::forbidden(
+            "cannot downgrade network scope for overlay networks",
+        ));
+    }
+    let ipam_options = asked.ipam.map(|ipam| IpamOptions {
+        driver: Driver {
+            name: ipam.driver,
+            options: ipam.options.unwrap_or_default(),
+        },
+        // Auxiliary addresses stay behind, as in the original.
+        configs: ipam
+            .config
+            .into_iter()
+            .map(|pool| IpamConfig {
+                subnet: pool.subnet,
+                range: pool.ip_range,
+                gateway: pool.gateway,
+            })
+            .collect(),
+    });
+    Ok(NetworkSpec {
+        name: asked.name,
+        labels: asked.labels,
+        driver_configuration: Some(Driver {
+            name: asked.driver,
+            options: asked.options,
+        }),
+        ipv6_enabled: asked.enable_ipv6.unwrap_or_default(),
+        internal: asked.internal,
+        attachable: asked.attachable,
+        ingress: asked.ingress,
+        ipam_options,
+        config_from: asked.config_from.filter(|from| !from.network.is_empty()),
+        scope: SCOPE.to_owned(),
+    })
+}
+
+/// Refuses a network's spec that no state could make good.
+///
+/// # Errors
+/// swarmkit's texts; 501 for what skep cannot do yet.
+pub fn check_network(spec: &NetworkSpec) -> Result<(), Error> {
+    if spec.ingress && spec.attachable {
+        return Err(refused("ingress network cannot be attachable"));
+    }
+    name(&spec.name)?;
+    if spec.labels.contains_key(PREDEFINED) {
+        let text = "is for internally created predefined networks and cannot be applied by users";
+        return Err(Error::rpc(
+            Code::PermissionDenied,
+            format!("label {PREDEFINED} {text}"),
+        ));
+    }
+    let driver = spec.driver_configuration.as_ref();
+    let driver_name = driver.map_or("", |driver| &driver.name);
+    if !matches!(driver_name, "" | OVERLAY) {
+        if spec.ingress {
+            let text = "only overlay driver is currently supported for ingress network";
+            return Err(Error::rpc(Code::Unimplemented, text));
+        }
+        return Err(missing(
+            "a network of the swarm with another driver than overlay",
+        ));
+    }
+    if let Some(ipam) = &spec.ipam_options {
+        addressing(ipam)?;
+    }
+    driver.map_or(Ok(()), |driver| options(&driver.options))?;
+    if spec.ipv6_enabled {
+        return Err(missing("IPv6 on a network of the swarm"));
+    }
+    if spec.config_from.is_some() {
+        return Err(missing("a network of the swarm that others configure"));
+    }
+    Ok(())
+}
+
+fn options(options: &Labels) -> Result<(), Error> {
+    if options.contains_key(ENCRYPTED) {
+        return Err(missing("an encrypted network"));
+    }
+    let within = |option: &str, range: &std::ops::RangeInclusive<u32>| match options.get(option) {
+        Some(text) if text.parse().is_ok_and(|number| range.contains(&number)) => Ok(()),
+        Some(text) => Err(refused(format!(
+            "invalid value {text:?} of option {option}"
+        ))),
+        None => Ok(()),
+    };
+    within(MTU_OPTION, &MTUS)?;
+    within(VNI_OPTION, &(1..=LAST_VNI))
+}
+
+fn addressing(ipam: &IpamOptions) -> Result<(), Error> {
+    let driver = ipam.driver.name.as_str();
+    if !matches!(driver, "" | "default") {
+        return Err(missing("an IPAM driver of one's own"));
+    }
+    for config in &ipam.configs {
+        check_pool(config)?;
+    }
+    if ipam.configs.len() > 1 {
+        return Err(missing("a second subnet of a network of the swarm"));
+    }
+    Ok(())
+}
+
+fn check_pool(config: &IpamConfig) -> Result<(), Error> {
+    let (subnet, range, gateway) = (&config.subnet, &config.range, &config.gateway);
+    let bad = |text: String| Err(refused(format!("ipam configuration: {text}")));
+    let Ok(inside) = subnet.parse::<Cidr>() else {
+        return bad(format!("invalid subnet {subnet}"));
+    };
+    if !range.is_empty() {
+        let Ok(part) = range.parse::<Cidr>() else {
+            return bad(format!("invalid range {range}"));
+        };
+        if !inside.contains(part.address) {
+            return bad(format!("subnet {subnet} does not contain range {range}"));
+        }
+    }
+    if !gateway.is_empty() {
+        let Ok(address) = gateway.parse::<Ipv4Addr>() else {
+            return bad(format!("invalid gateway {gateway}"));
+        };
+        if !inside.contains(address) {
+            return bad(format!(
+                "subnet {subnet} does not contain gateway {gateway}"
+            ));
+        }
+    }
+    if inside.bits < 8 || inside.bits > 29 {
+        // Not the original's: it would make a network in which nothing fits, or fill its memory.
+        return bad(format!(
+            "subnet {subnet} must have a prefix of 8 to 29 bits"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_api::{Kind, decode};
+
+    use super::*;
+
+    fn refusal(body: &str) -> Option<(Kind, String)> {
+        let asked: CreateRequest = decode(body.as_bytes()).unwrap();
+        let checked = network_spec(asked).and_then(|spec| check_network(&spec));
+        checked.err().map(|error| (error.kind, error.message))
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_in_the_originals_words() {
+        let rpc = |code: &str, text: &str| format!("rpc error: code = {code} desc = {text}");
+        let ipam = |config: &str| format!(r#"{{"Name":"n","IPAM":{{"Config":[{config}]}}}}"#);
+        let invalid = |text: &str| rpc("InvalidArgument", text);
+        let table = [
+            (
+                r#"{"Name":""}"#.to_owned(),
+                invalid("meta: name must be provided"),
+            ),
+            (
+                r#"{"Name":"a.b"}"#.to_owned(),
+                invalid("name must be valid as a DNS name component"),
+            ),
+            (
+                r#"{"Name":"n","Ingress":true,"Attachable":true}"#.to_owned(),
+                invalid("ingress network cannot be attachable"),
+            ),
+            (
+                ipam(r#"{"Subnet":"x"}"#),
+                invalid("ipam configuration: invalid subnet x"),
+            ),
+            (
+                ipam(r#"{"Subnet":"10.1.0.0/24","IPRange":"x"}"#),
+                invalid("ipam configuration: invalid range x"),
+            ),
+            (
+                ipam(r#"{"Subnet":"10.1.0.0/24","IPRange":"10.2.0.0/25"}"#),
+                invalid(
+                    "ipam configuration: subnet 10.1.0.0/24 does not contain range 10.2.0.0/25",
+                ),
+            ),
+            (
+                ipam(r#"{"Subnet":"10.1.0.0/24","Gateway":"10.2.0.1"}"#),
+                invalid("ipam configuration: subnet 10.1.0.0/24 does not contain gateway 10.2.0.1"),
+            ),
+            (
+                r#"{"Name":"n","Labels":{"com.docker.swarm.predefined":""}}"#.to_owned(),
+                rpc(
+                    "PermissionDenied",
+                    "label com.docker.swarm.predefined is for internally created predefined \
+                     networks and cannot be applied by users",
+                ),
+            ),
+            (
+                r#"{"Name":"n","Driver":"overlay","Scope":"local"}"#.to_owned(),
+                "cannot downgrade network scope for overlay networks".to_owned(),
+            ),
+            (
+                r#"{"Name":"n","EnableIPv4":false}"#.to_owned(),
+                "IPv4 cannot be disabled in a Swarm scoped network".to_owned(),
+            ),
+        ];
+        for (body, text) in table {
+            assert_eq!(refusal(&body).map(|(_, text)| text), Some(text), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_skep_cannot_do_is_refused_by_name() {
+        for (body, what) in [
+            (
+                r#"{"Name":"n","Options":{"encrypted":""}}"#,
+                "an encrypted network",
+            ),
+            (
+                r#"{"Name":"n","EnableIPv6":true}"#,
+                "IPv6 on a network of the swarm",
+            ),
+            (
+                r#"{"Name":"n","Driver":"macvlan","Scope":"swarm"}"#,
+                "a network of the swarm with another driver than overlay",
+            ),
+        ] {
+            let text = format!("{what} is not supported by this version of skep");
+            assert_eq!(refusal(body), Some((Kind::NotImplemented, text)), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_the_cli_sends_passes() {
+        let body = r#"{"Name":"n","CheckDuplicate":true,"Driver":"overlay","Scope":"",
+            "EnableIPv6":false,"IPAM":{"Driver":"default","Options":{},"Config":[]},
+            "Internal":false,"Attachable":true,"Ingress":false,"ConfigOnly":false,
+            "ConfigFrom":null,"Options":{},"Labels":{}}"#;
+        assert_eq!(refusal(body), None);
+    }
+}

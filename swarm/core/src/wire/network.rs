@@ -1,0 +1,182 @@
+//! Networks of the swarm as clients see them: on their own, in lists, and inside tasks. Knows
+//! nothing of the engine's own networks, which the proxy puts beside them.
+//!
+//! Source of the behaviour: moby `daemon/cluster/convert/network.go` and `daemon/network/filter.go`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use skep_api::filters::Filters;
+use skep_api::go::{Labels, Timestamp, Version};
+use skep_api::network::{Ipam, IpamPool, Network, NetworkConfigReference};
+use skep_api::task::{NetworkAttachment, TaskState};
+
+use super::list::labels_match;
+use crate::network::SCOPE;
+use crate::object::{NetworkObject, Place, Task};
+use crate::store::State;
+
+/// `GET /networks/{id}`, in the order of dockerd's keys.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the names are Docker's own")]
+pub struct NetworkResource {
+    pub name: String,
+    pub id: String,
+    pub created: Timestamp,
+    pub scope: &'static str,
+    pub driver: String,
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: bool,
+    #[serde(rename = "IPAM")]
+    pub ipam: Ipam,
+    pub internal: bool,
+    pub attachable: bool,
+    pub ingress: bool,
+    pub config_from: NetworkConfigReference,
+    pub config_only: bool,
+    /// What the node that answers has of it; only its engine knows.
+    pub containers: Option<BTreeMap<String, String>>,
+    pub options: Option<Labels>,
+    pub labels: Option<Labels>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<PeerInfo>,
+}
+
+/// A node that has tasks of a network.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PeerInfo {
+    /// The beginning of its id.
+    pub name: String,
+    /// Its address.
+    #[serde(rename = "IP")]
+    pub ip: String,
+}
+
+/// One network, as lists show it.
+pub fn network(network: &NetworkObject) -> NetworkResource {
+    let ipam = network.ipam.clone().unwrap_or_default();
+    let some = |labels: &Labels| (!labels.is_empty()).then(|| labels.clone());
+    let options = network.driver_state.as_ref().map(|driver| &driver.options);
+    NetworkResource {
+        name: network.spec.name.clone(),
+        id: network.id.to_string(),
+        created: network.meta.created_at,
+        scope: SCOPE,
+        driver: network.driver().to_owned(),
+        enable_ipv6: network.spec.ipv6_enabled,
+        ipam: Ipam {
+            driver: ipam.driver.name,
+            options: some(&ipam.driver.options),
+            config: ipam
+                .configs
+                .into_iter()
+                .map(|config| IpamPool {
+                    subnet: config.subnet,
+                    ip_range: config.range,
+                    gateway: config.gateway,
+                    auxiliary: Labels::new(),
+                })
+                .collect(),
+        },
+        internal: network.spec.internal,
+        attachable: network.spec.attachable,
+        ingress: network.spec.ingress,
+        config_from: network.spec.config_from.clone().unwrap_or_default(),
+        config_only: false,
+        containers: None,
+        options: options.and_then(some),
+        labels: some(&network.spec.labels),
+        peers: Vec::new(),
+    }
+}
+
+/// One network with the nodes that have tasks of it.
+pub fn network_in_full(view: &State, of: &NetworkObject) -> NetworkResource {
+    let live = view
+        .tasks_of_network(&of.id)
+        .filter(|task| !task.status.state.is_terminal());
+    let nodes: BTreeSet<_> = live.filter_map(|task| task.node_id.as_ref()).collect();
+    let nodes = nodes.into_iter().filter_map(|id| view.nodes().get(id));
+    let peers = nodes.map(|node| PeerInfo {
+        name: node.id.chars().take(12).collect(),
+        ip: node.data_address().to_owned(),
+    });
+    NetworkResource {
+        peers: peers.collect(),
+        ..network(of)
+    }
+}
+
+/// The swarm's part of `GET /networks`, in the order of ids. The mirrors of the engines' own
+/// networks are left out. Keys that are not known filter nothing: the engine refuses them.
+pub fn networks(view: &State, filters: &Filters) -> Vec<NetworkResource> {
+    let all = view.networks().iter().filter(|it| !it.is_predefined());
+    let listed = all.filter(|it| {
+        let kind = if it.spec.ingress { "builtin" } else { "custom" };
+        filters.matches_exact("driver", it.driver())
+            && filters.matches_exact("scope", SCOPE)
+            && filters.matches_exact("type", kind)
+            && mentions(filters, "name", &it.spec.name)
+            && mentions(filters, "id", &it.id)
+            && labels_match(filters, "label", Some(&it.spec.labels))
+            && dangles(filters, || !is_in_use(view, it))
+    });
+    listed.map(|it| network(it)).collect()
+}
+
+fn dangles(filters: &Filters, unused: impl Fn() -> bool) -> bool {
+    let mut terms = filters.get("dangling");
+    terms.all(|term| matches!(term, "1" | "true") == unused())
+}
+
+/// Whether a term is a part of the text or, as a regular expression, matches it.
+fn mentions(filters: &Filters, key: &str, text: &str) -> bool {
+    let matches = |term: &str| {
+        text.contains(term) || regex_lite::Regex::new(term).is_ok_and(|term| term.is_match(text))
+    };
+    !filters.contains(key) || filters.get(key).any(matches)
+}
+
+/// Whether a service names the network or a task is on it.
+pub fn is_in_use(view: &State, network: &NetworkObject) -> bool {
+    let named = |networks: &[skep_api::network::NetworkAttachmentConfig]| {
+        networks.iter().any(|used| *used.target == *network.id)
+    };
+    let live = |task: &Task| {
+        task.desired_state <= TaskState::Running && task.status.state <= TaskState::Running
+    };
+    let mut services = view.services().iter();
+    services.any(|service| named(&service.spec.task_template.networks))
+        || view.tasks_of_network(&network.id).any(|task| live(task))
+}
+
+/// The networks of a task with its addresses there. One that has been removed since the task ended
+/// is left out.
+pub(super) fn attachments(view: &State, task: &Task) -> Vec<NetworkAttachment> {
+    let attachments = task.attachments.iter().filter_map(|attachment| {
+        let network = view.networks().get(&attachment.network)?;
+        let addresses = match &attachment.place {
+            Place::Address(cidr) => vec![cidr.to_string()],
+            Place::Engine(_) => Vec::new(),
+        };
+        Some(NetworkAttachment {
+            network: whole(network),
+            addresses,
+        })
+    });
+    attachments.collect()
+}
+
+fn whole(network: &NetworkObject) -> Network {
+    Network {
+        id: network.id.to_string(),
+        version: Version::from(network.meta.version),
+        created_at: network.meta.created_at,
+        updated_at: network.meta.updated_at,
+        spec: network.spec.clone(),
+        driver_state: network.driver_state.clone().unwrap_or_default(),
+        ipam_options: network.ipam.clone(),
+    }
+}
