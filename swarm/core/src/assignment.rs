@@ -1,11 +1,15 @@
 //! What travels between the dispatcher and an agent: sessions, heartbeats, assignments, statuses.
 //! Only the messages: `dispatcher/` and `worker/` decide.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
 use serde::{Deserialize, Serialize};
 use skep_api::node::NodeDescription;
 use skep_api::task::TaskStatus;
 
 use crate::Nanos;
+use crate::cidr::Cidr;
 use crate::id::Id;
 use crate::object::{Node, Task};
 use crate::task_files::FileData;
@@ -85,4 +89,67 @@ pub struct Assignments {
     /// keeps them in memory alone, and only while a task needs them.
     #[serde(default)]
     pub files: Vec<(Id, FileData)>,
+    /// Networks that the node has a part in, each whole: new ones, and those with another gateway.
+    #[serde(default)]
+    pub networks: Vec<Overlay>,
+    /// Networks that the node has no part in any more.
+    #[serde(default)]
+    pub networks_removed: Vec<Id>,
+    /// Addresses of networks that the node has a part in, and where they are now.
+    #[serde(default)]
+    pub moves: Vec<Move>,
+}
+
+/// A network as one node has a part in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// The network.
+    pub id: Id,
+    /// Its name.
+    pub name: String,
+    /// Its VXLAN id.
+    pub vni: u32,
+    /// UDP port of the data path.
+    pub port: u16,
+    /// The largest packet of its containers, in bytes.
+    pub mtu: u32,
+    /// Its subnet.
+    pub subnet: Cidr,
+    /// The node's own address in it.
+    pub gateway: Ipv4Addr,
+    /// Whether it leads nowhere else.
+    pub internal: bool,
+    /// Where other nodes send the node's packets to.
+    pub local: IpAddr,
+    /// Addresses on other nodes, gateways included, with the address of the node.
+    pub remotes: BTreeMap<Ipv4Addr, IpAddr>,
+}
+
+impl Overlay {
+    /// Whether both are the same but for what is on other nodes.
+    pub fn same_here(&self, other: &Self) -> bool {
+        let here = |it: &Self| {
+            (
+                it.vni,
+                it.port,
+                it.mtu,
+                it.subnet,
+                it.gateway,
+                it.internal,
+                it.local,
+            )
+        };
+        here(self) == here(other)
+    }
+}
+
+/// An address of a network that came to be somewhere, or went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// The network.
+    pub network: Id,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The address of the node that it is on; `None` if that is this one, or none.
+    pub to: Option<IpAddr>,
 }

@@ -68,6 +68,7 @@ async fn create(engine: &DockerEngine, task: &str, script: &str) -> String {
 fn start(id: &str) -> EngineOp {
     EngineOp::Start {
         container: id.to_owned(),
+        networks: Vec::new(),
     }
 }
 

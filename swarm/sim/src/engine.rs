@@ -56,10 +56,16 @@ impl Engine {
     pub fn span(&self, op: &EngineOp, dice: &mut Dice, calm: bool) -> Nanos {
         let slow = !calm && dice.chance(5);
         let usual = match op {
-            EngineOp::List { .. } | EngineOp::Inspect { .. } => dice.millis(1..=30),
+            EngineOp::List { .. } | EngineOp::Inspect { .. } | EngineOp::ListNetworks => {
+                dice.millis(1..=30)
+            }
             EngineOp::Pull { image, .. } if self.images.contains(image) => dice.millis(5..=50),
             EngineOp::Pull { .. } => dice.millis(100..=8000),
-            EngineOp::Create { .. } | EngineOp::Remove { .. } => dice.millis(10..=300),
+            EngineOp::Create { .. }
+            | EngineOp::Remove { .. }
+            | EngineOp::MakeNetwork { .. }
+            | EngineOp::MoveOnNetwork { .. }
+            | EngineOp::RemoveNetwork { .. } => dice.millis(10..=300),
             EngineOp::Start { .. } => dice.millis(20..=500),
             EngineOp::Stop { container, grace } => self.stopping(container, *grace, dice),
         };
@@ -99,9 +105,13 @@ impl Engine {
             EngineOp::Create {
                 name, task, body, ..
             } => (self.create(name, task, body, dice, calm), Effect::None),
-            EngineOp::Start { container } => self.start(container, dice, calm),
+            EngineOp::Start { container, .. } => self.start(container, dice, calm),
             EngineOp::Stop { container, .. } => self.stop(container, dice),
             EngineOp::Remove { container } => self.remove(container),
+            EngineOp::ListNetworks => (Ok(OpOutput::Networks(Vec::new())), Effect::None),
+            EngineOp::MakeNetwork { .. }
+            | EngineOp::MoveOnNetwork { .. }
+            | EngineOp::RemoveNetwork { .. } => (Ok(OpOutput::Done), Effect::None),
         }
     }
 

@@ -103,7 +103,10 @@ impl World {
         // The engine is about to start these containers, or has not read the request.
         for container in starting.into_iter().flatten() {
             if self.dice.chance(50) {
-                let op = EngineOp::Start { container };
+                let op = EngineOp::Start {
+                    container,
+                    networks: Vec::new(),
+                };
                 let engine = &mut self.hosts[host].engine;
                 let (_, effect) = engine.carry_out(&op, &mut self.dice, self.calm);
                 self.happen(host, effect);
@@ -172,7 +175,7 @@ impl World {
         }
         daemon.cancelled.extend(cancel);
         let starts = ops.iter().filter_map(|(_, op)| match op {
-            EngineOp::Start { container } => Some(container.clone()),
+            EngineOp::Start { container, .. } => Some(container.clone()),
             _ => None,
         });
         daemon.starting.extend(starts);
@@ -255,7 +258,7 @@ impl World {
         if life < host.void_before {
             return;
         }
-        if let EngineOp::Start { container } = op {
+        if let EngineOp::Start { container, .. } = op {
             let daemon = host.daemon.as_mut().filter(|_| cancelled.is_some());
             let Some(daemon) = daemon else { return };
             daemon.starting.remove(container);

@@ -359,5 +359,6 @@ fn node(number: usize, host: &Host, managers: usize) -> Node {
             addr: format!("10.0.0.{raft_id}:2377"),
         }),
         active_since: Default::default(),
+        gateways: Default::default(),
     }
 }

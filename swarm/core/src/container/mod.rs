@@ -2,6 +2,7 @@
 //! engine or the disk anything: what only they know is found out when the container is created.
 
 mod host;
+mod networking;
 mod ports;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use skep_api::container::{ContainerSpec, Mount, MountType};
 use skep_api::task::GenericResource;
+
+pub use networking::further_networks;
 
 use crate::labels::grants::{self, Grants};
 use crate::object::{Node, Task};
@@ -69,6 +72,7 @@ pub fn create_body(task: &Task, node: &Node) -> Result<Value, String> {
     body.set("Healthcheck", &spec.healthcheck);
     body.set("ExposedPorts", exposed);
     let mut host = host::host_config(task, spec, &mounts)?;
+    networking::attach(task, &mut body, &mut host);
     host.set("PortBindings", bindings);
     host::grant(&mut host, &grants);
     body.set("HostConfig", host.done());

@@ -6,9 +6,10 @@ mod steps;
 
 use skep_api::task::{ContainerStatus, TaskState, TaskStatus};
 
-use crate::object::{Node, Task};
+use crate::id::Id;
+use crate::object::{Node, Place, Task};
 use crate::task_files::{self, TaskFile};
-use crate::worker::{Container, EngineOp, Record};
+use crate::worker::{Container, EngineOp, Ready, Record};
 use crate::{Nanos, SECOND, Timestamp};
 
 /// The longest pause between two attempts at the same operation.
@@ -56,6 +57,8 @@ pub(crate) struct Controller {
     died: Option<i64>,
     /// The container is being stopped because it is not healthy.
     unhealthy: bool,
+    /// Whether the task's networks are there.
+    network: Ready,
     /// The task is no longer the node's: stop and remove the container.
     removing: bool,
     /// The engine said this often that the name was taken.
@@ -102,6 +105,7 @@ impl Controller {
             pulled: false,
             died: None,
             unhealthy: false,
+            network: Ready::Yes,
             removing: false,
             conflicts: 0,
             failures: 0,
@@ -214,6 +218,19 @@ impl Controller {
     /// The operation that `step` asked for was not started, and will not be.
     pub(crate) fn not_started(&mut self) {
         self.look |= self.busy.take() == Some(Busy::Inspect);
+    }
+
+    /// Looks whether the networks are there that the task is to be on.
+    pub(crate) fn see_networks(&mut self, ready: impl Fn(&Id) -> Ready) {
+        let attachments = self.task.attachments.iter();
+        let ours = attachments.filter(|it| matches!(it.place, Place::Address(_)));
+        let mut states = ours.map(|it| ready(&it.network));
+        self.network = states.find(|it| *it != Ready::Yes).unwrap_or_default();
+    }
+
+    /// Whether the task's container waits for a network.
+    pub(crate) fn waits_for_network(&self) -> bool {
+        self.network != Ready::Yes && self.status.state == TaskState::Preparing
     }
 
     /// Goes as far as it can without waiting.

@@ -6,10 +6,10 @@ use skep_api::task::TaskState;
 
 use super::{Busy, Controller, Seen, Step};
 use crate::Timestamp;
-use crate::container::create_body;
+use crate::container::{create_body, further_networks};
 use crate::object::Node;
 use crate::task_files::TaskFile;
-use crate::worker::{ContainerState, EngineOp, Health};
+use crate::worker::{ContainerState, EngineOp, Health, Ready};
 
 impl Controller {
     pub(super) fn step_forward(&mut self, node: Option<&Node>, now: Timestamp) -> Step {
@@ -69,6 +69,14 @@ impl Controller {
             // They come with the assignment; the worker gives them as soon as it has them.
             None => return Step::Wait(None),
         };
+        match &self.network {
+            Ready::Yes => {}
+            Ready::NotYet => return Step::Wait(None),
+            Ready::No(why) => {
+                self.fail(why.clone(), now);
+                return Step::Wait(None);
+            }
+        }
         match create_body(&self.task, node) {
             Ok(body) => self.create(body, files),
             Err(error) => self.unresolved(error, now),
@@ -97,7 +105,12 @@ impl Controller {
         match (container.state, container.health) {
             (ContainerState::Created, _) => {
                 let container = container.id.clone();
-                self.op(Busy::Start, EngineOp::Start { container })
+                let networks = further_networks(&self.task);
+                let start = EngineOp::Start {
+                    container,
+                    networks,
+                };
+                self.op(Busy::Start, start)
             }
             (ContainerState::Running, None | Some(Health::Healthy))
             | (ContainerState::Exited, None) => {

@@ -85,6 +85,10 @@ fn verb(op: &EngineOp) -> &'static str {
         EngineOp::Start { .. } => "start",
         EngineOp::Stop { .. } => "stop",
         EngineOp::Remove { .. } => "remove",
+        EngineOp::ListNetworks
+        | EngineOp::MakeNetwork { .. }
+        | EngineOp::MoveOnNetwork { .. }
+        | EngineOp::RemoveNetwork { .. } => "network",
     }
 }
 

@@ -75,7 +75,8 @@ impl Reconciler for Dispatcher {
         self.pending.extend(self.sessions.keys().cloned());
     }
 
-    fn observe(&mut self, event: &Event, _view: &State) {
+    fn observe(&mut self, event: &Event, view: &State) {
+        self.pending.extend(self.moves.observe(event, view));
         for object in [&event.before, &event.after].into_iter().flatten() {
             match object {
                 Object::Task(task) => self.touch(task),

@@ -3,10 +3,12 @@
 
 pub mod flapping;
 mod health;
+mod networks;
 mod outbox;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use skep_api::node::NodeDescription;
@@ -19,6 +21,7 @@ use crate::store::{Author, Change, State};
 use crate::{Nanos, SECOND, Timestamp};
 
 use health::Grace;
+use networks::Moves;
 use outbox::Greeting;
 
 /// The heartbeat period of a cluster whose spec names none.
@@ -61,6 +64,8 @@ pub struct Dispatcher {
     registrations: BTreeMap<Id, (Timestamp, u32)>,
     /// Tasks that changed since their nodes were last told.
     changed: BTreeMap<Id, BTreeSet<Id>>,
+    /// What moved on networks, and who is to be told.
+    moves: Moves,
     /// Nodes that wait for their first assignments or for an acknowledgement.
     pending: BTreeSet<Id>,
     /// Nodes whose greeting may have changed, or everyone's.
@@ -90,6 +95,8 @@ struct Session {
     greeting: Option<Greeting>,
     /// Desired states of the tasks that the node was told; `None` before the complete set.
     sent: Option<BTreeMap<Id, TaskState>>,
+    /// Networks that the node was told of, with its own addresses there.
+    networks: BTreeMap<Id, Ipv4Addr>,
     /// The newest message of statuses that has not been acknowledged.
     ack: Option<u64>,
 }
@@ -182,6 +189,7 @@ impl Dispatcher {
             back_by: None,
             greeting: None,
             sent: None,
+            networks: BTreeMap::new(),
             ack: None,
         };
         if let Some(old) = self.sessions.insert(peer.node.clone(), session) {
@@ -334,4 +342,4 @@ fn bounded(mut status: TaskStatus) -> TaskStatus {
 #[cfg(test)]
 mod health_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -50,6 +50,8 @@ impl Dispatcher {
         let mut changed = mem::take(&mut self.changed);
         let mut nodes = mem::take(&mut self.pending);
         nodes.extend(changed.keys().cloned());
+        let moved = self.moves.take();
+        nodes.extend(self.moves.listeners(&moved));
         for node in &nodes {
             let Some(session) = self.sessions.get_mut(node) else {
                 continue;
@@ -60,11 +62,13 @@ impl Dispatcher {
                 continue;
             }
             let tasks = changed.remove(node).unwrap_or_default();
-            let assignments = match &mut session.sent {
-                None => Some(everything(session, node, committed)),
+            let mut assignments = match &mut session.sent {
+                None => everything(session, node, committed),
                 Some(sent) => difference(sent, node, &tasks, committed),
             };
-            let assignments = assignments.map(|told| with_files(told, committed));
+            self.moves
+                .tell(session, node, &moved, committed, &mut assignments);
+            let assignments = is_news(&assignments).then(|| with_files(assignments, committed));
             let assignments = assignments.into_iter().flatten().map(ToAgent::Assignments);
             let ack = session.ack.take().map(ToAgent::Ack);
             for message in assignments.chain(ack) {
@@ -174,6 +178,7 @@ fn everything(session: &mut Session, node: &Id, state: &State) -> Assignments {
             .map(|task| (task.id.clone(), task.desired_state))
             .collect(),
     );
+    session.networks.clear();
     Assignments {
         complete: true,
         tasks,
@@ -182,12 +187,21 @@ fn everything(session: &mut Session, node: &Id, state: &State) -> Assignments {
     }
 }
 
+fn is_news(assignments: &Assignments) -> bool {
+    assignments.complete
+        || !assignments.tasks.is_empty()
+        || !assignments.removed.is_empty()
+        || !assignments.networks.is_empty()
+        || !assignments.networks_removed.is_empty()
+        || !assignments.moves.is_empty()
+}
+
 fn difference(
     sent: &mut BTreeMap<Id, TaskState>,
     node: &Id,
     changed: &BTreeSet<Id>,
     state: &State,
-) -> Option<Assignments> {
+) -> Assignments {
     let mut assignments = Assignments {
         revision: state.revision(),
         ..Assignments::default()
@@ -207,6 +221,5 @@ fn difference(
             }
         }
     }
-    let nothing = assignments.tasks.is_empty() && assignments.removed.is_empty();
-    (!nothing).then_some(assignments)
+    assignments
 }

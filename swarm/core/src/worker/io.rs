@@ -1,12 +1,15 @@
 //! What goes into a worker and what comes out of it. Only the shapes: `worker/mod.rs` decides.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skep_api::network::PortConfig;
 use skep_api::task::TaskStatus;
 
 use crate::Timestamp;
-use crate::assignment::Assignments;
+use crate::assignment::{Assignments, Overlay};
 use crate::id::Id;
 use crate::object::{Node, Secret, Task};
 use crate::task_files::TaskFile;
@@ -116,6 +119,9 @@ pub enum EngineOp {
     Start {
         /// Its id.
         container: String,
+        /// Networks to connect it with before, by their names at the engine, with the
+        /// `EndpointConfig` of each. One that it is connected with already is a success.
+        networks: Vec<(String, Value)>,
     },
     /// Stops a container. One that is stopped already is a success.
     Stop {
@@ -129,6 +135,26 @@ pub enum EngineOp {
         /// Its id.
         container: String,
     },
+    /// The engine's networks that realise networks of the swarm.
+    ListNetworks,
+    /// Makes a network what it should be on this node: the engine's part of it, and the way to
+    /// other nodes. What is there already stays, but for addresses that are nobody's any more.
+    MakeNetwork {
+        /// What it should be.
+        network: Box<Overlay>,
+    },
+    /// Addresses of a network are somewhere else now.
+    MoveOnNetwork {
+        /// Its id.
+        network: Id,
+        /// The addresses, with the nodes that they are on; `None` for those that are on no other.
+        moves: BTreeMap<Ipv4Addr, Option<IpAddr>>,
+    },
+    /// Removes all of a network from this node.
+    RemoveNetwork {
+        /// Its id.
+        network: Id,
+    },
 }
 
 /// How an operation ended.
@@ -137,7 +163,7 @@ pub type OpResult = Result<OpOutput, OpError>;
 /// What an operation gave.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OpOutput {
-    /// Pull, start, stop and remove give nothing.
+    /// Most operations give nothing.
     Done,
     /// Create: the new container's id.
     Created(String),
@@ -145,6 +171,8 @@ pub enum OpOutput {
     Container(Container),
     /// List.
     Containers(Vec<Container>),
+    /// The ids of the swarm's networks that the engine has something of.
+    Networks(Vec<Id>),
 }
 
 /// Why an operation failed.

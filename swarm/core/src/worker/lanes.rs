@@ -19,8 +19,12 @@ pub(super) enum Target {
     Task(Id),
     /// A container that is nobody's, by its id.
     Stray(String),
+    /// A network.
+    Network(Id),
     /// The list of all containers.
     List,
+    /// The list of all networks.
+    Networks,
 }
 
 #[derive(Debug, Default)]

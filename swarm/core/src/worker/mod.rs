@@ -4,6 +4,7 @@
 mod io;
 mod lanes;
 mod list;
+mod networks;
 mod outbox;
 mod stray;
 
@@ -24,6 +25,8 @@ use crate::task_files::{self, FileData};
 
 use lanes::{Lanes, Target};
 use list::Listing;
+use networks::Networks;
+pub(crate) use networks::Ready;
 use outbox::Outbox;
 use stray::Stray;
 
@@ -37,6 +40,7 @@ pub struct Worker {
     /// Whose next step is due.
     awake: BTreeSet<Target>,
     timers: BTreeSet<(Timestamp, Target)>,
+    networks: Networks,
     lanes: Lanes,
     listing: Listing,
     outbox: Outbox,
@@ -65,6 +69,7 @@ impl Worker {
             tasks,
             strays: BTreeMap::new(),
             timers: BTreeSet::new(),
+            networks: Networks::default(),
             lanes: Lanes::default(),
             listing: Listing::default(),
             outbox: Outbox::default(),
@@ -97,6 +102,8 @@ impl Worker {
             Input::EngineUp => {
                 self.engine_up = true;
                 self.listing.want();
+                let networks = self.networks.engine_up();
+                self.awake.extend(networks.into_iter().map(Target::Network));
             }
             Input::EngineDown => self.engine_up = false,
             Input::Finished { op, result } => self.finished(op, result, now),
@@ -122,11 +129,14 @@ impl Worker {
         out
     }
 
-    fn assign(&mut self, assignments: Assignments, out: &mut Output) {
+    fn assign(&mut self, mut assignments: Assignments, out: &mut Output) {
         if assignments.revision < self.revision {
             return;
         }
         self.revision = assignments.revision;
+        for network in self.networks.assign(&mut assignments) {
+            self.reconsider_network(network);
+        }
         let only_files =
             !assignments.complete && assignments.tasks.is_empty() && assignments.removed.is_empty();
         self.files.extend(assignments.files);
@@ -184,6 +194,23 @@ impl Worker {
         self.awake.insert(target);
     }
 
+    /// A network is meant to be something else now.
+    fn reconsider_network(&mut self, id: Id) {
+        let target = Target::Network(id.clone());
+        if self.lanes.unqueue(&target) {
+            self.networks.not_started(&id);
+        }
+        self.awake.insert(target);
+        self.wake_waiting();
+    }
+
+    /// Tasks that wait for a network look again.
+    fn wake_waiting(&mut self) {
+        let waiting = self.tasks.iter().filter(|(_, it)| it.waits_for_network());
+        self.awake
+            .extend(waiting.map(|(id, _)| Target::Task(id.clone())));
+    }
+
     fn finished(&mut self, op: u64, result: OpResult, now: Timestamp) {
         let Some(target) = self.lanes.finished(op) else {
             return;
@@ -199,7 +226,15 @@ impl Worker {
                     stray.finished(result, now);
                 }
             }
+            Target::Network(id) => {
+                self.networks.finished(id, result, now);
+                self.wake_waiting();
+            }
             Target::List => self.listed(result, now),
+            Target::Networks => {
+                let strays = self.networks.looked(result);
+                self.awake.extend(strays.into_iter().map(Target::Network));
+            }
         }
         self.awake.insert(target);
     }
@@ -226,11 +261,16 @@ impl Worker {
                 },
             );
         }
+        // Before everything has been assigned, a network without a task may yet have one.
+        if self.synced && self.networks.look() {
+            self.lanes.push(Target::Networks, EngineOp::ListNetworks);
+        }
         for target in std::mem::take(&mut self.awake) {
             match target {
                 Target::Task(id) => self.advance_task(id, now, out),
                 Target::Stray(container) => self.advance_stray(container, now),
-                Target::List => {}
+                Target::Network(id) => self.advance_network(id, now),
+                Target::List | Target::Networks => {}
             }
         }
     }
@@ -247,6 +287,8 @@ impl Worker {
                 controller.give_files(files);
             }
         }
+        let networks = &self.networks;
+        controller.see_networks(|network| networks.ready(network));
         match controller.step(self.node.as_deref(), now) {
             controller::Step::Op(op) => self.lanes.push(Target::Task(id.clone()), op),
             controller::Step::Wait(at) => {
@@ -261,6 +303,16 @@ impl Worker {
             }
         }
         self.note(&id, out);
+    }
+
+    fn advance_network(&mut self, id: Id, now: Timestamp) {
+        match self.networks.step(&id, now) {
+            networks::Step::Op(op) => self.lanes.push(Target::Network(id), op),
+            networks::Step::Wait(at) => {
+                self.timers.extend(at.map(|at| (at, Target::Network(id))));
+            }
+            networks::Step::Gone => {}
+        }
     }
 
     fn advance_stray(&mut self, container: String, now: Timestamp) {

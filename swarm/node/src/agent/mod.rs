@@ -167,11 +167,30 @@ impl Agent {
     }
 }
 
-/// Removes every container of the node's tasks from the engine and forgets them on disk: the node
+/// Removes the node's part of every network of the swarm. Returns those that are left.
+async fn remove_networks(engine: &Arc<dyn Engine>) -> Vec<String> {
+    let Ok(OpOutput::Networks(networks)) = engine.run(EngineOp::ListNetworks).await else {
+        return Vec::new();
+    };
+    let mut left = Vec::new();
+    for network in networks {
+        let name = format!("network {network}");
+        if engine
+            .run(EngineOp::RemoveNetwork { network })
+            .await
+            .is_err()
+        {
+            left.push(name);
+        }
+    }
+    left
+}
+
+/// Removes every container of the node's tasks and every network from the engine and forgets them on disk: the node
 /// leaves its swarm. Call it after [`Agent::stop`].
 ///
 /// # Errors
-/// In words, naming the containers that are left.
+/// In words, naming what is left.
 pub async fn forget_everything(
     engine: &Arc<dyn Engine>,
     node_id: &Id,
@@ -203,6 +222,7 @@ pub async fn forget_everything(
             }
         }
     }
+    left.extend(remove_networks(engine).await);
     files::forget_all(dir);
     let forgotten = records::forget(dir);
     if left.is_empty() {

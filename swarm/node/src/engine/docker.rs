@@ -5,6 +5,7 @@ mod connect;
 mod describe;
 mod error;
 mod image;
+mod network;
 mod ops;
 #[cfg(test)]
 mod tests;

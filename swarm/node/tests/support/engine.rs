@@ -57,7 +57,7 @@ impl MapEngine {
                     .map(OpOutput::Container)
                     .ok_or_else(|| missing(&key))
             }
-            EngineOp::Start { container: key } => {
+            EngineOp::Start { container: key, .. } => {
                 *shelf.starts.entry(key.clone()).or_default() += 1;
                 let container = shelf
                     .containers
@@ -79,6 +79,10 @@ impl MapEngine {
                 .remove(&key)
                 .map(|_| OpOutput::Done)
                 .ok_or_else(|| missing(&key)),
+            EngineOp::ListNetworks => Ok(OpOutput::Networks(Vec::new())),
+            EngineOp::MakeNetwork { .. }
+            | EngineOp::MoveOnNetwork { .. }
+            | EngineOp::RemoveNetwork { .. } => Ok(OpOutput::Done),
         }
     }
 

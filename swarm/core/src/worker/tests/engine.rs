@@ -46,7 +46,7 @@ impl FakeEngine {
             EngineOp::Inspect { container } => {
                 self.find(container).map(|c| OpOutput::Container(c.clone()))
             }
-            EngineOp::Start { container } => {
+            EngineOp::Start { container, .. } => {
                 let container = self.find(container)?;
                 if container.state != ContainerState::Running {
                     container.state = ContainerState::Running;
@@ -69,6 +69,10 @@ impl FakeEngine {
                 self.containers.remove(&id);
                 Ok(OpOutput::Done)
             }
+            EngineOp::ListNetworks => Ok(OpOutput::Networks(Vec::new())),
+            EngineOp::MakeNetwork { .. }
+            | EngineOp::MoveOnNetwork { .. }
+            | EngineOp::RemoveNetwork { .. } => Ok(OpOutput::Done),
         }
     }
 

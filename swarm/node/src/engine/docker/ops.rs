@@ -20,7 +20,7 @@ use skep_api::network::{PortConfig, Protocol, PublishMode};
 use skep_core::worker::{Container, ContainerState, EngineOp, Health, OpError, OpOutput, OpResult};
 
 use super::connect::Link;
-use super::image;
+use super::{image, network};
 
 /// Questions. An engine under load answers late, but it does.
 const ASK: Duration = Duration::from_secs(30);
@@ -40,9 +40,16 @@ pub(super) async fn run(link: &Link, op: EngineOp) -> OpResult {
         EngineOp::Inspect { container } => inspect(link, &container).await,
         EngineOp::Pull { image, auth } => image::pull(link, &image, auth).await,
         EngineOp::Create { name, body, .. } => create(link, name, &body).await,
-        EngineOp::Start { container } => start(link, &container).await,
+        EngineOp::Start {
+            container,
+            networks,
+        } => start(link, &container, &networks).await,
         EngineOp::Stop { container, grace } => stop(link, &container, grace).await,
         EngineOp::Remove { container } => remove(link, &container).await,
+        EngineOp::ListNetworks => network::list(link).await,
+        EngineOp::MakeNetwork { network } => network::make(link, &network).await,
+        EngineOp::MoveOnNetwork { network, moves } => network::moved(&network, &moves).await,
+        EngineOp::RemoveNetwork { network } => network::remove(link, &network).await,
     }
 }
 
@@ -109,7 +116,10 @@ async fn create(link: &Link, name: String, body: &Value) -> OpResult {
     Ok(OpOutput::Created(created.id))
 }
 
-async fn start(link: &Link, container: &str) -> OpResult {
+async fn start(link: &Link, container: &str, networks: &[(String, Value)]) -> OpResult {
+    for (name, endpoint) in networks {
+        network::connect(link, container, name, endpoint).await?;
+    }
     let options = None::<StartContainerOptions>;
     link.call(Some(ACT), |docker| async move {
         docker.start_container(container, options).await

@@ -170,6 +170,7 @@ async fn what_is_so_already_is_a_success() {
     let container = "c1".to_owned();
     let start = EngineOp::Start {
         container: container.clone(),
+        networks: Vec::new(),
     };
     assert_eq!(fake.engine.run(start).await, Ok(OpOutput::Done));
     let grace = Some(7);

@@ -180,6 +180,7 @@ fn large_node(number: u64) -> skep_core::object::Node {
         role: skep_core::object::Role::Worker,
         manager: None,
         active_since: Default::default(),
+        gateways: Default::default(),
     };
     node.status.message = "x".repeat(500_000);
     node

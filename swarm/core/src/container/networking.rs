@@ -1,0 +1,110 @@
+//! The networks of a task's container. The first is its engine's to attach it to when it makes the
+//! container; engines before API 1.44 take no more than one then, so the others follow. Addresses
+//! are the swarm's choice, never an engine's. Sets no aliases: an engine would answer them for the
+//! containers of this host alone.
+
+use serde_json::{Value, json};
+
+use super::Body;
+use crate::network::{engine_name, mac};
+use crate::object::{Attachment, Place, Task};
+
+/// Puts the container on its first network.
+pub(super) fn attach(task: &Task, body: &mut Body, host: &mut Body) {
+    let Some(first) = first(task) else { return };
+    let name = match &first.place {
+        Place::Engine(name) => name.clone(),
+        Place::Address(_) => engine_name(&first.network),
+    };
+    if let Some((name, endpoint)) = endpoint(first) {
+        let mut endpoints = Body::default();
+        endpoints.set(&name, endpoint);
+        body.set(
+            "NetworkingConfig",
+            json!({ "EndpointsConfig": endpoints.done() }),
+        );
+    }
+    host.set("NetworkMode", name);
+}
+
+/// The other networks: what the engine calls them, and the `EndpointConfig` of the container there.
+pub fn further_networks(task: &Task) -> Vec<(String, Value)> {
+    let first = first(task);
+    let others = task.attachments.iter().filter(|it| Some(*it) != first);
+    others.filter_map(endpoint).collect()
+}
+
+/// The first, or whichever is the engine's own: a container cannot be connected with the host's
+/// network later.
+fn first(task: &Task) -> Option<&Attachment> {
+    let mut all = task.attachments.iter();
+    let own = all.find(|it| matches!(it.place, Place::Engine(_)));
+    own.or(task.attachments.first())
+}
+
+fn endpoint(attachment: &Attachment) -> Option<(String, Value)> {
+    let Place::Address(cidr) = &attachment.place else {
+        return None;
+    };
+    let address = cidr.address;
+    let config = json!({
+        "IPAMConfig": { "IPv4Address": address },
+        // Engines from 28 on, and podman, would draw one.
+        "MacAddress": mac(address),
+    });
+    Some((engine_name(&attachment.network), config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::create_body;
+    use crate::testing::{node, task};
+
+    fn on(places: &[(&str, &str)]) -> Task {
+        let place = |text: &str| match text.parse() {
+            Ok(cidr) => Place::Address(cidr),
+            Err(_) => Place::Engine(text.to_owned()),
+        };
+        let mut task = task("t", "web", 1);
+        let attachments = places.iter().map(|(network, text)| Attachment {
+            network: (*network).into(),
+            place: place(text),
+        });
+        task.attachments = attachments.collect();
+        task
+    }
+
+    fn body(task: &Task) -> (Value, Value) {
+        let body = create_body(task, &node("n1")).unwrap();
+        (
+            body["HostConfig"]["NetworkMode"].clone(),
+            body["NetworkingConfig"].clone(),
+        )
+    }
+
+    #[test]
+    fn the_first_network_is_the_containers_and_the_others_follow() {
+        let task = on(&[("a", "10.0.1.5/24"), ("b", "10.0.2.255/23")]);
+        let endpoints = json!({ "EndpointsConfig": { "skep-a": {
+            "IPAMConfig": { "IPv4Address": "10.0.1.5" }, "MacAddress": "02:42:0a:00:01:05",
+        } } });
+        assert_eq!(body(&task), (json!("skep-a"), endpoints));
+        let others = further_networks(&task);
+        let config = json!({
+            "IPAMConfig": { "IPv4Address": "10.0.2.255" }, "MacAddress": "02:42:0a:00:02:ff",
+        });
+        assert_eq!(others, [("skep-b".to_owned(), config)]);
+    }
+
+    #[test]
+    fn an_engines_own_network_comes_first() {
+        let task = on(&[("h", "host")]);
+        assert_eq!(body(&task), (json!("host"), Value::Null));
+        assert_eq!(further_networks(&task), []);
+        let task = on(&[("a", "10.0.1.5/24"), ("b", "bridge")]);
+        assert_eq!(body(&task).0, json!("bridge"));
+        assert_eq!(further_networks(&task).len(), 1);
+        assert_eq!(body(&on(&[])), (Value::Null, Value::Null));
+    }
+}

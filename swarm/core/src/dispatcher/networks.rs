@@ -1,0 +1,210 @@
+//! What nodes are told of networks: those that they have a part in, and where the addresses of
+//! these are on other nodes. A change reaches every node that needs it, and no other, in one
+//! message; only who is new to a network is told all of it. Never chooses an address.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::Session;
+use crate::assignment::{Assignments, Move, Overlay};
+use crate::bootstrap::DATA_PATH_PORT;
+use crate::id::Id;
+use crate::object::{Node, Object, Place, Task};
+use crate::store::{Event, State};
+
+/// Addresses by network, with the node that each is on now.
+pub(super) type Moved = BTreeMap<Id, BTreeMap<Ipv4Addr, Option<Id>>>;
+
+/// What moved since it was last told.
+#[derive(Default)]
+pub(super) struct Moves {
+    moved: Moved,
+    /// Nodes that were told of a network. Some may have no session any more.
+    listeners: BTreeMap<Id, BTreeSet<Id>>,
+}
+
+impl Moves {
+    /// Takes in what happened. Returns nodes whose own part in networks is another one now.
+    pub(super) fn observe(&mut self, event: &Event, view: &State) -> BTreeSet<Id> {
+        let mut touched = BTreeSet::new();
+        match (&event.before, &event.after) {
+            (Some(Object::Task(before)), Some(Object::Task(after)))
+                if places(before).eq(places(after)) => {}
+            (Some(Object::Node(before)), Some(Object::Node(after)))
+                if before.gateways == after.gateways
+                    && before.data_address() == after.data_address() => {}
+            (before, after) => {
+                self.went(before.as_ref(), &mut touched);
+                self.came(after.as_ref(), view, &mut touched);
+            }
+        }
+        touched
+    }
+
+    fn went(&mut self, before: Option<&Object>, touched: &mut BTreeSet<Id>) {
+        match before {
+            Some(Object::Task(task)) => {
+                for (network, address, _) in places(task) {
+                    self.note(network, address, None);
+                }
+            }
+            Some(Object::Node(node)) => {
+                touched.insert(node.id.clone());
+                for (network, address) in &node.gateways {
+                    self.note(network, *address, None);
+                }
+            }
+            Some(Object::Network(network)) => drop(self.listeners.remove(&network.id)),
+            _ => {}
+        }
+    }
+
+    fn came(&mut self, after: Option<&Object>, view: &State, touched: &mut BTreeSet<Id>) {
+        match after {
+            Some(Object::Task(task)) => {
+                for (network, address, node) in places(task) {
+                    self.note(network, address, Some(node));
+                }
+            }
+            Some(Object::Node(node)) => {
+                touched.insert(node.id.clone());
+                for (network, address) in &node.gateways {
+                    self.note(network, *address, Some(&node.id));
+                }
+                // The node may be somewhere else now, and all that is on it.
+                for task in view.tasks_of_node(&node.id) {
+                    for (network, address, node) in places(task) {
+                        self.note(network, address, Some(node));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, network: &Id, address: Ipv4Addr, node: Option<&Id>) {
+        // Whoever is told of it later is told all of it.
+        if self.listeners.contains_key(network) {
+            let moved = self.moved.entry(network.clone()).or_default();
+            moved.insert(address, node.cloned());
+        }
+    }
+
+    /// What moved; it counts as told.
+    pub(super) fn take(&mut self) -> Moved {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Nodes that must be told.
+    pub(super) fn listeners(&self, moved: &Moved) -> BTreeSet<Id> {
+        let of = moved
+            .keys()
+            .filter_map(|network| self.listeners.get(network));
+        of.flatten().cloned().collect()
+    }
+
+    /// Adds to a message what its node has to know.
+    pub(super) fn tell(
+        &mut self,
+        session: &mut Session,
+        node: &Id,
+        moved: &Moved,
+        state: &State,
+        out: &mut Assignments,
+    ) {
+        let Some(node) = state.nodes().get(node) else {
+            return;
+        };
+        let told = std::mem::take(&mut session.networks);
+        for (network, gateway) in &node.gateways {
+            let known = told.get(network) == Some(gateway);
+            if known {
+                let moved = moved.get(network).into_iter().flatten();
+                out.moves.extend(moved.map(|(address, to)| Move {
+                    network: network.clone(),
+                    address: *address,
+                    to: remote(state, to.as_ref(), node),
+                }));
+            } else if let Some(overlay) = overlay(state, node, network, *gateway) {
+                out.networks.push(overlay);
+                let listeners = self.listeners.entry(network.clone()).or_default();
+                listeners.insert(node.id.clone());
+            } else {
+                continue;
+            }
+            session.networks.insert(network.clone(), *gateway);
+        }
+        for network in told.into_keys() {
+            if session.networks.contains_key(&network) {
+                continue;
+            }
+            if let Some(listeners) = self.listeners.get_mut(&network) {
+                listeners.remove(&node.id);
+                if listeners.is_empty() {
+                    self.listeners.remove(&network);
+                }
+            }
+            out.networks_removed.push(network);
+        }
+    }
+}
+
+/// The addresses of a task that is, or is about to be, somewhere.
+fn places(task: &Task) -> impl Iterator<Item = (&Id, Ipv4Addr, &Id)> {
+    let node = task.node_id.as_ref();
+    let node = node.filter(|_| !task.status.state.is_terminal());
+    let attachments = node.into_iter().flat_map(|node| {
+        let all = task.attachments.iter();
+        all.map(move |attachment| (attachment, node))
+    });
+    attachments.filter_map(|(attachment, node)| match &attachment.place {
+        Place::Address(cidr) => Some((&attachment.network, cidr.address, node)),
+        Place::Engine(_) => None,
+    })
+}
+
+/// Where a node is, seen from another; `None` for itself, and for one that nobody knows.
+fn remote(state: &State, node: Option<&Id>, seen_from: &Node) -> Option<IpAddr> {
+    let node = node.filter(|node| **node != seen_from.id)?;
+    state.nodes().get(node)?.data_address().parse().ok()
+}
+
+/// All of a network, for a node that has a part in it.
+fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Option<Overlay> {
+    let of = state.networks().get(network)?;
+    let mut remotes = BTreeMap::new();
+    let mut nodes = BTreeSet::new();
+    for task in state.tasks_of_network(network) {
+        let here = places(task).filter(|(id, ..)| *id == network);
+        for (_, address, on) in here {
+            nodes.insert(on);
+            remotes.extend(remote(state, Some(on), node).map(|at| (address, at)));
+        }
+    }
+    for other in nodes {
+        let theirs = state
+            .nodes()
+            .get(other)
+            .and_then(|it| it.gateways.get(network));
+        let at = remote(state, Some(other), node);
+        remotes.extend(theirs.copied().zip(at));
+    }
+    let port = state
+        .cluster()
+        .map_or(DATA_PATH_PORT, |it| it.data_path_port);
+    Some(Overlay {
+        id: network.clone(),
+        name: of.spec.name.clone(),
+        vni: of.vni()?,
+        port: u16::try_from(port).ok()?,
+        mtu: of.mtu(),
+        subnet: of.subnet()?,
+        gateway,
+        internal: of.spec.internal,
+        local: node.data_address().parse().ok()?,
+        remotes,
+    })
+}
+
+#[cfg(test)]
+mod tests;

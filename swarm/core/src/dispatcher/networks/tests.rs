@@ -1,0 +1,166 @@
+//! Who is told what of networks, against a store that commits at once.
+
+use skep_api::network::NetworkSpec;
+use skep_api::task::TaskState;
+
+use crate::assignment::{Assignments, ToAgent};
+use crate::dispatcher::tests::Bench;
+use crate::id::Id;
+use crate::network::{VNI_OPTION, addressing, driver};
+use crate::object::{Attachment, Meta, NetworkObject, Object, Place};
+use crate::store::{Author, Change};
+use crate::testing;
+
+/// Three nodes, of which two have a task each on the network.
+fn bench() -> Bench {
+    let mut bench = Bench::new(&["n1", "n2", "n3"]);
+    let options = [(VNI_OPTION.to_owned(), "4097".to_owned())].into();
+    let network = NetworkObject {
+        id: "net".into(),
+        meta: Meta::default(),
+        spec: NetworkSpec::default(),
+        driver_state: Some(driver("overlay", options)),
+        ipam: Some(addressing("10.0.1.0/24".parse().unwrap(), "", None)),
+    };
+    bench.write(Author::Control, vec![Change::Create(network.into())]);
+    for (number, node) in ["n1", "n2", "n3"].into_iter().enumerate() {
+        edit(&mut bench, node, |it| {
+            it.status.addr = format!("192.0.2.{}", number + 1)
+        });
+    }
+    place(&mut bench, "t1", "n1", 11);
+    place(&mut bench, "t2", "n2", 12);
+    bench
+}
+
+fn edit(bench: &mut Bench, node: &str, change: impl FnOnce(&mut crate::object::Node)) {
+    let mut node = bench.state.nodes().get(node).unwrap().as_ref().clone();
+    change(&mut node);
+    bench.write(Author::Dispatcher, vec![Change::Update(node.into())]);
+}
+
+/// A task of the network on a node, which gets the gateway ten above.
+fn place(bench: &mut Bench, id: &str, node: &str, last: u8) {
+    let mut task = testing::task(id, "web", 1);
+    task.node_id = Some(node.into());
+    task.attachments = vec![Attachment {
+        network: "net".into(),
+        place: Place::Address(format!("10.0.1.{last}/24").parse().unwrap()),
+    }];
+    bench.write(Author::Orchestrator, vec![Change::Create(task.into())]);
+    let gateway = [10, 0, 1, last + 10].into();
+    edit(bench, node, |it| {
+        it.gateways.extend([("net".into(), gateway)])
+    });
+}
+
+fn told(bench: &mut Bench, to: &str) -> Assignments {
+    let messages = bench.dispatcher.messages(&bench.state);
+    let of = messages
+        .into_iter()
+        .filter(|(node, ..)| *node == Id::from(to));
+    let mut all = of.filter_map(|(_, _, message)| match message {
+        ToAgent::Assignments(assignments) => Some(assignments),
+        _ => None,
+    });
+    all.next().unwrap_or_default()
+}
+
+fn remotes(assignments: &Assignments) -> Vec<String> {
+    let all = assignments.networks.iter().flat_map(|it| &it.remotes);
+    all.map(|(address, node)| format!("{address} {node}"))
+        .collect()
+}
+
+fn moves(assignments: &Assignments) -> Vec<String> {
+    let text = |to: Option<std::net::IpAddr>| to.map_or("-".to_owned(), |to| to.to_string());
+    let all = assignments.moves.iter();
+    all.map(|it| format!("{} {}", it.address, text(it.to)))
+        .collect()
+}
+
+fn ready(bench: &mut Bench, node: &str, addr: &str) {
+    bench.register(node, 1);
+    edit(bench, node, |it| it.status.addr = addr.to_owned());
+}
+
+#[test]
+fn who_has_a_part_is_told_all_and_then_what_moves() {
+    let mut bench = bench();
+    ready(&mut bench, "n1", "192.0.2.1");
+    ready(&mut bench, "n3", "192.0.2.3");
+    let first = told(&mut bench, "n1");
+    assert_eq!(
+        remotes(&first),
+        ["10.0.1.12 192.0.2.2", "10.0.1.22 192.0.2.2"]
+    );
+    assert_eq!(first.networks[0].gateway.to_string(), "10.0.1.21");
+    assert_eq!(first.networks[0].local.to_string(), "192.0.2.1");
+
+    place(&mut bench, "t3", "n3", 13);
+    assert_eq!(
+        moves(&told(&mut bench, "n1")),
+        ["10.0.1.13 192.0.2.3", "10.0.1.23 192.0.2.3"]
+    );
+
+    // What is on the node itself is nobody else's.
+    place(&mut bench, "t4", "n1", 14);
+    let own = told(&mut bench, "n1");
+    assert!(
+        moves(&own).iter().all(|it| it.ends_with(" -")),
+        "{:?}",
+        own.moves
+    );
+
+    let mut task = bench.state.tasks().get("t2").unwrap().as_ref().clone();
+    task.status.state = TaskState::Failed;
+    bench.write(
+        Author::Agent("n2".into()),
+        vec![Change::Update(Object::from(task))],
+    );
+    assert_eq!(moves(&told(&mut bench, "n1")), ["10.0.1.12 -"]);
+    edit(&mut bench, "n2", |it| it.gateways.clear());
+    assert_eq!(moves(&told(&mut bench, "n1")), ["10.0.1.22 -"]);
+    assert_eq!(told(&mut bench, "n1"), Assignments::default());
+}
+
+#[test]
+fn others_are_told_nothing() {
+    let mut bench = bench();
+    ready(&mut bench, "n3", "192.0.2.3");
+    assert_eq!(told(&mut bench, "n3").networks, []);
+    place(&mut bench, "t4", "n1", 14);
+    assert_eq!(told(&mut bench, "n3"), Assignments::default());
+}
+
+#[test]
+fn a_node_that_moves_takes_its_addresses_along() {
+    let mut bench = bench();
+    ready(&mut bench, "n1", "192.0.2.1");
+    told(&mut bench, "n1");
+    edit(&mut bench, "n2", |it| {
+        it.status.addr = "192.0.2.9".to_owned()
+    });
+    assert_eq!(
+        moves(&told(&mut bench, "n1")),
+        ["10.0.1.12 192.0.2.9", "10.0.1.22 192.0.2.9"]
+    );
+}
+
+#[test]
+fn a_part_ends_and_begins_anew() {
+    let mut bench = bench();
+    ready(&mut bench, "n1", "192.0.2.1");
+    told(&mut bench, "n1");
+    edit(&mut bench, "n1", |it| it.gateways.clear());
+    assert_eq!(told(&mut bench, "n1").networks_removed, [Id::from("net")]);
+    place(&mut bench, "t3", "n2", 13);
+    assert_eq!(told(&mut bench, "n1"), Assignments::default());
+    edit(&mut bench, "n1", |it| {
+        it.gateways.extend([("net".into(), [10, 0, 1, 31].into())])
+    });
+    let anew = told(&mut bench, "n1");
+    assert_eq!(anew.networks[0].gateway.to_string(), "10.0.1.31");
+    // The gateway of its other task's node came along with that.
+    assert_eq!(remotes(&anew).len(), 3, "{:?}", remotes(&anew));
+}

@@ -1,0 +1,261 @@
+//! The node's part in the swarm's networks: made before the first task of each needs it, removed
+//! after the last. One operation a network at a time. Never touches a container.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::io::{EngineOp, OpError, OpOutput, OpResult};
+use crate::assignment::{Assignments, Overlay};
+use crate::id::Id;
+use crate::{Nanos, SECOND, Timestamp};
+
+/// The longest pause between two attempts.
+const MAX_PAUSE: Nanos = 30 * SECOND;
+
+/// Whether a task may have its container, as far as a network is concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// It is there, or none is needed.
+    #[default]
+    Yes,
+    /// It is not there yet.
+    NotYet,
+    /// It cannot be made, in the engine's words.
+    No(String),
+}
+
+/// What is to happen next with a network.
+pub(super) enum Step {
+    Op(EngineOp),
+    Wait(Option<Timestamp>),
+    Gone,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Networks {
+    known: BTreeMap<Id, Network>,
+    /// The engine's networks are to be looked through for some that are nobody's.
+    look: bool,
+    looking: bool,
+}
+
+#[derive(Debug, Default)]
+struct Network {
+    /// What it should be; `None` if it should not be.
+    wanted: Option<Box<Overlay>>,
+    /// What was made of it.
+    made: Option<Box<Overlay>>,
+    /// The engine may have something of it.
+    there: bool,
+    /// It is to be made although it was: something may be missing.
+    again: bool,
+    busy: Option<Busy>,
+    /// Addresses that have moved since.
+    moved: BTreeMap<Ipv4Addr, Option<IpAddr>>,
+    error: Option<String>,
+    failures: u32,
+    not_before: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+enum Busy {
+    Make(Box<Overlay>),
+    Move,
+    Remove,
+}
+
+impl Networks {
+    /// Takes in what was assigned. Returns the networks that it is about.
+    pub(super) fn assign(&mut self, assignments: &mut Assignments) -> BTreeSet<Id> {
+        let mut touched = BTreeSet::new();
+        let mut gone: Vec<Id> = std::mem::take(&mut assignments.networks_removed);
+        if assignments.complete {
+            let told: BTreeSet<&Id> = assignments.networks.iter().map(|it| &it.id).collect();
+            gone.extend(self.known.keys().filter(|id| !told.contains(id)).cloned());
+            self.look = true;
+        }
+        for overlay in std::mem::take(&mut assignments.networks) {
+            touched.insert(overlay.id.clone());
+            let network = self.known.entry(overlay.id.clone()).or_default();
+            // Told anew, it may have missed moves.
+            network.again = network.made.is_some();
+            network.moved.clear();
+            network.wanted = Some(Box::new(overlay));
+            network.hurry();
+        }
+        for moved in std::mem::take(&mut assignments.moves) {
+            let Some(network) = self.known.get_mut(&moved.network) else {
+                continue;
+            };
+            let Some(wanted) = &mut network.wanted else {
+                continue;
+            };
+            match moved.to {
+                Some(node) => wanted.remotes.insert(moved.address, node),
+                None => wanted.remotes.remove(&moved.address),
+            };
+            network.moved.insert(moved.address, moved.to);
+            touched.insert(moved.network);
+        }
+        for id in gone {
+            if let Some(network) = self.known.get_mut(&id) {
+                network.wanted = None;
+                network.hurry();
+                touched.insert(id);
+            }
+        }
+        touched
+    }
+
+    /// The engine answers again: what was made may be damaged. Returns all networks.
+    pub(super) fn engine_up(&mut self) -> BTreeSet<Id> {
+        self.look = true;
+        for network in self.known.values_mut() {
+            network.again = network.made.is_some();
+            network.hurry();
+        }
+        self.known.keys().cloned().collect()
+    }
+
+    /// Whether to list the engine's networks now; then it is under way.
+    pub(super) fn look(&mut self) -> bool {
+        let start = self.look && !self.looking;
+        if start {
+            (self.look, self.looking) = (false, true);
+        }
+        start
+    }
+
+    /// Takes in the engine's networks. Returns those that are nobody's.
+    pub(super) fn looked(&mut self, result: OpResult) -> BTreeSet<Id> {
+        self.looking = false;
+        let Ok(OpOutput::Networks(ids)) = result else {
+            return BTreeSet::new();
+        };
+        let strays = ids.into_iter().filter(|id| !self.known.contains_key(id));
+        let strays: BTreeSet<Id> = strays.collect();
+        for id in &strays {
+            let network = Network {
+                there: true,
+                ..Network::default()
+            };
+            self.known.insert(id.clone(), network);
+        }
+        strays
+    }
+
+    /// Whether a network is as a container needs it.
+    pub(super) fn ready(&self, id: &Id) -> Ready {
+        let Some(network) = self.known.get(id) else {
+            return Ready::NotYet;
+        };
+        match (&network.wanted, &network.made, &network.error) {
+            (Some(wanted), Some(made), _) if wanted.same_here(made) => Ready::Yes,
+            (Some(_), _, Some(error)) => Ready::No(error.clone()),
+            _ => Ready::NotYet,
+        }
+    }
+
+    pub(super) fn step(&mut self, id: &Id, now: Timestamp) -> Step {
+        let Some(network) = self.known.get_mut(id) else {
+            return Step::Wait(None);
+        };
+        match network.step(id, now) {
+            Step::Gone => {
+                self.known.remove(id);
+                Step::Gone
+            }
+            step => step,
+        }
+    }
+
+    pub(super) fn finished(&mut self, id: &Id, result: OpResult, now: Timestamp) {
+        if let Some(network) = self.known.get_mut(id) {
+            network.finished(result, now);
+        }
+    }
+
+    /// The operation that was to be started will not be.
+    pub(super) fn not_started(&mut self, id: &Id) {
+        if let Some(network) = self.known.get_mut(id) {
+            network.busy = None;
+        }
+    }
+}
+
+impl Network {
+    fn step(&mut self, id: &Id, now: Timestamp) -> Step {
+        if self.busy.is_some() {
+            return Step::Wait(None);
+        }
+        if let Some(at) = self.not_before.filter(|at| *at > now) {
+            return Step::Wait(Some(at));
+        }
+        let network = id.clone();
+        match (&self.wanted, &self.made) {
+            (None, None) if !self.there => Step::Gone,
+            (None, _) => {
+                self.busy = Some(Busy::Remove);
+                Step::Op(EngineOp::RemoveNetwork { network })
+            }
+            (Some(wanted), Some(made)) if !wanted.same_here(made) => {
+                self.busy = Some(Busy::Remove);
+                Step::Op(EngineOp::RemoveNetwork { network })
+            }
+            (Some(wanted), made) if made.is_none() || self.again => {
+                let network = wanted.clone();
+                (self.again, self.there) = (false, true);
+                self.moved.clear();
+                self.busy = Some(Busy::Make(network.clone()));
+                Step::Op(EngineOp::MakeNetwork { network })
+            }
+            _ if self.moved.is_empty() => Step::Wait(None),
+            _ => {
+                let moves = std::mem::take(&mut self.moved);
+                self.busy = Some(Busy::Move);
+                Step::Op(EngineOp::MoveOnNetwork { network, moves })
+            }
+        }
+    }
+
+    fn finished(&mut self, result: OpResult, now: Timestamp) {
+        match (self.busy.take(), result) {
+            (Some(Busy::Make(made)), Ok(_)) => {
+                self.made = Some(made);
+                self.hurry();
+            }
+            (Some(Busy::Remove), Ok(_) | Err(OpError::NotFound(_))) => {
+                (self.made, self.there) = (None, false);
+                self.hurry();
+            }
+            (Some(Busy::Move), Ok(_)) => self.hurry(),
+            (busy, Err(error)) => {
+                // What is wrong with the addresses is put right with all the rest.
+                self.again |= !matches!(busy, Some(Busy::Remove));
+                self.failed(error, now);
+            }
+            (None, Ok(_)) => {}
+        }
+    }
+
+    fn failed(&mut self, error: OpError, now: Timestamp) {
+        match error {
+            OpError::NotFound(text) | OpError::Conflict(text) | OpError::Failed(text) => {
+                self.error = Some(text);
+            }
+            // Nobody is to blame yet.
+            OpError::Unavailable(_) => {}
+        }
+        let span = SECOND.saturating_mul(1 << self.failures.min(5));
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now.plus(span.min(MAX_PAUSE)));
+    }
+
+    fn hurry(&mut self) {
+        (self.failures, self.not_before, self.error) = (0, None, None);
+    }
+}
+
+#[cfg(test)]
+#[path = "networks_tests.rs"]
+mod tests;

@@ -1,0 +1,186 @@
+//! When a network is made, changed and removed, and who waits for it. Pure.
+
+use super::*;
+use crate::assignment::Move;
+use crate::controller::Controller;
+use crate::object::{Attachment, Place};
+use crate::testing::task;
+
+const NOW: Timestamp = Timestamp::from_nanos(0);
+
+fn overlay(gateway: &str, remotes: &[(&str, &str)]) -> Overlay {
+    let remotes = remotes
+        .iter()
+        .map(|(address, node)| (address.parse().unwrap(), node.parse().unwrap()));
+    Overlay {
+        id: "n".into(),
+        name: "front".into(),
+        vni: 4097,
+        port: 4789,
+        mtu: 1450,
+        subnet: "10.0.1.0/24".parse().unwrap(),
+        gateway: gateway.parse().unwrap(),
+        internal: false,
+        local: "192.0.2.1".parse().unwrap(),
+        remotes: remotes.collect(),
+    }
+}
+
+fn told(networks: &mut Networks, network: Overlay) {
+    networks.assign(&mut Assignments {
+        networks: vec![network],
+        ..Assignments::default()
+    });
+}
+
+fn moved(networks: &mut Networks, address: &str, to: Option<&str>) {
+    networks.assign(&mut Assignments {
+        moves: vec![Move {
+            network: "n".into(),
+            address: address.parse().unwrap(),
+            to: to.map(|to| to.parse().unwrap()),
+        }],
+        ..Assignments::default()
+    });
+}
+
+fn removed(networks: &mut Networks) {
+    networks.assign(&mut Assignments {
+        networks_removed: vec!["n".into()],
+        ..Assignments::default()
+    });
+}
+
+/// The operation that is next, which then has ended so.
+fn next(networks: &mut Networks, result: OpResult) -> Option<EngineOp> {
+    match networks.step(&"n".into(), NOW) {
+        Step::Op(op) => {
+            networks.finished(&"n".into(), result, NOW);
+            Some(op)
+        }
+        Step::Wait(_) | Step::Gone => None,
+    }
+}
+
+const DONE: OpResult = Ok(OpOutput::Done);
+
+#[test]
+fn a_network_is_made_kept_up_and_removed() {
+    let mut networks = Networks::default();
+    assert_eq!(networks.ready(&"n".into()), Ready::NotYet);
+    let first = overlay("10.0.1.4", &[("10.0.1.5", "192.0.2.2")]);
+    told(&mut networks, first.clone());
+    let network = Box::new(first);
+    assert_eq!(
+        next(&mut networks, DONE),
+        Some(EngineOp::MakeNetwork { network })
+    );
+    assert_eq!(networks.ready(&"n".into()), Ready::Yes);
+    assert_eq!(next(&mut networks, DONE), None);
+
+    moved(&mut networks, "10.0.1.6", Some("192.0.2.3"));
+    moved(&mut networks, "10.0.1.5", None);
+    let moves = BTreeMap::from([
+        ("10.0.1.6".parse().unwrap(), "192.0.2.3".parse().ok()),
+        ("10.0.1.5".parse().unwrap(), None),
+    ]);
+    let network = Id::from("n");
+    let expected = EngineOp::MoveOnNetwork { network, moves };
+    assert_eq!(next(&mut networks, DONE), Some(expected));
+
+    networks.engine_up();
+    let now = overlay("10.0.1.4", &[("10.0.1.6", "192.0.2.3")]);
+    let network = Box::new(now);
+    assert_eq!(
+        next(&mut networks, DONE),
+        Some(EngineOp::MakeNetwork { network })
+    );
+
+    removed(&mut networks);
+    let network = Id::from("n");
+    assert_eq!(
+        next(&mut networks, DONE),
+        Some(EngineOp::RemoveNetwork { network })
+    );
+    assert!(matches!(networks.step(&"n".into(), NOW), Step::Gone));
+}
+
+#[test]
+fn another_gateway_is_another_network() {
+    let mut networks = Networks::default();
+    told(&mut networks, overlay("10.0.1.4", &[]));
+    next(&mut networks, DONE);
+    told(&mut networks, overlay("10.0.1.9", &[]));
+    assert_eq!(networks.ready(&"n".into()), Ready::NotYet);
+    let network = Id::from("n");
+    assert_eq!(
+        next(&mut networks, DONE),
+        Some(EngineOp::RemoveNetwork { network })
+    );
+    let network = Box::new(overlay("10.0.1.9", &[]));
+    assert_eq!(
+        next(&mut networks, DONE),
+        Some(EngineOp::MakeNetwork { network })
+    );
+    assert_eq!(networks.ready(&"n".into()), Ready::Yes);
+}
+
+#[test]
+fn what_fails_is_tried_again_and_told_to_tasks() {
+    let mut networks = Networks::default();
+    told(&mut networks, overlay("10.0.1.4", &[]));
+    let away = Err(OpError::Unavailable("away".into()));
+    assert!(next(&mut networks, away).is_some());
+    assert_eq!(networks.ready(&"n".into()), Ready::NotYet);
+    networks.engine_up();
+    let refused = Err(OpError::Failed("Pool overlaps".into()));
+    assert!(next(&mut networks, refused).is_some());
+    assert_eq!(
+        networks.ready(&"n".into()),
+        Ready::No("Pool overlaps".into())
+    );
+    let Step::Wait(Some(at)) = networks.step(&"n".into(), NOW) else {
+        panic!("it is not tried again");
+    };
+    assert!(matches!(networks.step(&"n".into(), at), Step::Op(_)));
+}
+
+#[test]
+fn networks_that_are_nobodys_are_removed() {
+    let mut networks = Networks::default();
+    told(&mut networks, overlay("10.0.1.4", &[]));
+    networks.assign(&mut Assignments {
+        complete: true,
+        networks: vec![overlay("10.0.1.4", &[])],
+        ..Assignments::default()
+    });
+    assert!(networks.look() && !networks.look());
+    let listed = Ok(OpOutput::Networks(vec!["n".into(), "old".into()]));
+    assert_eq!(networks.looked(listed), BTreeSet::from(["old".into()]));
+    let network = Id::from("old");
+    match networks.step(&network, NOW) {
+        Step::Op(op) => assert_eq!(op, EngineOp::RemoveNetwork { network }),
+        _ => panic!("it stays"),
+    }
+    // What a complete set does not name is nobody's either.
+    networks.assign(&mut Assignments {
+        complete: true,
+        ..Assignments::default()
+    });
+    assert!(matches!(networks.step(&"n".into(), NOW), Step::Gone));
+}
+
+#[test]
+fn a_task_waits_for_its_networks() {
+    let mut task = task("t", "web", 1);
+    task.status.state = skep_api::task::TaskState::Preparing;
+    task.attachments = vec![Attachment {
+        network: "n".into(),
+        place: Place::Address("10.0.1.5/24".parse().unwrap()),
+    }];
+    let mut controller = Controller::assigned(task);
+    controller.see_networks(|_| Ready::NotYet);
+    assert!(controller.waits_for_network());
+    controller.see_networks(|_| Ready::Yes);
+    assert!(!controller.waits_for_network());
+}

@@ -1,0 +1,93 @@
+//! Where addresses are: for each that is on another host, what its hardware address is, which port
+//! of the bridge leads to it, and which host the VXLAN device sends it to. Makes no device.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures_util::TryStreamExt;
+use rtnetlink::Handle;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+
+use super::{Error, is_absence, mac, refused};
+
+/// The addresses that a device has entries for.
+pub(super) async fn known(handle: &Handle, device: u32) -> Result<Vec<Ipv4Addr>, Error> {
+    let all = handle.neighbours().get();
+    let mut all = Box::pin(all.set_address_family(AddressFamily::Inet).execute());
+    let mut known = Vec::new();
+    while let Some(entry) = all.try_next().await.map_err(refused("list neighbours"))? {
+        if entry.header.ifindex != device {
+            continue;
+        }
+        known.extend(
+            entry
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                        Some(*address)
+                    }
+                    _ => None,
+                }),
+        );
+    }
+    Ok(known)
+}
+
+/// An address is on this host.
+pub(super) async fn set(
+    handle: &Handle,
+    device: u32,
+    address: Ipv4Addr,
+    host: IpAddr,
+) -> Result<(), Error> {
+    let mac = mac(address);
+    let what = || format!("say that {address} is on {host}");
+    let table = handle.neighbours();
+    // Static to the bridge, whose word for that is "needs no ARP".
+    let port = table.add_bridge(device, &mac);
+    let port = port
+        .state(NeighbourState::Noarp)
+        .flags(NeighbourFlags::Controller);
+    port.replace().execute().await.map_err(refused(what()))?;
+    let host = table.add_bridge(device, &mac).destination(host);
+    let host = host.flags(NeighbourFlags::Own).replace();
+    host.execute().await.map_err(refused(what()))?;
+    let answer = table.add(device, address.into()).link_layer_address(&mac);
+    answer.replace().execute().await.map_err(refused(what()))
+}
+
+/// An address is on no other host. One that has no entries is a success.
+pub(super) async fn remove(handle: &Handle, device: u32, address: Ipv4Addr) -> Result<(), Error> {
+    let mac = mac(address).to_vec();
+    let entry = |family: AddressFamily, attribute: NeighbourAttribute, flags: NeighbourFlags| {
+        let mut entry = NeighbourMessage::default();
+        entry.header.family = family;
+        entry.header.ifindex = device;
+        entry.header.flags = flags;
+        entry.attributes.push(attribute);
+        entry
+    };
+    let on_bridge = NeighbourAttribute::LinkLayerAddress(mac);
+    let inside = NeighbourAttribute::Destination(NeighbourAddress::Inet(address));
+    let entries = [
+        entry(AddressFamily::Inet, inside, NeighbourFlags::empty()),
+        entry(
+            AddressFamily::Bridge,
+            on_bridge.clone(),
+            NeighbourFlags::Own,
+        ),
+        entry(AddressFamily::Bridge, on_bridge, NeighbourFlags::Controller),
+    ];
+    for entry in entries {
+        match handle.neighbours().del(entry).execute().await {
+            Err(error) if !is_absence(&error) => {
+                return Err(refused(format!("forget where {address} was"))(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

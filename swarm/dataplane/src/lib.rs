@@ -1,0 +1,151 @@
+//! Overlay networks in the kernel: a VXLAN device on a network's bridge, and static entries for
+//! everything that is on other hosts, so that nothing is ever asked of them, learned or flooded.
+//! Knows neither swarm nor engine: the bridge must be there, and somebody else says what is where.
+
+mod entries;
+mod link;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use rtnetlink::Handle;
+use tokio::task::JoinHandle;
+
+/// What does not work, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such device.
+    #[error("there is no network device {0}")]
+    NoDevice(String),
+    /// The kernel is not to be spoken with.
+    #[error("cannot open a netlink socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// The kernel refused.
+    #[error("cannot {what}: {why}")]
+    Refused {
+        /// What was to be done.
+        what: String,
+        /// The kernel's reason.
+        why: String,
+    },
+}
+
+/// An overlay network on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlay {
+    /// The bridge that its containers here are on.
+    pub bridge: String,
+    /// What the VXLAN device is called, or to be called.
+    pub device: String,
+    /// The VXLAN id.
+    pub vni: u32,
+    /// The UDP port.
+    pub port: u16,
+    /// The largest packet, in bytes.
+    pub mtu: u32,
+    /// This host's address among those that the others know.
+    pub local: IpAddr,
+    /// The bridge's own address within the network.
+    pub gateway: Ipv4Addr,
+}
+
+/// The hardware address of whoever has this address within an overlay.
+pub fn mac(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
+/// Makes a network what it should be. What is there already and right is not touched, so that no
+/// packet is lost.
+///
+/// # Errors
+/// When the bridge is not there, or the kernel refuses.
+pub async fn ensure(overlay: &Overlay, remotes: &BTreeMap<Ipv4Addr, IpAddr>) -> Result<(), Error> {
+    let kernel = Kernel::open()?;
+    let bridge = link::index(&kernel.handle, &overlay.bridge).await?;
+    let bridge = bridge.ok_or_else(|| Error::NoDevice(overlay.bridge.clone()))?;
+    link::address(&kernel.handle, bridge, &mac(overlay.gateway)).await?;
+    let device = link::vxlan(&kernel.handle, overlay, bridge).await?;
+    let known = entries::known(&kernel.handle, device).await?;
+    for address in known {
+        if !remotes.contains_key(&address) {
+            entries::remove(&kernel.handle, device, address).await?;
+        }
+    }
+    for (address, host) in remotes {
+        entries::set(&kernel.handle, device, *address, *host).await?;
+    }
+    Ok(())
+}
+
+/// Addresses are on another host now or, without one, on none.
+///
+/// # Errors
+/// When the device is not there, or the kernel refuses.
+pub async fn change(device: &str, moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>) -> Result<(), Error> {
+    let kernel = Kernel::open()?;
+    let index = link::index(&kernel.handle, device).await?;
+    let index = index.ok_or_else(|| Error::NoDevice(device.to_owned()))?;
+    for (address, host) in moves {
+        match host {
+            Some(host) => entries::set(&kernel.handle, index, *address, *host).await?,
+            None => entries::remove(&kernel.handle, index, *address).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes the device, and with it all entries. One that is not there is a success.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn remove(device: &str) -> Result<(), Error> {
+    let kernel = Kernel::open()?;
+    match link::index(&kernel.handle, device).await? {
+        Some(index) => link::delete(&kernel.handle, index).await,
+        None => Ok(()),
+    }
+}
+
+/// A netlink socket, and the task that serves it.
+struct Kernel {
+    handle: Handle,
+    serving: JoinHandle<()>,
+}
+
+impl Kernel {
+    fn open() -> Result<Self, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let serving = tokio::spawn(connection);
+        Ok(Self { handle, serving })
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+fn refused(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
+    let what = what.into();
+    move |error| {
+        let why = match &error {
+            rtnetlink::Error::NetlinkError(message) => message.to_io().to_string(),
+            other => other.to_string(),
+        };
+        Error::Refused { what, why }
+    }
+}
+
+/// Whether the kernel says that there is no such thing.
+fn is_absence(error: &rtnetlink::Error) -> bool {
+    const ENOENT: i32 = 2;
+    const ENODEV: i32 = 19;
+    match error {
+        rtnetlink::Error::NetlinkError(message) => {
+            matches!(message.to_io().raw_os_error(), Some(ENOENT | ENODEV))
+        }
+        _ => false,
+    }
+}

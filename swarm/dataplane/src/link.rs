@@ -1,0 +1,112 @@
+//! The bridge and the VXLAN device on it. Never touches the entries of either.
+
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::{Handle, LinkBridgePort, LinkUnspec, LinkVxlan};
+
+use super::{Error, Overlay, is_absence, refused};
+
+async fn find(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
+    let mut links = handle.link().get().match_name(name.to_owned()).execute();
+    match links.try_next().await {
+        Ok(link) => Ok(link),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(refused(format!("look for device {name}"))(error)),
+    }
+}
+
+/// The number of a device, if there is one of this name.
+pub(super) async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {
+    Ok(find(handle, name).await?.map(|link| link.header.index))
+}
+
+/// Gives a device its hardware address.
+pub(super) async fn address(handle: &Handle, index: u32, mac: &[u8; 6]) -> Result<(), Error> {
+    let message = LinkUnspec::new_with_index(index)
+        .address(mac.to_vec())
+        .build();
+    let set = handle.link().set(message).execute().await;
+    set.map_err(refused("set the address of a bridge"))
+}
+
+pub(super) async fn delete(handle: &Handle, index: u32) -> Result<(), Error> {
+    match handle.link().del(index).execute().await {
+        Err(error) if !is_absence(&error) => Err(refused("remove a VXLAN device")(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The VXLAN device of a network, on its bridge: made if it is not there or another one.
+pub(super) async fn vxlan(handle: &Handle, overlay: &Overlay, bridge: u32) -> Result<u32, Error> {
+    let name = &overlay.device;
+    let mut found = find(handle, name).await?;
+    if let Some(link) = &found
+        && !is_same(link, overlay)
+    {
+        delete(handle, link.header.index).await?;
+        found = None;
+    }
+    let device = match found {
+        Some(link) => link.header.index,
+        None => {
+            create(handle, overlay).await?;
+            let made = index(handle, name).await?;
+            made.ok_or_else(|| Error::NoDevice(name.clone()))?
+        }
+    };
+    let message = LinkUnspec::new_with_index(device)
+        .mtu(overlay.mtu)
+        .controller(bridge)
+        .up()
+        .build();
+    let set = handle.link().set(message).execute().await;
+    set.map_err(refused(format!("put {name} on its bridge")))?;
+    // Whatever the bridge does not know is on no other host either.
+    let port = LinkBridgePort::new(device).learning(false).flood(false);
+    let set = handle.link().set_port(port.build()).execute().await;
+    set.map_err(refused(format!("keep {name} from learning")))?;
+    Ok(device)
+}
+
+async fn create(handle: &Handle, overlay: &Overlay) -> Result<(), Error> {
+    let device = LinkVxlan::new(&overlay.device, overlay.vni)
+        .port(overlay.port)
+        .learning(false)
+        .proxy(true);
+    let device = match overlay.local {
+        IpAddr::V4(local) => device.local(local),
+        IpAddr::V6(local) => device.local6(local),
+    };
+    let made = handle.link().add(device.build()).execute().await;
+    let (vni, port) = (overlay.vni, overlay.port);
+    made.map_err(refused(format!(
+        "make a VXLAN device with id {vni} on port {port}"
+    )))
+}
+
+/// Whether a device that was found leads where it should.
+fn is_same(link: &LinkMessage, overlay: &Overlay) -> bool {
+    let infos = link
+        .attributes
+        .iter()
+        .filter_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => Some(infos),
+            _ => None,
+        });
+    let data = infos.flatten().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
+        _ => None,
+    });
+    let local = match overlay.local {
+        IpAddr::V4(local) => InfoVxlan::Local(local),
+        IpAddr::V6(local) => InfoVxlan::Local6(local),
+    };
+    let wanted = [
+        InfoVxlan::Id(overlay.vni),
+        InfoVxlan::Port(overlay.port),
+        local,
+    ];
+    data.is_some_and(|data| wanted.iter().all(|info| data.contains(info)))
+}

@@ -1,0 +1,166 @@
+//! The node's part of a network: a bridge network of the engine's, and a VXLAN device on its bridge
+//! that leads to other nodes. Never chooses an address and never removes what has containers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use bollard::models::{NetworkConnectRequest, NetworkCreateRequest, NetworkInspect};
+use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptions};
+use bollard::{BollardRequest, body_full};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use skep_core::Id;
+use skep_core::assignment::Overlay;
+use skep_core::network::{LABEL, LABEL_NAME, MTU_OPTION, bridge_name, engine_name, vxlan_name};
+use skep_core::worker::{OpError, OpOutput, OpResult};
+
+use super::connect::Link;
+
+/// Questions.
+const ASK: Duration = Duration::from_secs(30);
+/// Networks are made and removed in moments, but the engine may be busy.
+const ACT: Duration = Duration::from_secs(120);
+
+/// The networks of the swarm that the engine has something of.
+pub(super) async fn list(link: &Link) -> OpResult {
+    let filters = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
+    let options = Some(ListNetworksOptions {
+        filters: Some(filters),
+    });
+    let found = link
+        .call(Some(ASK), |docker| async move {
+            docker.list_networks(options).await
+        })
+        .await?;
+    let ids = found.into_iter().filter_map(|it| it.labels?.remove(LABEL));
+    Ok(OpOutput::Networks(
+        ids.map(|id| Id::from(id.as_str())).collect(),
+    ))
+}
+
+/// Makes a network what it should be.
+pub(super) async fn make(link: &Link, overlay: &Overlay) -> OpResult {
+    let name = engine_name(&overlay.id);
+    match inspect(link, &name).await {
+        Ok(found) if is_same(&found, overlay) => {}
+        Ok(_) => {
+            delete(link, &name).await?;
+            create(link, &name, overlay).await?;
+        }
+        Err(OpError::NotFound(_)) => create(link, &name, overlay).await?,
+        Err(error) => return Err(error),
+    }
+    let local = skep_dataplane::Overlay {
+        bridge: bridge_name(&overlay.id),
+        device: vxlan_name(&overlay.id),
+        vni: overlay.vni,
+        port: overlay.port,
+        mtu: overlay.mtu,
+        local: overlay.local,
+        gateway: overlay.gateway,
+    };
+    done(skep_dataplane::ensure(&local, &overlay.remotes).await)
+}
+
+/// Addresses are somewhere else now.
+pub(super) async fn moved(network: &Id, moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>) -> OpResult {
+    done(skep_dataplane::change(&vxlan_name(network), moves).await)
+}
+
+/// Removes all of a network. The engine goes first: it refuses while containers are on it.
+pub(super) async fn remove(link: &Link, network: &Id) -> OpResult {
+    match delete(link, &engine_name(network)).await {
+        Ok(()) | Err(OpError::NotFound(_)) => {}
+        Err(error) => return Err(error),
+    }
+    done(skep_dataplane::remove(&vxlan_name(network)).await)
+}
+
+/// Connects a container that does not run yet.
+pub(super) async fn connect(
+    link: &Link,
+    container: &str,
+    network: &str,
+    endpoint: &Value,
+) -> Result<(), OpError> {
+    let body = json!({ "Container": container, "EndpointConfig": endpoint });
+    let placeholder = NetworkConnectRequest::default();
+    let connected = link
+        .call(Some(ACT), |docker| async move {
+            let docker = docker.with(raw(body));
+            docker.connect_network(network, placeholder).await
+        })
+        .await;
+    match connected {
+        // It was connected before the daemon died.
+        Err(OpError::Failed(text) | OpError::Conflict(text)) if text.contains("already") => Ok(()),
+        other => other,
+    }
+}
+
+async fn inspect(link: &Link, name: &str) -> Result<NetworkInspect, OpError> {
+    link.call(Some(ASK), |docker| async move {
+        docker
+            .inspect_network(name, None::<InspectNetworkOptions>)
+            .await
+    })
+    .await
+}
+
+async fn create(link: &Link, name: &str, overlay: &Overlay) -> Result<(), OpError> {
+    let body = json!({
+        "Name": name,
+        // Older engines would make a second one of the same name.
+        "CheckDuplicate": true,
+        "Driver": "bridge",
+        "Internal": overlay.internal,
+        "IPAM": {
+            "Driver": "default",
+            "Config": [{
+                "Subnet": overlay.subnet.to_string(),
+                "Gateway": overlay.gateway,
+            }],
+        },
+        "Options": {
+            "com.docker.network.bridge.name": bridge_name(&overlay.id),
+            MTU_OPTION: overlay.mtu.to_string(),
+        },
+        "Labels": { LABEL: overlay.id.to_string(), LABEL_NAME: overlay.name },
+    });
+    let placeholder = NetworkCreateRequest::default();
+    link.call(Some(ACT), |docker| async move {
+        docker.with(raw(body)).create_network(placeholder).await
+    })
+    .await?;
+    Ok(())
+}
+
+async fn delete(link: &Link, name: &str) -> Result<(), OpError> {
+    link.call(Some(ACT), |docker| async move {
+        docker.remove_network(name).await
+    })
+    .await
+}
+
+/// bollard's types know fewer fields than we send, or fewer than older engines heed.
+fn raw(body: Value) -> impl Fn(BollardRequest) -> BollardRequest + Send + Sync + 'static {
+    let body = Bytes::from(body.to_string());
+    move |request: BollardRequest| request.map(|_| body_full(body.clone()))
+}
+
+fn is_same(found: &NetworkInspect, overlay: &Overlay) -> bool {
+    let configs = found.ipam.as_ref().and_then(|ipam| ipam.config.as_ref());
+    let config = configs.and_then(|configs| configs.first());
+    let (subnet, gateway) = (overlay.subnet.to_string(), overlay.gateway.to_string());
+    config.is_some_and(|config| {
+        config.subnet.as_ref() == Some(&subnet) && config.gateway.as_ref() == Some(&gateway)
+    }) && found.internal.unwrap_or_default() == overlay.internal
+}
+
+fn done(result: Result<(), skep_dataplane::Error>) -> OpResult {
+    match result {
+        Ok(()) => Ok(OpOutput::Done),
+        Err(error) => Err(OpError::Failed(error.to_string())),
+    }
+}
