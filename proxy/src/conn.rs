@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::{self, Manner};
 use crate::engine::Engine;
 use crate::forward::{Captured, Failure, Outcome, Patch, exchange};
+use crate::networks;
 use crate::owned;
 use crate::reach::{self, Execs};
 use crate::reply::{BodyStream, Reply};
@@ -114,6 +115,7 @@ impl Connection<'_> {
         let target = Target::parse(&head.target);
         match route(&head.method, &target) {
             Route::Owned(owned) => owned::serve(self, &head, &target, owned).await,
+            Route::Networks(call) => networks::serve(self, head, call).await,
             Route::Reached(subject) => reach::serve(self, head, subject).await,
             Route::Forwarded => self.forward(&head, Patch::None, target.version, None).await,
             Route::Rewritten(Rewrite::Ping) => {

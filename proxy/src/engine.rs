@@ -14,14 +14,16 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use crate::stream::Side;
-use crate::wire::ResponseHead;
-use crate::wire::buffer::MAX_HEAD;
+use crate::wire::buffer::{LARGE, MAX_HEAD};
 use crate::wire::head::header_map;
+use crate::wire::{Framing, ResponseHead};
 
 /// How long a connection may take: a full accept queue is worth a wait, a dead engine is not.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long the engine may take to say what it is.
 const ASK: Duration = Duration::from_secs(2);
+/// The largest answer that is read whole, in bytes.
+const MAX_ANSWER: usize = 16 << 20;
 /// How long that is believed: an engine may be upgraded behind skepd's back.
 const BELIEVED: Duration = Duration::from_secs(30);
 
@@ -173,6 +175,35 @@ impl Engine {
         asked.ok().flatten().is_none_or(|(status, _)| status != 404)
     }
 
+    /// The status and the body of a short answer; `None` if none comes in time.
+    pub async fn get(&self, path: &str) -> Option<(u16, Vec<u8>)> {
+        timeout(ASK, self.fetch(path)).await.ok()?
+    }
+
+    async fn fetch(&self, path: &str) -> Option<(u16, Vec<u8>)> {
+        let (head, mut side) = self.begin(path).await?;
+        side.buffer.consume(head.len);
+        let mut framing = head.framing;
+        let mut body = Vec::new();
+        loop {
+            let data = side.buffer.data();
+            let taken = framing
+                .advance(data, |part| body.extend_from_slice(part))
+                .ok()?;
+            side.buffer.consume(taken);
+            if framing.is_done() {
+                return Some((head.status, body));
+            }
+            if body.len() > MAX_ANSWER {
+                return None;
+            }
+            if !side.more(LARGE).await.ok()? {
+                // What has neither a length nor chunks ends with the connection.
+                return (framing == Framing::UntilClose).then_some((head.status, body));
+            }
+        }
+    }
+
     async fn ask(&self) -> Option<Facts> {
         let (_, headers) = self.look("/_ping").await?;
         Some(Facts::of(&headers))
@@ -180,13 +211,19 @@ impl Engine {
 
     /// The status and the headers of an answer.
     async fn look(&self, path: &str) -> Option<(u16, HeaderMap)> {
+        let (head, side) = self.begin(path).await?;
+        Some((head.status, header_map(side.buffer.front(head.len))))
+    }
+
+    /// Asks a question, and reads the head of the answer.
+    async fn begin(&self, path: &str) -> Option<(ResponseHead, Side)> {
         let mut side = Side::new(Box::new(self.open().await.ok()?));
         let request = format!("GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n");
         side.stream.write_all(request.as_bytes()).await.ok()?;
         loop {
             let data = side.buffer.data();
             if let Some(head) = ResponseHead::parse(data, &Method::GET).ok()? {
-                return Some((head.status, header_map(side.buffer.front(head.len))));
+                return Some((head, side));
             }
             if data.len() >= MAX_HEAD || !side.more(MAX_HEAD).await.ok()? {
                 return None;

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod forward;
 pub mod handlers;
 pub mod listen;
+mod networks;
 mod owned;
 pub mod pidfile;
 pub mod reach;

@@ -217,6 +217,11 @@ fn rename(connection: &mut Connection<'_>, head: &mut RequestHead, id: &str) {
     };
     let (old, new) = (format!("/containers/{raw}"), format!("/containers/{id}"));
     let target = head.target.replacen(&old, &new, 1);
+    retarget(connection, head, target);
+}
+
+/// Gives a request that is still to be forwarded another target.
+pub(crate) fn retarget(connection: &mut Connection<'_>, head: &mut RequestHead, target: String) {
     let buffer = &mut connection.client.buffer;
     let bytes = buffer.front(head.len);
     let is_target = |part: &[u8]| part == head.target.as_bytes();

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use http::Method;
 use skep_api::version::ApiVersion;
 
+use crate::networks::Call;
 use crate::reach::Subject;
 
 /// What becomes of a request.
@@ -17,6 +18,8 @@ pub enum Route {
     Rewritten(Rewrite),
     /// An engine answers: this host's or, if it is about a task's container, perhaps another's.
     Reached(Subject),
+    /// It is about networks, of which the swarm has some and the engine others.
+    Networks(Call),
     /// The engine answers, byte for byte.
     Forwarded,
 }
@@ -86,6 +89,15 @@ pub enum Owned {
     ConfigRemove {
         id: String,
     },
+    NetworkList,
+    NetworkCreate,
+    NetworkInspect {
+        id: String,
+    },
+    NetworkRemove {
+        id: String,
+    },
+    NetworkPrune,
     /// skep's own `GET /skep/backup`, on unix sockets only.
     Backup,
 }
@@ -193,7 +205,11 @@ pub fn route(method: &Method, target: &Target<'_>) -> Route {
         ("GET" | "HEAD", ["_ping"]) => Route::Rewritten(Rewrite::Ping),
         ("GET", ["info"]) => Route::Rewritten(Rewrite::Info),
         ("GET", ["events"]) => Route::Rewritten(Rewrite::Events),
-        _ => Subject::of(method, &path).map_or(Route::Forwarded, Route::Reached),
+        _ => {
+            let networks = Call::of(method, &path).map(Route::Networks);
+            let reached = || Subject::of(method, &path).map(Route::Reached);
+            networks.or_else(reached).unwrap_or(Route::Forwarded)
+        }
     }
 }
 

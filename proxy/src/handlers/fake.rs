@@ -192,6 +192,7 @@ fn member(id: &str, hostname: &str) -> Node {
             addr: "10.0.0.1:2377".into(),
         }),
         active_since: Default::default(),
+        gateways: Default::default(),
     }
 }
 

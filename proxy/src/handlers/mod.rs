@@ -5,6 +5,7 @@ mod cluster;
 mod configs;
 mod events;
 mod info;
+mod networks;
 mod node;
 mod nodes;
 mod params;
@@ -32,6 +33,7 @@ use crate::stream::{BoxStream, Far};
 use crate::swarm::{Feed, OwnedRequest, Place, Query, Swarm, SwarmInfo};
 
 pub use cluster::{Cluster, Standing, View};
+pub(crate) use networks::name_conflict;
 
 /// How long a manager may take over a call, logs excepted: dockerd's `swarmRequestTimeout`.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -103,6 +105,11 @@ impl<C: Cluster> Handlers<C> {
             Owned::ConfigInspect { id } => configs::inspect(node, &id).await,
             Owned::ConfigUpdate { id } => configs::update(node, &id, request).await,
             Owned::ConfigRemove { id } => configs::remove(node, &id).await,
+            Owned::NetworkList => networks::list(node, request).await,
+            Owned::NetworkCreate => networks::create(node, request).await,
+            Owned::NetworkInspect { id } => networks::inspect(node, &id, request).await,
+            Owned::NetworkRemove { id } => networks::remove(node, &id).await,
+            Owned::NetworkPrune => networks::prune(node, request).await,
         }
     }
 }
@@ -159,7 +166,7 @@ impl<C: Cluster> Swarm for Handlers<C> {
         let state = self.cluster.local_state()?;
         let found = skep_core::reach::container(&state, name)?;
         let node = found.task.node_id.clone()?;
-        let task = (found.by == By::Task).then(|| to_raw_value(&wire::task(found.task)));
+        let task = (found.by == By::Task).then(|| to_raw_value(&wire::task(&state, found.task)));
         Some(Place {
             here: node.as_str() == self.cluster.standing().node_id,
             node: node.to_string(),

@@ -8,7 +8,7 @@ use skep_api::service::{ServiceCreateResponse, ServiceSpec, ServiceUpdateRespons
 use skep_core::command::{AuthFrom, Command, Reply as Done};
 use skep_core::{State, find, names, validate, wire};
 
-use super::{Cluster, odd_reply, params};
+use super::{Cluster, networks, odd_reply, params};
 use crate::reply::Reply;
 use crate::swarm::{OwnedRequest, Query};
 
@@ -54,6 +54,7 @@ pub(super) async fn create<C: Cluster>(node: &C, request: &OwnedRequest) -> Resu
     spec.adjust_for(request.version);
     let registry_auth = params::registry_auth(request);
     let view = node.view().await?;
+    networks::resolve(&view.state, &mut spec)?;
     let mut spec = Box::new(validate::service_spec(spec)?);
     if spec.name.is_empty() {
         spec.name = random_name(&view.state);
@@ -101,6 +102,7 @@ pub(super) async fn update<C: Cluster>(
     spec.adjust_for(request.version);
     let registry_auth = params::registry_auth(request);
     let view = node.view().await?;
+    networks::resolve(&view.state, &mut spec)?;
     let named = !spec.name.is_empty();
     let mut spec = Box::new(validate::service_spec(spec)?);
     let service = find::service(&view.state, id)?;

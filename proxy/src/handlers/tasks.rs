@@ -22,7 +22,7 @@ pub(super) async fn inspect<C: Cluster>(node: &C, id: &str) -> Result<Reply, Err
     let view = node.view().await?;
     Ok(Reply::json(
         StatusCode::OK,
-        &wire::task(find::task(&view.state, id)?),
+        &wire::task(&view.state, find::task(&view.state, id)?),
     ))
 }
 
