@@ -2,6 +2,7 @@
 //! is taken is read from the networks that there are.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use crate::bootstrap::{ADDR_POOL, SUBNET_SIZE};
 use crate::cidr::Cidr;
@@ -16,6 +17,17 @@ pub(crate) const LAST_VNI: u32 = (1 << 24) - 1;
 pub(crate) fn taken(view: &State) -> Vec<Cidr> {
     let networks = view.networks().iter();
     networks.filter_map(|network| network.subnet()).collect()
+}
+
+/// What is left of networks that were removed while their last tasks were stopping: addresses that
+/// nodes still have there. A subnet with one of these is not given out again yet.
+pub(crate) fn remains(view: &State) -> Vec<Cidr> {
+    let gateways = view.nodes().iter().flat_map(|node| node.gateways.values());
+    let alone = |address: &Ipv4Addr| Cidr {
+        address: *address,
+        bits: 32,
+    };
+    gateways.map(alone).collect()
 }
 
 /// The first subnet of the cluster's pools that overlaps with none that is taken.
@@ -58,10 +70,23 @@ fn first_free(pool: Cidr, bits: u8, taken: &[Cidr]) -> Option<Cidr> {
     (candidate.last() <= pool.last()).then_some(candidate)
 }
 
-/// The lowest VXLAN id that no network has.
-pub(crate) fn next_vni(view: &State) -> Option<u32> {
+/// A VXLAN id that no network has: the one that goes with the place of the subnet in the pools, so
+/// that it, too, is not given out again at once, or else the lowest.
+pub(crate) fn next_vni(view: &State, subnet: Cidr) -> Option<u32> {
     let taken: BTreeSet<u32> = view.networks().iter().filter_map(|n| n.vni()).collect();
-    (FIRST_VNI..=LAST_VNI).find(|vni| !taken.contains(vni))
+    let pools = view.cluster().map(|it| it.default_addr_pool.as_slice());
+    let pools = pools.unwrap_or_default().iter();
+    let mut pools = pools.filter_map(|pool| pool.parse::<Cidr>().ok());
+    let pool = pools.find(|pool| pool.contains(subnet.address));
+    let place = pool.map(|pool| {
+        let distance = subnet.first().saturating_sub(pool.first());
+        distance
+            .checked_shr(32 - u32::from(subnet.bits))
+            .unwrap_or(0)
+    });
+    let own = place.and_then(|place| FIRST_VNI.checked_add(place));
+    let own = own.filter(|vni| *vni <= LAST_VNI && !taken.contains(vni));
+    own.or_else(|| (FIRST_VNI..=LAST_VNI).find(|vni| !taken.contains(vni)))
 }
 
 #[cfg(test)]

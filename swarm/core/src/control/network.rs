@@ -48,7 +48,7 @@ pub(super) fn create(
         .clone()
         .unwrap_or_default()
         .options;
-    let vni = vni(view, options.get(VNI_OPTION))?;
+    let vni = vni(view, subnet, options.get(VNI_OPTION))?;
     options.insert(VNI_OPTION.to_owned(), vni.to_string());
     let network = NetworkObject {
         id: ids.next_id(),
@@ -63,8 +63,9 @@ pub(super) fn create(
 
 /// The subnet that was asked for, or else one out of the pools.
 fn subnet(view: &State, asked: Option<&str>) -> Result<Cidr, Error> {
-    let taken = subnets::taken(view);
+    let mut taken = subnets::taken(view);
     let Some(asked) = asked else {
+        taken.extend(subnets::remains(view));
         let chosen = view.cluster().and_then(|it| subnets::choose(it, taken));
         let text = "could not find an available, non-overlapping IPv4 address pool among the \
                     defaults to assign to the network";
@@ -78,10 +79,10 @@ fn subnet(view: &State, asked: Option<&str>) -> Result<Cidr, Error> {
     Ok(asked.subnet())
 }
 
-fn vni(view: &State, asked: Option<&String>) -> Result<u32, Error> {
+fn vni(view: &State, subnet: Cidr, asked: Option<&String>) -> Result<u32, Error> {
     let Some(asked) = asked.and_then(|text| text.parse::<u32>().ok()) else {
         let none = || Error::rpc(Code::ResourceExhausted, "no VXLAN id is left");
-        return subnets::next_vni(view).ok_or_else(none);
+        return subnets::next_vni(view, subnet).ok_or_else(none);
     };
     match view.networks().iter().find(|it| it.vni() == Some(asked)) {
         None => Ok(asked),

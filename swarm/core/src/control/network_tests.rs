@@ -65,7 +65,8 @@ fn each_gets_a_subnet_and_a_vxlan_id_of_its_own() {
     for (name, asked, subnet, gateway, vni) in [
         ("a", "", "10.0.1.0/24", "10.0.1.1", 4097),
         ("b", "10.0.2.7/23", "10.0.2.0/23", "10.0.2.1", 4098),
-        ("c", "", "10.0.4.0/24", "10.0.4.1", 4099),
+        ("c", "", "10.0.4.0/24", "10.0.4.1", 4100),
+        ("d", "172.30.0.0/24", "172.30.0.0/24", "172.30.0.1", 4099),
     ] {
         let mut network = created(&state(objects.clone()), spec(name, asked)).unwrap();
         assert_eq!(network.subnet().unwrap().to_string(), subnet);
@@ -74,6 +75,17 @@ fn each_gets_a_subnet_and_a_vxlan_id_of_its_own() {
         network.id = name.to_uppercase().as_str().into();
         objects.push(network.into());
     }
+}
+
+#[test]
+fn what_nodes_still_have_of_a_removed_network_is_not_given_out() {
+    let mut objects = fresh();
+    let mut node = crate::control::testing::node("n1", "n1");
+    node.gateways = [("gone".into(), "10.0.1.4".parse().unwrap())].into();
+    objects.push(node.into());
+    let network = created(&state(objects), spec("a", "")).unwrap();
+    assert_eq!(network.subnet().unwrap().to_string(), "10.0.2.0/24");
+    assert_eq!(network.vni(), Some(4098));
 }
 
 #[test]

@@ -227,7 +227,8 @@ impl Worker {
                 }
             }
             Target::Network(id) => {
-                self.networks.finished(id, result, now);
+                let free = self.networks.finished(id, result, now);
+                self.awake.extend(free.into_iter().map(Target::Network));
                 self.wake_waiting();
             }
             Target::List => self.listed(result, now),

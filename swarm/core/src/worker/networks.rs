@@ -157,6 +157,9 @@ impl Networks {
     }
 
     pub(super) fn step(&mut self, id: &Id, now: Timestamp) -> Step {
+        if self.is_in_the_way(id) {
+            return Step::Wait(None);
+        }
         let Some(network) = self.known.get_mut(id) else {
             return Step::Wait(None);
         };
@@ -169,9 +172,32 @@ impl Networks {
         }
     }
 
-    pub(super) fn finished(&mut self, id: &Id, result: OpResult, now: Timestamp) {
-        if let Some(network) = self.known.get_mut(id) {
-            network.finished(result, now);
+    /// Whether another network has what this one needs: one that was removed while its last tasks
+    /// were still stopping here, and whose subnet or id this one was given.
+    fn is_in_the_way(&self, id: &Id) -> bool {
+        let network = self.known.get(id);
+        let Some(wanted) = network.and_then(|it| it.wanted.as_ref().filter(|_| !it.there)) else {
+            return false;
+        };
+        let mut others = self
+            .known
+            .iter()
+            .filter(|(other, it)| *other != id && it.there);
+        others.any(|(_, other)| {
+            let shape = other.made.as_ref().or(other.wanted.as_ref());
+            shape.is_some_and(|it| it.vni == wanted.vni || it.subnet.overlaps(wanted.subnet))
+        })
+    }
+
+    /// Takes in how an operation ended. Returns the networks that may go on.
+    pub(super) fn finished(&mut self, id: &Id, result: OpResult, now: Timestamp) -> BTreeSet<Id> {
+        let Some(network) = self.known.get_mut(id) else {
+            return BTreeSet::new();
+        };
+        network.finished(result, now);
+        match network.there {
+            true => BTreeSet::new(),
+            false => self.known.keys().cloned().collect(),
         }
     }
 

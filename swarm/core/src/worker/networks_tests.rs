@@ -126,6 +126,32 @@ fn another_gateway_is_another_network() {
 }
 
 #[test]
+fn a_network_waits_for_one_whose_subnet_it_has() {
+    let mut networks = Networks::default();
+    told(&mut networks, overlay("10.0.1.4", &[]));
+    next(&mut networks, DONE);
+    let next_one = Overlay {
+        id: "next".into(),
+        vni: 5000,
+        ..overlay("10.0.1.4", &[])
+    };
+    told(&mut networks, next_one.clone());
+    assert!(matches!(
+        networks.step(&"next".into(), NOW),
+        Step::Wait(None)
+    ));
+    removed(&mut networks);
+    assert!(matches!(networks.step(&"n".into(), NOW), Step::Op(_)));
+    let free = networks.finished(&"n".into(), DONE, NOW);
+    assert!(free.contains("next"), "{free:?}");
+    let Step::Op(op) = networks.step(&"next".into(), NOW) else {
+        panic!("it still waits");
+    };
+    let network = Box::new(next_one);
+    assert_eq!(op, EngineOp::MakeNetwork { network });
+}
+
+#[test]
 fn what_fails_is_tried_again_and_told_to_tasks() {
     let mut networks = Networks::default();
     told(&mut networks, overlay("10.0.1.4", &[]));
