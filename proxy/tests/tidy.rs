@@ -174,6 +174,11 @@ fn tests_wait_for_conditions() {
 #[test]
 fn seams_stay_thin() {
     let raft = |source: &Source| !source.path.starts_with("swarm/node/src/raft");
+    let netlink = |source: &Source| !source.path.starts_with("swarm/dataplane/");
+    none(
+        "rtnetlink is named in swarm/dataplane only",
+        &occurrences(&["rtnetlink::"], netlink),
+    );
     none(
         "openraft is named in swarm/node/src/raft only",
         &occurrences(&["openraft::"], raft),
@@ -232,6 +237,7 @@ fn manifests() -> BTreeMap<&'static str, Vec<String>> {
     let crates = [
         ("skep-api", "swarm/api"),
         ("skep-core", "swarm/core"),
+        ("skep-dataplane", "swarm/dataplane"),
         ("skep-sim", "swarm/sim"),
         ("skep-node", "swarm/node"),
         ("skepd", "proxy"),
@@ -265,6 +271,7 @@ fn crates_point_one_way() {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("skep-api", &[][..]),
         ("skep-core", &["skep-api"]),
+        ("skep-dataplane", &[]),
         ("skep-sim", &["skep-api", "skep-core"]),
         ("skep-node", &["skep-api", "skep-core", "skep-dataplane"]),
         ("skepd", &["skep-api", "skep-core", "skep-node"]),

@@ -1,8 +1,8 @@
 //! What becomes of containers: they start, sicken, end and vanish, the checks see it and the daemon
 //! hears of it. Never decides what a daemon makes of it.
 
-use skep_core::Id;
 use skep_core::worker::{Health, Input};
+use skep_core::{Id, SECOND};
 
 use crate::engine::{Effect, runs};
 use crate::event::Event;
@@ -92,6 +92,16 @@ impl World {
     pub fn die(&mut self, host: usize, container: &str, code: i64) {
         let job = self.hosts[host].engine.containers.get(container);
         let job = job.is_some_and(|fake| fake.image.starts_with("job"));
+        if job && !self.hosts[host].engine.up {
+            // Its work goes on without the engine, which sees the end when it is back.
+            let container = container.to_owned();
+            let event = Event::Die {
+                host,
+                container,
+                code,
+            };
+            return self.clock.after(SECOND, event);
+        }
         if (!self.calm || job) && self.hosts[host].engine.up {
             let effect = self.hosts[host].engine.end(container, code);
             self.happen(host, effect);

@@ -3,7 +3,7 @@
 
 use skep_api::node::{Availability, NodeState};
 use skep_api::task::TaskState;
-use skep_core::object::{Entity as _, Kind, Object, Task};
+use skep_core::object::{Entity as _, Kind, Object, Place, Task};
 use skep_core::{Author, Batch, Change, IdSource as _, State, Tx};
 
 use crate::dice::Dice;
@@ -24,11 +24,23 @@ pub fn bend(mutation: Option<Mutation>, batch: &mut Batch, state: &State, dice: 
         Some(Mutation::EarlierRun) => created(batch, |task| {
             task.job_iteration = task.job_iteration.map(|run| run.saturating_sub(1));
         }),
+        Some(Mutation::ShareAddress) => {
+            updated(batch, |author| *author == Author::Allocator, share_address);
+        }
         Some(Mutation::KeepHistory) => forget(batch, |author| *author == Author::Reaper),
         Some(Mutation::AckUnwritten) if batch.txs.len() == 1 && dice.chance(30) => {
             forget(batch, |author| matches!(author, Author::Agent(_)));
         }
         _ => {}
+    }
+}
+
+/// Whatever the allocator has chosen.
+fn share_address(task: &mut Task) {
+    for attachment in &mut task.attachments {
+        if let Place::Address(cidr) = &mut attachment.place {
+            *cidr = cidr.with((cidr.first() + 99).into());
+        }
     }
 }
 

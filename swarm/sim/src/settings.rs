@@ -42,11 +42,13 @@ pub enum Mutation {
     OneTooMany,
     /// Tasks of a job are made for the run before.
     EarlierRun,
+    /// Some tasks get one address.
+    ShareAddress,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::CommitAlone,
         Self::IgnoreBase,
         Self::ForgetRecords,
@@ -64,6 +66,7 @@ impl Mutation {
         Self::EverywhereAndMore,
         Self::OneTooMany,
         Self::EarlierRun,
+        Self::ShareAddress,
     ];
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use skep_api::container::{ContainerSpec, HealthConfig};
+use skep_api::network::NetworkAttachmentConfig;
 use skep_api::service::{
     FailureAction, GlobalJob, GlobalService, ReplicatedJob, ReplicatedService, ServiceMode,
     ServiceSpec, UpdateConfig, UpdateState,
@@ -22,6 +23,8 @@ use crate::dice::Dice;
 pub const ZONE: &str = "zone";
 /// Containers of these end by themselves, the last kind not always well.
 const JOBS: [&str; 3] = ["job:1", "job:2", "job-crash:1"];
+/// Networks of every swarm here.
+pub const NETWORKS: [&str; 2] = ["front", "back"];
 const IMAGES: [&str; 6] = ["web:1", "web:2", "web:3", "crash:1", "crash:2", "bad:1"];
 
 /// The zone of a host.
@@ -127,8 +130,19 @@ fn task(job: bool, dice: &mut Dice) -> TaskSpec {
         restart_policy: dice.chance(80).then(|| restart(dice)),
         placement: dice.chance(50).then(|| placement(dice)),
         resources: dice.chance(30).then(|| reservation(dice)),
+        networks: networks(dice),
         ..TaskSpec::default()
     }
+}
+
+/// The networks that some services are on.
+fn networks(dice: &mut Dice) -> Vec<NetworkAttachmentConfig> {
+    let used = NETWORKS.into_iter().filter(|_| dice.chance(30));
+    let attachment = |name: &str| NetworkAttachmentConfig {
+        target: name.to_owned(),
+        ..NetworkAttachmentConfig::default()
+    };
+    used.map(attachment).collect()
 }
 
 fn check() -> HealthConfig {

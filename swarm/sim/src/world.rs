@@ -5,11 +5,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use skep_api::node::{Availability, NodeDescription, Role as WishedRole};
+use skep_api::go::Driver;
+use skep_api::network::{IpamConfig, IpamOptions, NetworkSpec};
+use skep_api::node::{
+    Availability, EngineDescription, NodeDescription, PluginDescription, Role as WishedRole,
+};
 use skep_api::task::{Platform, Resources};
 use skep_core::bootstrap::with_defaults;
+use skep_core::network::{FIRST_VNI, OVERLAY, VNI_OPTION};
 use skep_core::object::{
-    Cluster, JoinTokens, ManagerMember, Meta, Node, NodeStatus, Object, Role, RootCa, Secret,
+    Cluster, JoinTokens, ManagerMember, Meta, NetworkObject, Node, NodeStatus, Object, Role,
+    RootCa, Secret,
 };
 use skep_core::{Author, Change, Id, IdSource as _, SECOND, State, Tx};
 
@@ -27,7 +33,7 @@ use crate::net::Net;
 use crate::reads::Reads;
 use crate::roles::first_members;
 use crate::settings::Settings;
-use crate::specs::{ZONE, zone};
+use crate::specs::{NETWORKS, ZONE, zone};
 use crate::trace::Trace;
 use crate::workload::Client;
 
@@ -264,6 +270,10 @@ fn violation(invariant: &'static str, what: &str) -> Violation {
 
 impl Host {
     fn new(number: usize, dice: &mut Dice) -> Self {
+        let overlay = PluginDescription {
+            kind: "Network".into(),
+            name: OVERLAY.into(),
+        };
         let description = NodeDescription {
             hostname: format!("h{number}"),
             platform: Platform {
@@ -274,6 +284,10 @@ impl Host {
                 nano_cpus: 4_000_000_000,
                 memory_bytes: 8 << 30,
                 ..Resources::default()
+            },
+            engine: EngineDescription {
+                plugins: vec![overlay],
+                ..EngineDescription::default()
             },
             ..NodeDescription::default()
         };
@@ -316,6 +330,7 @@ fn first_state(settings: &Settings, hosts: &[Host], dice: &mut Dice) -> State {
         unlock_key: None,
     };
     let mut changes = vec![Change::Create(Object::from(cluster))];
+    changes.extend(networks().map(|network| Change::Create(network.into())));
     for (number, host) in hosts.iter().enumerate() {
         changes.push(Change::Create(Object::from(node(
             number,
@@ -332,6 +347,34 @@ fn first_state(settings: &Settings, hosts: &[Host], dice: &mut Dice) -> State {
     // It cannot be refused: every object is new.
     drop(state.apply(&tx));
     state
+}
+
+/// Networks whose ids are their names.
+fn networks() -> impl Iterator<Item = NetworkObject> {
+    NETWORKS.into_iter().zip(1_u32..).map(|(name, number)| {
+        let config = IpamConfig {
+            subnet: format!("10.0.{number}.0/24"),
+            gateway: format!("10.0.{number}.1"),
+            ..IpamConfig::default()
+        };
+        let vni = (FIRST_VNI + number).to_string();
+        NetworkObject {
+            id: name.into(),
+            meta: Meta::default(),
+            spec: NetworkSpec {
+                name: name.to_owned(),
+                ..NetworkSpec::default()
+            },
+            driver_state: Some(Driver {
+                name: OVERLAY.to_owned(),
+                options: [(VNI_OPTION.to_owned(), vni)].into(),
+            }),
+            ipam: Some(IpamOptions {
+                configs: vec![config],
+                ..IpamOptions::default()
+            }),
+        }
+    })
 }
 
 fn node(number: usize, host: &Host, managers: usize) -> Node {

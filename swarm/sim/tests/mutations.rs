@@ -124,3 +124,8 @@ fn a_job_that_begins_too_much() {
 fn a_job_task_of_an_earlier_run() {
     caught(Mutation::EarlierRun, &["modes"], &[]);
 }
+
+#[test]
+fn tasks_that_share_an_address() {
+    caught(Mutation::ShareAddress, &["addresses"], &[]);
+}

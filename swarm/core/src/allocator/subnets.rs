@@ -106,7 +106,13 @@ mod tests {
 
     #[test]
     fn the_first_subnet_that_overlaps_with_none() {
-        let table: [(&[&str], u32, &[&str], Option<&str>); 8] = [
+        type Case = (
+            &'static [&'static str],
+            u32,
+            &'static [&'static str],
+            Option<&'static str>,
+        );
+        let table: [Case; 8] = [
             (&[], 0, &[], Some("10.0.0.0/24")),
             (&["10.0.0.0/8"], 24, &["10.0.0.0/24"], Some("10.0.1.0/24")),
             (&["10.0.0.0/8"], 24, &["10.0.1.0/24"], Some("10.0.0.0/24")),

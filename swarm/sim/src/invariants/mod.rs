@@ -4,6 +4,7 @@
 //! which it was written; some against what the engines do, some against a cluster that is at rest.
 
 pub mod acknowledged;
+pub mod addresses;
 pub mod bases;
 pub mod history;
 pub mod leaders;
@@ -122,6 +123,7 @@ impl Checks {
                 .map_err(named("transitions"))?;
             placement::check(&write).map_err(named("placement"))?;
             modes::check(&write).map_err(named("modes"))?;
+            addresses::check(&write).map_err(named("addresses"))?;
             self.slots.note(&write);
             before = next;
         }
