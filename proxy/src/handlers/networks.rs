@@ -33,10 +33,16 @@ struct Pruned {
 pub(super) async fn list<C: Cluster>(node: &C, request: &OwnedRequest) -> Result<Reply, Error> {
     let filters = params::filters(&request.query)?;
     let view = node.view().await?;
-    Ok(Reply::json(
-        StatusCode::OK,
-        &wire::networks(&view.state, &filters),
-    ))
+    let mut networks = wire::networks(&view.state, &filters);
+    for network in &mut networks {
+        network.enable_ipv4 = enable_ipv4(request);
+    }
+    Ok(Reply::json(StatusCode::OK, &networks))
+}
+
+/// Every network of the swarm has addresses of this kind.
+fn enable_ipv4(request: &OwnedRequest) -> Option<bool> {
+    (!request.version.before(48)).then_some(true)
 }
 
 pub(super) async fn inspect<C: Cluster>(
@@ -52,7 +58,8 @@ pub(super) async fn inspect<C: Cluster>(
         "swarm" => find::network(&view.state, id)?,
         _ => return Err(Error::not_found(format!("network {id} not found"))),
     };
-    let network = wire::network_in_full(&view.state, network);
+    let mut network = wire::network_in_full(&view.state, network);
+    network.enable_ipv4 = enable_ipv4(request);
     Ok(Reply::json(StatusCode::OK, &network))
 }
 

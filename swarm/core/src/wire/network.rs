@@ -26,6 +26,9 @@ pub struct NetworkResource {
     pub created: Timestamp,
     pub scope: &'static str,
     pub driver: String,
+    /// For clients from API 1.48 on; older ones know no network without.
+    #[serde(rename = "EnableIPv4", skip_serializing_if = "Option::is_none")]
+    pub enable_ipv4: Option<bool>,
     #[serde(rename = "EnableIPv6")]
     pub enable_ipv6: bool,
     #[serde(rename = "IPAM")]
@@ -65,6 +68,7 @@ pub fn network(network: &NetworkObject) -> NetworkResource {
         created: network.meta.created_at,
         scope: SCOPE,
         driver: network.driver().to_owned(),
+        enable_ipv4: None,
         enable_ipv6: network.spec.ipv6_enabled,
         ipam: Ipam {
             driver: ipam.driver.name,
