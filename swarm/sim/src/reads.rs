@@ -54,24 +54,7 @@ impl World {
         self.reads
             .open
             .retain(|_, read| now.since(read.asked) < PATIENCE);
-        // What is refused is an answer about the state, too; while there are faults also from one
-        // who still believes that it leads.
-        let leads: Vec<usize> = match self.calm {
-            true => self
-                .leader_view()
-                .map(|(leader, _)| leader)
-                .into_iter()
-                .collect(),
-            false => (0..self.managers.len())
-                .filter(|manager| self.office_open(*manager))
-                .collect(),
-        };
-        if self.dice.chance(60)
-            && let Some(leader) = self.dice.pick(&leads).copied()
-        {
-            let id = "nobody".into();
-            return self.ask(leader, Command::RemoveService { id });
-        }
+        self.ask_who_leads();
         let manager = self.dice.place(self.managers.len());
         if !self.manager_up(manager) {
             return;
@@ -88,6 +71,20 @@ impl World {
         let delay = self.dice.millis(0..=20);
         let read = self.reads.made;
         self.clock.after(delay, Event::Read { read });
+    }
+
+    /// What is refused is an answer about the state, too; everybody is asked who believes that it
+    /// leads, and oftener as long as more than one does.
+    fn ask_who_leads(&mut self) {
+        let leads = (0..self.managers.len()).filter(|manager| self.office_open(*manager));
+        let leads: Vec<usize> = leads.collect();
+        let often = if leads.len() > 1 { 100 } else { 40 };
+        for leader in leads {
+            if self.dice.chance(often) {
+                let id = "nobody".into();
+                self.ask(leader, Command::RemoveService { id });
+            }
+        }
     }
 
     /// The manager of a read, if it is still there.
