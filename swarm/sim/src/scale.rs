@@ -182,6 +182,7 @@ fn node(number: usize) -> Node {
         role: Role::Worker,
         manager: None,
         active_since: Timestamp::default(),
+        gateways: Default::default(),
     }
 }
 
