@@ -23,6 +23,7 @@ pub mod reach;
 pub mod reconcile;
 pub mod recover;
 pub mod scheduler;
+pub mod shared;
 pub mod store;
 pub mod task;
 pub mod task_files;
@@ -35,6 +36,7 @@ pub mod wire;
 pub mod worker;
 
 pub use id::{Id, IdSource};
+pub use shared::Shared;
 pub use skep_api::go::Timestamp;
 pub use store::{Author, Batch, Change, Event, Reject, State, Tx};
 

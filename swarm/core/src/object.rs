@@ -17,6 +17,7 @@ use skep_api::task::{GenericResource, TaskSpec, TaskState, TaskStatus};
 
 use crate::cidr::Cidr;
 use crate::id::Id;
+use crate::shared::Shared;
 use crate::{Nanos, Timestamp};
 
 /// Bookkeeping that every object carries.
@@ -204,7 +205,7 @@ pub struct Task {
     /// Bookkeeping.
     pub meta: Meta,
     /// What to run: a copy of the service's template when the task was made.
-    pub spec: TaskSpec,
+    pub spec: Shared<TaskSpec>,
     /// `Service::spec_version` the task was made from.
     pub spec_version: u64,
     /// The service it belongs to.
@@ -212,7 +213,7 @@ pub struct Task {
     /// The service's name when the task was made.
     pub service_name: Arc<str>,
     /// The service's labels when the task was made.
-    pub service_labels: BTreeMap<String, String>,
+    pub service_labels: Shared<BTreeMap<String, String>>,
     /// Which of the service's slots it fills, from 1; a job's from 0. 0 in a global service.
     pub slot: u64,
     /// Where it runs, once the scheduler has decided.

@@ -1,13 +1,12 @@
 //! Objects for the tests of this crate's agent side. Test-only; decides nothing.
 
-use std::collections::BTreeMap;
-
 use skep_api::container::ContainerSpec;
 use skep_api::node::{NodeDescription, NodeSpec};
 use skep_api::task::{TaskSpec, TaskState, TaskStatus};
 
 use crate::id::Id;
 use crate::object::{Meta, Node, NodeStatus, Role, Task};
+use crate::shared::Shared;
 
 /// A node that has described itself.
 pub fn node(id: &str) -> Node {
@@ -37,14 +36,14 @@ pub fn task(id: &str, service: &str, slot: u64) -> Task {
     Task {
         id: id.into(),
         meta: Meta::default(),
-        spec: TaskSpec {
+        spec: Shared::from(TaskSpec {
             container_spec: Some(container),
             ..Default::default()
-        },
+        }),
         spec_version: 1,
         service_id: format!("service-{service}").into(),
         service_name: service.into(),
-        service_labels: BTreeMap::new(),
+        service_labels: Default::default(),
         slot,
         node_id: Some(Id::from("n1")),
         status: TaskStatus {

@@ -11,7 +11,6 @@
 #[path = "support/engine.rs"]
 mod map;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -190,14 +189,14 @@ fn task() -> Task {
     Task {
         id: "t1".into(),
         meta: Meta::default(),
-        spec: TaskSpec {
+        spec: skep_core::Shared::from(TaskSpec {
             container_spec: Some(container),
             ..Default::default()
-        },
+        }),
         spec_version: 1,
         service_id: "s1".into(),
         service_name: "web".into(),
-        service_labels: BTreeMap::new(),
+        service_labels: Default::default(),
         slot: 1,
         node_id: Some(NODE.into()),
         status: TaskStatus {

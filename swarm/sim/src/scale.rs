@@ -217,11 +217,11 @@ fn task(service: &Service, slot: u64, ids: &mut dyn IdSource) -> Task {
     Task {
         id: ids.next_id(),
         meta: Meta::default(),
-        spec: service.spec.task_template.clone(),
+        spec: service.spec.task_template.clone().into(),
         spec_version: service.spec_version,
         service_id: service.id.clone(),
         service_name: service.spec.name.as_str().into(),
-        service_labels: service.spec.labels.clone(),
+        service_labels: service.spec.labels.clone().into(),
         slot,
         node_id: None,
         status: TaskStatus {

@@ -62,7 +62,7 @@ fn every_field_reaches_the_engine() {
         "LogDriver": {"Name": "json-file", "Options": {"max-size": "1m"}}
     }"#;
     let mut task = task("t1", "web", 2);
-    task.spec = serde_json::from_str::<TaskSpec>(spec).unwrap();
+    task.spec = serde_json::from_str::<TaskSpec>(spec).unwrap().into();
     let body = create_body(&task, &node("n1")).unwrap();
     assert_eq!(body["Labels"]["com.docker.swarm.task.id"], "t1");
     assert_eq!(body["Labels"]["a"], "b");

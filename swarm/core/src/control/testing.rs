@@ -7,7 +7,6 @@ use skep_api::service::ServiceSpec;
 use skep_api::task::{Runtime, TaskSpec, TaskState, TaskStatus};
 
 use super::{Outcome, execute};
-use crate::Timestamp;
 use crate::bootstrap::with_defaults;
 use crate::command::Command;
 use crate::id::{CountingIds, Id};
@@ -17,6 +16,7 @@ use crate::object::{
 };
 use crate::store::{Author, Change, State, Tx};
 use crate::validate::service_spec;
+use crate::{Shared, Timestamp};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
 
@@ -118,14 +118,14 @@ pub(crate) fn task(id: &str, service: &Service, slot: u64, node: &str) -> Task {
     Task {
         id: Id::from(id),
         meta: Meta::default(),
-        spec: TaskSpec {
+        spec: Shared::from(TaskSpec {
             runtime: Runtime::Unset,
             ..service.spec.task_template.clone()
-        },
+        }),
         spec_version: service.spec_version,
         service_id: service.id.clone(),
         service_name: service.spec.name.as_str().into(),
-        service_labels: service.spec.labels.clone(),
+        service_labels: service.spec.labels.clone().into(),
         slot,
         node_id: Some(Id::from(node)),
         status: TaskStatus {

@@ -28,12 +28,12 @@ pub(crate) fn is_dirty(view: &State, service: &Service, task: &Task) -> bool {
         return true;
     }
     let wanted = template(service);
-    if task.spec == wanted {
+    if *task.spec == wanted {
         return false;
     }
     let elsewhere = TaskSpec {
         placement: wanted.placement.clone(),
-        ..task.spec.clone()
+        ..TaskSpec::clone(&task.spec)
     };
     if elsewhere != wanted {
         return true;

@@ -146,7 +146,7 @@ fn unsuitable(view: &State, node: &Arc<Node>) -> Vec<Arc<Task>> {
 /// own. Constraints that an update brings are left to the update, which has its own pace.
 fn meets_constraints(view: &State, node: &Node, task: &Task) -> bool {
     let service = view.services().get(&task.service_id);
-    let template = service.map_or(&task.spec, |service| &service.spec.task_template);
+    let template = service.map_or(&*task.spec, |service| &service.spec.task_template);
     let constraints = constraints(template);
     if Constraint::parse_all(constraints)
         .iter()

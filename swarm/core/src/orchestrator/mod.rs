@@ -119,11 +119,11 @@ fn create(
     let task = Task {
         id: ids.next_id(),
         meta: Meta::default(),
-        spec: template(service),
+        spec: template(service).into(),
         spec_version: service.spec_version,
         service_id: service.id.clone(),
         service_name: service.spec.name.as_str().into(),
-        service_labels: service.spec.labels.clone(),
+        service_labels: service.spec.labels.clone().into(),
         slot,
         node_id,
         status,

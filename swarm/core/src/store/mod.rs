@@ -1,6 +1,7 @@
 //! The replicated store: every manager applies the same transactions in the same order and gets the
 //! same state. Never decides what to write; it only refuses what must not be written.
 
+mod index;
 mod table;
 mod tx;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
+use index::folded;
 pub use table::Table;
 pub use tx::{Author, Batch, Change, Event, Reject, Tx};
 
@@ -155,7 +157,7 @@ impl State {
         let mut next = self.clone();
         let mut events = Vec::new();
         for tx in &batch.txs {
-            events.append(&mut next.apply(tx)?);
+            next.write(tx, &mut events)?;
         }
         *self = next;
         Ok(events)
@@ -168,14 +170,20 @@ impl State {
     /// See [`Reject`]; the state is as before.
     pub fn apply(&mut self, tx: &Tx) -> Result<Vec<Event>, Reject> {
         let mut next = self.clone();
-        next.tables.revision += 1;
-        next.tables.written_at = next.tables.written_at.max(tx.at);
         let mut events = Vec::with_capacity(tx.changes.len());
-        for change in &tx.changes {
-            events.push(next.change(tx, change)?);
-        }
+        next.write(tx, &mut events)?;
         *self = next;
         Ok(events)
+    }
+
+    /// Applies a transaction; what is refused leaves some of it behind.
+    fn write(&mut self, tx: &Tx, events: &mut Vec<Event>) -> Result<(), Reject> {
+        self.tables.revision += 1;
+        self.tables.written_at = self.tables.written_at.max(tx.at);
+        for change in &tx.changes {
+            events.push(self.change(tx, change)?);
+        }
+        Ok(())
     }
 
     /// The latest moment that a transaction names; whatever is newer is unknown here.
@@ -208,7 +216,7 @@ impl State {
                 if let Object::Task(task) = &before {
                     task::check_removal(&tx.author, task)?;
                 }
-                self.unindex(&before);
+                self.index(Some(&before), None)?;
                 match kind {
                     Kind::Cluster => self.tables.cluster = None,
                     Kind::Node => drop(self.tables.nodes.remove(id)),
@@ -227,7 +235,12 @@ impl State {
     }
 
     /// Stores an object whose bookkeeping is right, in place of `before`.
-    fn put(&mut self, tx: &Tx, before: Option<Object>, object: Object) -> Result<Event, Reject> {
+    fn put(
+        &mut self,
+        tx: &Tx,
+        before: Option<Object>,
+        mut object: Object,
+    ) -> Result<Event, Reject> {
         if let Object::Task(after) = &object {
             let before = before.as_ref().and_then(|object| match object {
                 Object::Task(task) => Some(task.as_ref()),
@@ -235,10 +248,8 @@ impl State {
             });
             task::check_transition(&tx.author, before, after)?;
         }
-        if let Some(before) = &before {
-            self.unindex(before);
-        }
-        self.index(&object)?;
+        self.share(before.as_ref(), &mut object);
+        self.index(before.as_ref(), Some(&object))?;
         match &object {
             Object::Cluster(cluster) => self.tables.cluster = Some(cluster.clone()),
             Object::Node(node) => drop(self.tables.nodes.insert(node.clone())),
@@ -281,109 +292,6 @@ impl State {
             Kind::Config => self.configs().get(id).cloned().map(Object::Config),
             Kind::Network => self.networks().get(id).cloned().map(Object::Network),
         }
-    }
-
-    fn index(&mut self, object: &Object) -> Result<(), Reject> {
-        if let Some(name) = unique_name(object) {
-            let key = (object.kind(), folded(name));
-            if self.by_name.contains_key(&key) {
-                return Err(Reject::Exists(object.kind(), name.to_owned()));
-            }
-            self.by_name.insert(key, object.id().clone());
-        }
-        if let Object::Task(task) = object {
-            if let Some(container) = container_of(task) {
-                self.by_container.insert(container, task.id.clone());
-            }
-            let of_service = self.tasks_of_service.entry(task.service_id.clone());
-            of_service.or_default().insert(task.id.clone());
-            if let Some(node) = &task.node_id {
-                self.tasks_of_node
-                    .entry(node.clone())
-                    .or_default()
-                    .insert(task.id.clone());
-            }
-            for attachment in &task.attachments {
-                let of_network = self.tasks_of_network.entry(attachment.network.clone());
-                of_network.or_default().insert(task.id.clone());
-            }
-        }
-        Ok(())
-    }
-
-    fn unindex(&mut self, object: &Object) {
-        if let Some(name) = unique_name(object) {
-            self.by_name.remove(&(object.kind(), folded(name)));
-        }
-        if let Object::Task(task) = object {
-            if let Some(container) = container_of(task) {
-                self.by_container.remove(&container);
-            }
-            forget(&mut self.tasks_of_service, &task.service_id, &task.id);
-            if let Some(node) = &task.node_id {
-                forget(&mut self.tasks_of_node, node, &task.id);
-            }
-            for attachment in &task.attachments {
-                forget(&mut self.tasks_of_network, &attachment.network, &task.id);
-            }
-        }
-    }
-}
-
-fn forget(index: &mut OrdMap<Id, OrdSet<Id>>, key: &Id, task: &Id) {
-    let Some(ids) = index.get_mut(key) else {
-        return;
-    };
-    ids.remove(task);
-    if ids.is_empty() {
-        index.remove(key);
-    }
-}
-
-/// The id of a task's container, if it has one.
-fn container_of(task: &Task) -> Option<Id> {
-    let status = task.status.container_status.as_ref()?;
-    (!status.container_id.is_empty()).then(|| Id::from(status.container_id.as_str()))
-}
-
-/// The name that no other object of its kind may have.
-fn unique_name(object: &Object) -> Option<&str> {
-    match object {
-        Object::Service(service) => Some(&service.spec.name),
-        Object::Secret(secret) => Some(&secret.spec.name),
-        Object::Config(config) => Some(&config.spec.name),
-        Object::Network(network) => Some(&network.spec.name),
-        Object::Cluster(_) | Object::Node(_) | Object::Task(_) => None,
-    }
-}
-
-fn folded(name: &str) -> Arc<str> {
-    name.to_lowercase().into()
-}
-
-impl From<State> for Tables {
-    fn from(state: State) -> Self {
-        state.tables
-    }
-}
-
-impl From<Tables> for State {
-    fn from(tables: Tables) -> Self {
-        let mut state = State {
-            tables: tables.clone(),
-            ..State::default()
-        };
-        let services = tables.services.iter().cloned().map(Object::Service);
-        let tasks = tables.tasks.iter().cloned().map(Object::Task);
-        let secrets = tables.secrets.iter().cloned().map(Object::Secret);
-        let configs = tables.configs.iter().cloned().map(Object::Config);
-        let networks = tables.networks.iter().cloned().map(Object::Network);
-        let all = services.chain(tasks).chain(secrets).chain(configs);
-        for object in all.chain(networks) {
-            // Names were unique when they were written.
-            drop(state.index(&object));
-        }
-        state
     }
 }
 

@@ -33,7 +33,7 @@ fn a_task(id: &str) -> Task {
     Task {
         id: id.into(),
         meta: Meta::default(),
-        spec: TaskSpec::default(),
+        spec: TaskSpec::default().into(),
         spec_version: 1,
         service_id: "s".into(),
         service_name: "web".into(),
@@ -214,6 +214,41 @@ fn a_snapshot_restores_tables_and_indexes() {
     assert!(restored == state);
     assert!(restored.service_named("web").is_some());
     assert_eq!(restored.tasks_of_service("s").count(), 1);
+}
+
+#[test]
+fn tasks_of_one_template_share_it_also_after_a_snapshot() {
+    let of_version = |id: &str, version: u64| {
+        let mut task = a_task(id);
+        task.spec_version = version;
+        task.spec.force_update = version;
+        task.service_labels.insert("tier".into(), "front".into());
+        create(task)
+    };
+    let mut state = State::default();
+    let changes = vec![of_version("a", 1), of_version("b", 2), of_version("c", 1)];
+    state.apply(&tx(Author::Orchestrator, changes)).unwrap();
+    let shares = |state: &State, one: &str, two: &str| {
+        let (one, two) = (state.tasks().get(one), state.tasks().get(two));
+        let (one, two) = (one.unwrap(), two.unwrap());
+        let labels = std::ptr::eq(&*one.service_labels, &*two.service_labels);
+        (labels, std::ptr::eq(&*one.spec, &*two.spec))
+    };
+    assert_eq!(shares(&state, "a", "c"), (true, true));
+    assert!(!shares(&state, "a", "b").1, "another spec");
+
+    let bytes = rmp_serde::to_vec_named(&state).unwrap();
+    let restored: State = rmp_serde::from_slice(&bytes).unwrap();
+    assert_eq!(shares(&restored, "a", "c"), (true, true));
+
+    // As a follower does, which decodes what it applies.
+    let mut task = state.tasks().get("a").unwrap().as_ref().clone();
+    task.spec = TaskSpec::clone(&task.spec).into();
+    task.status.state = TaskState::Pending;
+    state
+        .apply(&tx(Author::Allocator, vec![update(task)]))
+        .unwrap();
+    assert_eq!(shares(&state, "a", "c"), (true, true));
 }
 
 #[test]

@@ -63,12 +63,12 @@ fn task(spec: &ServiceSpec) -> Task {
     Task {
         id: Id::from("taskid"),
         meta: Meta::default(),
-        spec: TaskSpec::default(),
+        spec: TaskSpec::default().into(),
         spec_version: 0,
         service_id: Id::from("serviceid"),
         service_name: spec.name.as_str().into(),
         // The original has no labels here and so refuses every mention of one.
-        service_labels: spec.labels.clone(),
+        service_labels: spec.labels.clone().into(),
         slot: 1,
         node_id: None,
         status: TaskStatus::default(),

@@ -144,7 +144,7 @@ fn tasks_are_shown_as_by_a_real_engine() {
         stored.meta.created_at = real.created_at;
         stored.meta.updated_at = real.updated_at;
         stored.node_id = Some(real.node_id.as_str().into()).filter(|id: &crate::Id| !id.is_empty());
-        stored.spec = real.spec.clone();
+        stored.spec = real.spec.clone().into();
         stored.spec.runtime = Runtime::Container;
         stored.status = real.status.clone();
         stored.desired_state = real.desired_state;

@@ -2,7 +2,7 @@
 //! clients put the name together themselves.
 
 use skep_api::go::Version;
-use skep_api::task::{Runtime, Task as WireTask};
+use skep_api::task::{Runtime, Task as WireTask, TaskSpec};
 
 use super::network::attachments;
 use crate::object::Task;
@@ -10,7 +10,7 @@ use crate::store::State;
 
 /// `GET /tasks/{id}`, with the task's networks in full.
 pub fn task(view: &State, task: &Task) -> WireTask {
-    let mut spec = task.spec.clone();
+    let mut spec = TaskSpec::clone(&task.spec);
     // A service's spec names its runtime, a container task's does not.
     if spec.runtime == Runtime::Container {
         spec.runtime = Runtime::Unset;

@@ -133,7 +133,6 @@ fn label(path: &Path) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use skep_api::Secret;
     use skep_api::container::ContainerSpec;
@@ -157,14 +156,14 @@ mod tests {
         let task = Task {
             id: "t1".into(),
             meta: Meta::default(),
-            spec: TaskSpec {
+            spec: skep_core::Shared::from(TaskSpec {
                 container_spec: Some(container),
                 ..Default::default()
-            },
+            }),
             spec_version: 1,
             service_id: "s1".into(),
             service_name: "web".into(),
-            service_labels: BTreeMap::new(),
+            service_labels: Default::default(),
             slot: 1,
             node_id: None,
             status: TaskStatus::default(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_api::node::{Availability, NodeState};
 use skep_api::service::UpdateState;
-use skep_api::task::TaskState;
+use skep_api::task::{TaskSpec, TaskState};
 use skep_core::object::{Node, Service, Task};
 use skep_core::{Id, State};
 
@@ -186,7 +186,7 @@ fn updated(state: &State, service: &Service) -> Verdict {
         .filter(|task| skep_core::task::is_live(task));
     // A node that still satisfies changed constraints keeps its task; a task names no runtime.
     let old = |task: &Task| {
-        let mut spec = task.spec.clone();
+        let mut spec = TaskSpec::clone(&task.spec);
         spec.placement.clone_from(&current.placement);
         spec.runtime.clone_from(&current.runtime);
         spec != *current
