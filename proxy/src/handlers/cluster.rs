@@ -70,6 +70,14 @@ pub trait Cluster: Send + Sync + 'static {
         Err(Error::unavailable(format!("cannot reach node {node}")))
     }
 
+    /// Has this node's engine ask a registry for the digest behind an image's tag.
+    ///
+    /// # Errors
+    /// In the engine's words.
+    async fn digest(&self, _image: String, _auth: Option<Secret>) -> Result<String, String> {
+        Err("this node has no engine".to_owned())
+    }
+
     /// What happens to the cluster from now on, whenever this node is a manager that sees it.
     /// Without interest it need not ask others.
     fn events(&self, interest: Interest) -> BoxStream<'static, Happening>;

@@ -77,6 +77,10 @@ impl Cluster for Node {
         Node::engine_of(self, node).await
     }
 
+    async fn digest(&self, image: String, auth: Option<Secret>) -> Result<String, String> {
+        Node::engine(self).digest(image, auth).await
+    }
+
     fn events(&self, interest: Interest) -> BoxStream<'static, Happening> {
         let next = |mut happenings: skep_node::Happenings| async move {
             Some((happenings.next().await, happenings))

@@ -3,8 +3,8 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use http::StatusCode;
-use skep_api::Error;
 use skep_api::service::{ServiceCreateResponse, ServiceSpec, ServiceUpdateResponse};
+use skep_api::{Error, Secret};
 use skep_core::command::{AuthFrom, Command, Reply as Done};
 use skep_core::{State, find, names, validate, wire};
 
@@ -59,6 +59,7 @@ pub(super) async fn create<C: Cluster>(node: &C, request: &OwnedRequest) -> Resu
     if spec.name.is_empty() {
         spec.name = random_name(&view.state);
     }
+    let warnings = pin(node, &mut spec, registry_auth.clone(), request).await;
     match node
         .execute(Command::CreateService {
             spec,
@@ -69,11 +70,43 @@ pub(super) async fn create<C: Cluster>(node: &C, request: &OwnedRequest) -> Resu
         Done::Created(id) => {
             let response = ServiceCreateResponse {
                 id: id.to_string(),
-                warnings: Vec::new(),
+                warnings,
             };
             Ok(Reply::json(StatusCode::CREATED, &response))
         }
         other => Err(odd_reply(&other)),
+    }
+}
+
+/// Names the image by its digest for clients that are too old to do so themselves. Returns what to
+/// warn them of if the registry does not tell it: then every node has to see for itself.
+async fn pin<C: Cluster>(
+    node: &C,
+    spec: &mut ServiceSpec,
+    auth: Option<Secret>,
+    request: &OwnedRequest,
+) -> Vec<String> {
+    let container = spec.task_template.container_spec.as_mut();
+    let Some(container) = container.filter(|_| request.version.before(30)) else {
+        return Vec::new();
+    };
+    let image = &mut container.image;
+    let Some(tagged) = validate::to_pin(image) else {
+        return Vec::new();
+    };
+    match node.digest(tagged.clone(), auth).await {
+        Ok(digest) => {
+            *image = format!("{tagged}@{digest}");
+            Vec::new()
+        }
+        Err(why) => {
+            tracing::debug!("no digest of {image}: {why}");
+            vec![format!(
+                "image {image} could not be accessed on a registry to record\nits digest. Each node \
+                 will access {image} independently,\npossibly leading to different nodes running \
+                 different\nversions of the image.\n"
+            )]
+        }
     }
 }
 
@@ -119,6 +152,12 @@ pub(super) async fn update<C: Cluster>(
         return Err(Error::system("service does not have a previous spec"));
     }
     let rollback = rollback(&request.query)?;
+    let kept = match auth_from {
+        AuthFrom::Spec => &service.registry_auth,
+        AuthFrom::PreviousSpec => &service.previous_registry_auth,
+    };
+    let auth = registry_auth.clone().or_else(|| kept.clone());
+    let warnings = pin(node, &mut spec, auth, request).await;
     let command = Command::UpdateService {
         id,
         version,
@@ -130,7 +169,7 @@ pub(super) async fn update<C: Cluster>(
     node.execute(command).await?;
     Ok(Reply::json(
         StatusCode::OK,
-        &ServiceUpdateResponse::default(),
+        &ServiceUpdateResponse { warnings },
     ))
 }
 

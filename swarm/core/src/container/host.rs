@@ -23,7 +23,8 @@ pub(super) fn host_config(
     host.set("Sysctls", &spec.sysctls);
     host.set("CapAdd", &spec.capability_add);
     host.set("CapDrop", &spec.capability_drop);
-    host.set("Ulimits", &spec.ulimits);
+    // The original sends it empty too.
+    host.set_some("Ulimits", Some(&spec.ulimits));
     host.set("OomScoreAdj", spec.oom_score_adj);
     host.set(
         "ExtraHosts",

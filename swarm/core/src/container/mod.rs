@@ -73,7 +73,7 @@ pub fn create_body(task: &Task, node: &Node) -> Result<Value, String> {
     body.set("ExposedPorts", exposed);
     let mut host = host::host_config(task, spec, &mounts)?;
     networking::attach(task, &mut body, &mut host);
-    host.set("PortBindings", bindings);
+    host.set_some("PortBindings", Some(bindings));
     host::grant(&mut host, &grants);
     body.set("HostConfig", host.done());
     Ok(body.done())

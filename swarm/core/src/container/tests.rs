@@ -15,6 +15,7 @@ fn a_plain_task_gets_its_labels_and_nothing_else() {
         body,
         json!({
             "Image": "busybox",
+            "HostConfig": {"PortBindings": {}, "Ulimits": []},
             "Labels": {
                 "com.docker.swarm.task": "",
                 "com.docker.swarm.task.id": "t1",
@@ -77,7 +78,7 @@ fn every_field_reaches_the_engine() {
                 "NanoCpus": 500000000, "Memory": 100, "PidsLimit": 7, "MemorySwap": 150,
                 "MemorySwappiness": 0, "GroupAdd": ["g"], "Init": false, "ReadonlyRootfs": true,
                 "Sysctls": {"net.x": "1"}, "CapAdd": ["CAP_A"], "CapDrop": ["CAP_B"],
-                "Ulimits": [{"Name": "nofile", "Hard": 2, "Soft": 1}], "OomScoreAdj": 5,
+                "PortBindings": {}, "Ulimits": [{"Name": "nofile", "Hard": 2, "Soft": 1}], "OomScoreAdj": 5,
                 "ExtraHosts": ["name:1.2.3.4"], "Dns": ["9.9.9.9"], "DnsSearch": ["s"],
                 "DnsOptions": ["o"],
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
@@ -196,6 +197,7 @@ fn privileges_need_a_node_that_allows_them() {
     assert_eq!(
         body["HostConfig"],
         json!({
+            "PortBindings": {}, "Ulimits": [],
             "Devices": [{"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/in",
                          "CgroupPermissions": "rw"}],
             "Privileged": true,

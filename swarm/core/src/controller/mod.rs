@@ -55,6 +55,8 @@ pub(crate) struct Controller {
     pulled: bool,
     /// The exit code that an event told, for the case that the container is gone by now.
     died: Option<i64>,
+    /// Why the engine did not start the container.
+    refused: Option<String>,
     /// The container is being stopped because it is not healthy.
     unhealthy: bool,
     /// Whether the task's networks are there.
@@ -104,6 +106,7 @@ impl Controller {
             look: false,
             pulled: false,
             died: None,
+            refused: None,
             unhealthy: false,
             network: Ready::Yes,
             removing: false,
@@ -294,6 +297,10 @@ impl Controller {
 
     /// Ends a task that went wrong. The message stays that of the last step it reached.
     fn fail(&mut self, error: String, now: Timestamp) {
+        if self.status.state == TaskState::Preparing {
+            // The original shows one without an id.
+            self.status.container_status = Some(ContainerStatus::default());
+        }
         self.status.state = match self.status.state {
             state if state < TaskState::Starting => TaskState::Rejected,
             _ => TaskState::Failed,

@@ -2,10 +2,13 @@
 
 use skep_api::task::{TaskState, TaskStatus};
 
+use super::steps::PREPARING;
 use super::{Busy, Controller, MAX_PAUSE, Seen, Step};
 use crate::worker::{Container, ContainerState, OpError, OpOutput, OpResult};
 use crate::{SECOND, Timestamp};
 
+/// While the image is fetched, before how far it is.
+const PULLING: &str = "preparing: ";
 /// Attempts to create a container whose name is somebody else's.
 const MAX_CONFLICTS: u32 = 5;
 
@@ -20,12 +23,15 @@ impl Controller {
         let settled = match busy {
             Busy::Inspect => self.inspected(result, now),
             Busy::Pull => {
+                if self.status.message.starts_with(PULLING) {
+                    PREPARING.clone_into(&mut self.status.message);
+                }
                 // Whether the image is there nonetheless, `create` finds out.
                 self.pulled = true;
                 true
             }
             Busy::Create => self.created(result, now),
-            Busy::Start => self.start_ended(result, now),
+            Busy::Start => self.start_ended(result),
             Busy::Stop => self.stopped(result),
             Busy::Remove => self.removed(result),
         };
@@ -34,6 +40,19 @@ impl Controller {
         } else {
             self.pause(now)
         }
+    }
+
+    /// Takes in how far an image is that takes long. The original says nothing more than
+    /// `preparing` meanwhile. True if it is this task's.
+    pub(crate) fn pulling(&mut self, image: &str, text: &str, now: Timestamp) -> bool {
+        let spec = self.task.spec.container_spec.as_ref();
+        let own = spec.is_some_and(|spec| spec.image == image);
+        if self.busy != Some(Busy::Pull) || !own {
+            return false;
+        }
+        self.status.message = format!("{PULLING}{text}");
+        self.status.timestamp = now;
+        true
     }
 
     /// Takes in what the engine shows. False if it showed nothing.
@@ -117,10 +136,12 @@ impl Controller {
         }
     }
 
-    fn start_ended(&mut self, result: OpResult, now: Timestamp) -> bool {
+    fn start_ended(&mut self, result: OpResult) -> bool {
         match result {
             Err(OpError::NotFound(text) | OpError::Conflict(text) | OpError::Failed(text)) => {
-                self.fail(format!("starting container failed: {text}"), now)
+                // How the container ended is still to be seen.
+                self.refused = Some(format!("starting container failed: {text}"));
+                self.look = true;
             }
             _ => self.look = true,
         }

@@ -11,6 +11,9 @@ use crate::object::Node;
 use crate::task_files::TaskFile;
 use crate::worker::{ContainerState, EngineOp, Health, Ready};
 
+/// What a task says while it is prepared.
+pub(super) const PREPARING: &str = "preparing";
+
 impl Controller {
     pub(super) fn step_forward(&mut self, node: Option<&Node>, now: Timestamp) -> Step {
         match self.status.state {
@@ -31,7 +34,7 @@ impl Controller {
                 Step::Wait(None)
             }
             TaskState::Accepted => {
-                self.transition(TaskState::Preparing, "preparing", now);
+                self.transition(TaskState::Preparing, PREPARING, now);
                 self.step_forward(node, now)
             }
             TaskState::Preparing => self.step_prepare(node, now),
@@ -97,6 +100,10 @@ impl Controller {
     }
 
     fn step_start(&mut self, now: Timestamp) -> Step {
+        if let Some(error) = self.refused.take() {
+            self.fail(error, now);
+            return Step::Wait(None);
+        }
         let container = match &self.seen {
             Seen::Unknown => return self.inspect(),
             Seen::Gone => return self.vanished(now),

@@ -201,6 +201,36 @@ fn running_means_healthy() {
 }
 
 #[test]
+fn one_that_never_becomes_healthy_never_runs() {
+    let mut bench = Bench::new(TaskState::Running);
+    bench.next();
+    bench.answer(done());
+    bench.answer(Ok(OpOutput::Created("c1".into())));
+    bench.answer(done());
+    let running = ContainerState::Running;
+    let unhealthy = shows(running, 0, Some(Health::Unhealthy));
+    assert_eq!(bench.answer(unhealthy), "stop");
+    assert_eq!(bench.answer(done()), "inspect");
+    bench.answer(shows(ContainerState::Exited, 137, Some(Health::Unhealthy)));
+    let text = "task: non-zero exit (137): dockerexec: unhealthy container";
+    assert_eq!(bench.ended(), (TaskState::Failed, "starting", text));
+}
+
+#[test]
+fn a_slow_pull_says_how_far_it_is() {
+    let mut bench = Bench::new(TaskState::Running);
+    assert_eq!(bench.next(), "pull");
+    let text = "pulling the image: 5 of 40 MB";
+    assert!(!bench.controller.pulling("other", text, bench.now));
+    assert!(bench.controller.pulling("busybox", text, bench.now));
+    let message = "preparing: pulling the image: 5 of 40 MB";
+    assert_eq!(bench.ended(), (TaskState::Preparing, message, ""));
+    assert_eq!(bench.answer(done()), "create");
+    assert_eq!(bench.ended(), (TaskState::Preparing, "preparing", ""));
+    assert!(!bench.controller.pulling("busybox", text, bench.now));
+}
+
+#[test]
 fn what_cannot_be_prepared_is_rejected() {
     let refused = |error: OpError| {
         let mut bench = Bench::new(TaskState::Running);
@@ -240,8 +270,12 @@ fn what_cannot_be_started_has_failed() {
     bench.answer(Ok(OpOutput::Created("c1".into())));
     assert_eq!(
         bench.answer(Err(OpError::Failed("no such file".into()))),
-        "failed"
+        "inspect"
     );
+    let created = shows(ContainerState::Created, 127, None);
+    assert_eq!(bench.answer(created), "failed");
+    let shown = bench.controller.status.container_status.clone().unwrap();
+    assert_eq!((shown.container_id.as_str(), shown.exit_code), ("c1", 127));
     let text = "starting container failed: no such file";
     assert_eq!(bench.ended(), (TaskState::Failed, "starting", text));
 }

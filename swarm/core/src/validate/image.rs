@@ -30,6 +30,25 @@ pub fn is_reference(text: &str) -> bool {
         && digest.is_none_or(is_digest)
 }
 
+/// What a registry is to be asked for to pin an image: the name as users type it, with a tag.
+/// `None` for one that is pinned already or is an image's id.
+pub fn to_pin(text: &str) -> Option<String> {
+    if text.contains('@') || !is_reference(text) {
+        return None;
+    }
+    let hub = ["docker.io/", "index.docker.io/"];
+    let text = match hub.iter().find_map(|hub| text.strip_prefix(hub)) {
+        Some(rest) => rest.strip_prefix("library/").unwrap_or(rest),
+        None => text,
+    };
+    let (_, path) = split_domain(text);
+    Some(if path.contains(':') {
+        text.to_owned()
+    } else {
+        format!("{text}:latest")
+    })
+}
+
 /// A first part counts as a registry if it looks like one: with a dot, a port, or upper case, or
 /// `localhost`.
 fn split_domain(text: &str) -> (Option<&str>, &str) {
@@ -113,6 +132,24 @@ fn is_hex(b: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_registry_is_asked_for() {
+        let id = "a".repeat(64);
+        let digest = format!("web@sha256:{id}");
+        for (text, expected) in [
+            ("busybox", Some("busybox:latest")),
+            ("docker.io/library/busybox:1", Some("busybox:1")),
+            ("docker.io/me/web", Some("me/web:latest")),
+            ("registry:5000/web", Some("registry:5000/web:latest")),
+            ("registry:5000/web:v1", Some("registry:5000/web:v1")),
+            (&digest, None),
+            (&id, None),
+            ("", None),
+        ] {
+            assert_eq!(to_pin(text).as_deref(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn references() {

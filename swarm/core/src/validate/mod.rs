@@ -22,7 +22,7 @@ mod unsupported;
 pub use cluster::{check_cluster, check_protocols, cluster_update};
 pub use daemon::{node_spec, service_spec};
 pub use files::{check_config, check_secret};
-pub use image::is_reference;
+pub use image::{is_reference, to_pin};
 pub use manager::check_service;
 pub use network::{check_network, network_spec};
 pub use unsupported::unsupported;

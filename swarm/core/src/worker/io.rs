@@ -44,6 +44,14 @@ pub enum Input {
         /// With a `die` event: the exit code.
         died: Option<i64>,
     },
+    /// The image of a [`EngineOp::Pull`] takes long, and is so far. Comes seldom: what is told of it
+    /// ends in the store.
+    Pulling {
+        /// As the operation named it.
+        image: String,
+        /// In words.
+        text: String,
+    },
     /// Nothing but that time has passed.
     Tick,
 }

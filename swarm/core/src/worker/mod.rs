@@ -113,6 +113,13 @@ impl Worker {
                     self.awake.insert(Target::Task(task));
                 }
             }
+            Input::Pulling { image, text } => {
+                for (id, controller) in &mut self.tasks {
+                    if controller.pulling(&image, &text, now) {
+                        self.awake.insert(Target::Task(id.clone()));
+                    }
+                }
+            }
             Input::Tick => {}
         }
         self.advance(now, &mut out);

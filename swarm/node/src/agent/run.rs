@@ -216,5 +216,6 @@ fn engine_input(event: EngineEvent) -> Input {
         EngineEvent::Up => Input::EngineUp,
         EngineEvent::Down => Input::EngineDown,
         EngineEvent::Container { task, died } => Input::Event { task, died },
+        EngineEvent::Pulling { image, text } => Input::Pulling { image, text },
     }
 }

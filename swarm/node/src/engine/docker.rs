@@ -4,9 +4,11 @@
 mod connect;
 mod describe;
 mod error;
+mod fields;
 mod image;
 mod network;
 mod ops;
+mod progress;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -14,9 +16,10 @@ mod watch;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
+use skep_api::Secret;
 use skep_api::node::NodeDescription;
 use skep_api::task::GenericResource;
 use skep_core::worker::{EngineOp, OpError, OpResult};
@@ -34,6 +37,8 @@ const EVENTS: usize = 256;
 pub struct DockerEngine {
     link: Arc<Link>,
     generic: Arc<[GenericResource]>,
+    /// Who hears how far images are.
+    listener: Arc<Mutex<Option<mpsc::Sender<EngineEvent>>>>,
 }
 
 impl DockerEngine {
@@ -44,6 +49,7 @@ impl DockerEngine {
         Self {
             link: Arc::new(Link::new(socket.as_ref())),
             generic: describe::generic_resources(generic_resources).into(),
+            listener: Arc::default(),
         }
     }
 }
@@ -59,7 +65,15 @@ impl fmt::Debug for DockerEngine {
 impl Engine for DockerEngine {
     fn run(&self, op: EngineOp) -> BoxFuture<'static, OpResult> {
         let link = Arc::clone(&self.link);
-        Box::pin(async move { ops::run(&link, op).await })
+        let listener = Arc::clone(&self.listener);
+        let tell = move |event| {
+            let listener = listener.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(listener) = listener.as_ref() {
+                // Who does not keep up misses this, and hears the next.
+                let _ = listener.try_send(event);
+            }
+        };
+        Box::pin(async move { ops::run(&link, op, &tell).await })
     }
 
     fn describe(&self) -> BoxFuture<'static, Result<NodeDescription, String>> {
@@ -87,8 +101,19 @@ impl Engine for DockerEngine {
         Box::pin(async move { link.dial().await.map_err(text) })
     }
 
+    fn digest(
+        &self,
+        image: String,
+        auth: Option<Secret>,
+    ) -> BoxFuture<'static, Result<String, String>> {
+        let link = Arc::clone(&self.link);
+        Box::pin(async move { image::digest(&link, &image, auth).await.map_err(text) })
+    }
+
     fn watch(&self) -> mpsc::Receiver<EngineEvent> {
         let (sender, receiver) = mpsc::channel(EVENTS);
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        *listener = Some(sender.clone());
         tokio::spawn(watch::watch(Arc::clone(&self.link), sender));
         receiver
     }

@@ -5,6 +5,7 @@ mod docker;
 pub use docker::DockerEngine;
 
 use futures_util::future::BoxFuture;
+use skep_api::Secret;
 use skep_api::node::NodeDescription;
 use skep_core::Id;
 use skep_core::worker::{EngineOp, OpResult};
@@ -42,6 +43,19 @@ pub trait Engine: Send + Sync + 'static {
         Box::pin(async { Err("this engine has no API to connect with".to_owned()) })
     }
 
+    /// Asks the registry of an image, through the engine, for the digest behind its tag. `auth` is
+    /// `X-Registry-Auth` as the client sent it.
+    ///
+    /// # Errors
+    /// In the engine's words.
+    fn digest(
+        &self,
+        _image: String,
+        _auth: Option<Secret>,
+    ) -> BoxFuture<'static, Result<String, String>> {
+        Box::pin(async { Err("this engine asks no registry".to_owned()) })
+    }
+
     /// Watches the engine for as long as the receiver lives, through restarts of the engine.
     fn watch(&self) -> mpsc::Receiver<EngineEvent>;
 }
@@ -59,5 +73,12 @@ pub enum EngineEvent {
         task: Id,
         /// With a `die` event: the exit code.
         died: Option<i64>,
+    },
+    /// An image takes long to fetch.
+    Pulling {
+        /// As the operation named it.
+        image: String,
+        /// How far it is, in words.
+        text: String,
     },
 }

@@ -87,6 +87,15 @@ impl Link {
         result
     }
 
+    /// The version of the API that the engine is spoken to in.
+    pub(super) async fn version(&self) -> Result<(usize, usize), OpError> {
+        let client = self.client().await?;
+        let spoken = client.prefix.strip_prefix("/v");
+        let parts = spoken.and_then(|spoken| spoken.split_once('.'));
+        let parsed = parts.and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        parsed.ok_or_else(|| unavailable(&self.socket, "it speaks no known version"))
+    }
+
     /// Asks the engine afresh what it speaks.
     pub(super) async fn connect(&self) -> Result<Client, OpError> {
         // Without a version: an older engine refuses every path that names one it does not know,

@@ -1,6 +1,8 @@
 //! Fetching of images. Credentials pass through as the client sent them, are never decoded and
 //! never shown.
 
+use std::time::{Duration, Instant};
+
 use bollard::errors::Error;
 use bollard::query_parameters::CreateImageOptions;
 use bollard::{BollardRequest, Docker};
@@ -10,10 +12,17 @@ use skep_api::Secret;
 use skep_core::worker::{OpError, OpOutput, OpResult};
 
 use super::connect::{Client, Link};
+use super::ops::Tell;
+use super::progress::Progress;
+use crate::engine::EngineEvent;
+
+/// What a registry may take for a digest. A client waits for it, and no client waits for longer
+/// than twenty seconds.
+const REGISTRY: Duration = Duration::from_secs(10);
 
 /// Fetches an image, however long that takes. One that is named by its own id cannot be fetched,
 /// and one that is pinned to a digest and there already need not be: it cannot have changed.
-pub(super) async fn pull(link: &Link, image: &str, auth: Option<Secret>) -> OpResult {
+pub(super) async fn pull(link: &Link, image: &str, auth: Option<Secret>, tell: &Tell) -> OpResult {
     if is_id(image) {
         return Ok(OpOutput::Done);
     }
@@ -29,16 +38,50 @@ pub(super) async fn pull(link: &Link, image: &str, auth: Option<Secret>) -> OpRe
         if pinned && docker.inspect_image(image).await.is_ok() {
             return Ok(());
         }
-        fetch(authorized(&docker, auth), options).await
+        let said = |text| {
+            let image = image.to_owned();
+            tell(EngineEvent::Pulling { image, text });
+        };
+        fetch(authorized(&docker, auth), options, said).await
     })
     .await?;
     Ok(OpOutput::Done)
 }
 
+/// `GET /distribution/{image}/json`: the digest that a registry has for an image.
+pub(super) async fn digest(
+    link: &Link,
+    image: &str,
+    auth: Option<Secret>,
+) -> Result<String, OpError> {
+    let auth = header(auth)?;
+    let found = link
+        .call(Some(REGISTRY), |docker| async move {
+            let docker = authorized(&docker, auth);
+            docker.inspect_registry_image(image, None).await
+        })
+        .await?;
+    let digest = found.descriptor.digest.unwrap_or_default();
+    if is_id(&digest) {
+        Ok(digest)
+    } else {
+        Err(OpError::Failed("the registry tells no digest".to_owned()))
+    }
+}
+
 /// The engine answers 200 at once; how it went stands in the stream.
-async fn fetch(docker: Docker, options: CreateImageOptions) -> Result<(), Error> {
-    let mut progress = docker.create_image(Some(options), None, None);
-    while progress.try_next().await?.is_some() {}
+async fn fetch(
+    docker: Docker,
+    options: CreateImageOptions,
+    said: impl Fn(String),
+) -> Result<(), Error> {
+    let mut lines = docker.create_image(Some(options), None, None);
+    let mut progress = Progress::new(Instant::now());
+    while let Some(line) = lines.try_next().await? {
+        if let Some(text) = progress.line(line, Instant::now()) {
+            said(text);
+        }
+    }
     Ok(())
 }
 

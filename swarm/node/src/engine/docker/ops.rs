@@ -20,7 +20,8 @@ use skep_api::network::{PortConfig, Protocol, PublishMode};
 use skep_core::worker::{Container, ContainerState, EngineOp, Health, OpError, OpOutput, OpResult};
 
 use super::connect::Link;
-use super::{image, network};
+use super::{fields, image, network};
+use crate::engine::EngineEvent;
 
 /// Questions. An engine under load answers late, but it does.
 const ASK: Duration = Duration::from_secs(30);
@@ -33,12 +34,15 @@ const NODE_LABEL: &str = "com.docker.swarm.node.id";
 /// The label that names a task.
 pub(super) const TASK_LABEL: &str = "com.docker.swarm.task.id";
 
+/// Hears what an operation that takes long has to say meanwhile.
+pub(super) type Tell = dyn Fn(EngineEvent) + Send + Sync;
+
 /// Carries out one operation.
-pub(super) async fn run(link: &Link, op: EngineOp) -> OpResult {
+pub(super) async fn run(link: &Link, op: EngineOp, tell: &Tell) -> OpResult {
     match op {
         EngineOp::List { node } => list(link, &node).await,
         EngineOp::Inspect { container } => inspect(link, &container).await,
-        EngineOp::Pull { image, auth } => image::pull(link, &image, auth).await,
+        EngineOp::Pull { image, auth } => image::pull(link, &image, auth, tell).await,
         EngineOp::Create { name, body, .. } => create(link, name, &body).await,
         EngineOp::Start {
             container,
@@ -97,6 +101,9 @@ async fn inspect(link: &Link, container: &str) -> OpResult {
 /// bollard's own type of the body would lose fields (`MacAddress`, whatever a newer engine knows)
 /// and refuse others (a `null`, an unknown mode), so ours takes its place in the request.
 async fn create(link: &Link, name: String, body: &Value) -> OpResult {
+    if let Some(why) = fields::beyond(body, link.version().await?) {
+        return Err(OpError::Failed(why));
+    }
     let body = Bytes::from(body.to_string());
     let options = CreateContainerOptions {
         name: Some(name),
