@@ -106,6 +106,7 @@ wire! {
 
     /// SELinux labels.
     #[derive(Eq)]
+    #[serde(rename = "SELinuxContext")]
     pub struct SeLinuxContext {
         disable: bool = "Disable",
         user: String = "User",
@@ -233,6 +234,7 @@ wire! {
 
     /// A config that only the runtime reads.
     #[derive(Eq)]
+    #[serde(rename = "ConfigReferenceRuntimeTarget")]
     pub struct RuntimeTarget {}
 
     /// A resource limit of the process.

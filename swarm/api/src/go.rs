@@ -6,6 +6,7 @@ mod fault;
 mod strconv;
 mod syntax;
 mod time;
+mod types;
 
 use std::collections::BTreeMap;
 

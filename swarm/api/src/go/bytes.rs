@@ -54,7 +54,7 @@ impl<'de> Visitor<'de> for Base64Visitor {
     type Value = Base64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("base64 text or bytes")
+        f.write_str("[]uint8")
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Base64, E> {

@@ -6,7 +6,7 @@ use serde::{Deserializer, forward_to_deserialize_any};
 use serde_json::{Map, Number, Value};
 
 use super::fault::Fault;
-use super::syntax;
+use super::{syntax, types};
 use crate::error::Error;
 
 /// Decodes a request body.
@@ -136,7 +136,7 @@ macro_rules! integer {
                 Value::Null => visitor.$visit(0),
                 Value::Number(n) => match n.$get().and_then(|wide| <$ty>::try_from(wide).ok()) {
                     Some(number) => visitor.$visit(number),
-                    None => Err(Fault::mismatch(format!("number {n}"), $go)),
+                    None => Err(Fault::mismatch(format!("number {}", literal(n)), $go)),
                 },
                 _ => Err(self.wrong($go)),
             }
@@ -226,7 +226,7 @@ impl<'de> Deserializer<'de> for GoValue {
         match self.0 {
             Value::Null => Self(Value::Array(Vec::new())).deserialize_any(visitor),
             Value::Array(_) => self.deserialize_any(visitor),
-            // Nearly every list is one of strings; only the refusal's text depends on it.
+            // Which list it is says the field, in `types`.
             _ => Err(self.wrong("[]string")),
         }
     }
@@ -248,7 +248,7 @@ impl<'de> Deserializer<'de> for GoValue {
         match self.0 {
             Value::Null => visitor.visit_map(Fields::new(name, &[], Map::new())),
             Value::Object(object) => visitor.visit_map(Fields::new(name, fields, object)),
-            _ => Err(self.wrong(format!("swarm.{name}"))),
+            _ => Err(self.wrong(types::structure(name))),
         }
     }
 
@@ -258,6 +258,14 @@ impl<'de> Deserializer<'de> for GoValue {
 
     forward_to_deserialize_any! {
         i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct enum identifier
+    }
+}
+
+/// A number as it most likely stood in the body: Go quotes the literal.
+fn literal(number: &Number) -> String {
+    match number.as_f64().filter(|_| number.is_f64()) {
+        Some(number) => number.to_string(),
+        None => number.to_string(),
     }
 }
 

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use serde::de::{Expected, Unexpected};
+
+use super::types;
+
 /// Why a JSON value does not fit a type.
 #[derive(Debug)]
 pub enum Fault {
@@ -28,8 +32,23 @@ impl Fault {
 
     /// The fault seen from one struct further out.
     pub fn within(mut self, struct_name: &'static str, field: &'static str) -> Self {
-        if let Self::Mismatch { owner, path, .. } = &mut self {
-            owner.get_or_insert(struct_name);
+        if let Self::Mismatch {
+            owner,
+            path,
+            expected,
+            ..
+        } = &mut self
+        {
+            match owner {
+                None => {
+                    if let Some(name) = types::of_field(struct_name, field, expected) {
+                        name.clone_into(expected);
+                    }
+                    *owner = Some(struct_name);
+                }
+                Some(inner) if path.len() == 1 => *inner = types::owner(inner, struct_name),
+                Some(_) => {}
+            }
             path.push(field);
         }
         self
@@ -72,5 +91,17 @@ impl std::error::Error for Fault {}
 impl serde::de::Error for Fault {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self::Other(message.to_string())
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let found = match found {
+            Unexpected::Bool(_) => "bool",
+            Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) => "number",
+            Unexpected::Seq => "array",
+            Unexpected::Map => "object",
+            Unexpected::Unit | Unexpected::Option => "null",
+            _ => "string",
+        };
+        Self::mismatch(found, expected.to_string())
     }
 }
