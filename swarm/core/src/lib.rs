@@ -15,6 +15,7 @@ pub mod find;
 pub mod id;
 pub mod labels;
 pub mod leader;
+pub mod logs;
 pub mod names;
 pub mod network;
 pub mod object;
