@@ -9,6 +9,7 @@ use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
 use skep_core::{Id, State};
 use skep_node::engine::EngineStream;
+use skep_node::raft::AppliedRef;
 use skep_node::{Happening, Interest};
 
 use crate::reply::BodyStream;
@@ -76,6 +77,16 @@ pub trait Cluster: Send + Sync + 'static {
     /// In the engine's words.
     async fn digest(&self, _image: String, _auth: Option<Secret>) -> Result<String, String> {
         Err("this node has no engine".to_owned())
+    }
+
+    /// What this manager applies from now on, step by step; a [`view`](Self::view) that is asked for
+    /// afterwards has all that came before. One that follows others which were missed is whole. Ends
+    /// when the node is no manager any more.
+    ///
+    /// # Errors
+    /// dockerd's 503s on a node that is no manager.
+    fn changes(&self) -> Result<BoxStream<'static, AppliedRef>, Error> {
+        Err(Error::unavailable("this node follows no changes"))
     }
 
     /// What happens to the cluster from now on, whenever this node is a manager that sees it.

@@ -1,7 +1,7 @@
 //! A node that is a cluster of one in memory, for tests: commands run through the real control
 //! layer and store, without raft, sockets or tasks.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -15,9 +15,12 @@ use skep_core::object::{
     Cluster as Swarm, JoinTokens, ManagerMember, Meta, Node, NodeStatus, Role, RootCa,
 };
 use skep_core::wire::Peers;
-use skep_core::{Id, State, Timestamp, Tx, bootstrap, control};
+use skep_core::{Author, Change, Id, Reject, State, Timestamp, Tx, bootstrap, control};
+use skep_node::engine::EngineStream;
+use skep_node::raft::{Applied, AppliedRef};
 use skep_node::{Happening, Interest};
-use tokio::sync::broadcast;
+use tokio::io::DuplexStream;
+use tokio::sync::{broadcast, mpsc};
 
 use super::{Cluster, Standing, View};
 
@@ -27,6 +30,9 @@ pub(super) struct Fake {
     silent: bool,
     inner: Mutex<(State, CountingIds)>,
     happenings: broadcast::Sender<Happening>,
+    steps: broadcast::Sender<AppliedRef>,
+    /// Gets the far end of every connection with an engine.
+    pub(super) engines: Mutex<Option<mpsc::UnboundedSender<(Id, DuplexStream)>>>,
 }
 
 /// The manager's id.
@@ -54,6 +60,8 @@ impl Fake {
             silent: false,
             inner: Mutex::default(),
             happenings: broadcast::Sender::new(64),
+            steps: broadcast::Sender::new(64),
+            engines: Mutex::default(),
         }
     }
 
@@ -73,6 +81,8 @@ impl Fake {
             silent: false,
             inner: Mutex::default(),
             happenings: broadcast::Sender::new(64),
+            steps: broadcast::Sender::new(64),
+            engines: Mutex::default(),
         };
         let node = member(NODE, "n1");
         let command = Command::Bootstrap {
@@ -115,16 +125,36 @@ impl Fake {
     }
 
     fn with_node(self, node: Node) -> Self {
-        let mut inner = self.inner.lock().unwrap();
-        let change = skep_core::Change::Create(node.into());
-        let tx = Tx {
-            author: skep_core::Author::Ca,
-            at: Timestamp::from_nanos(1),
-            changes: vec![change],
-        };
-        inner.0.apply(&tx).unwrap();
-        drop(inner);
+        self.write(Author::Ca, vec![Change::Create(node.into())]);
         self
+    }
+
+    /// Writes what no command would.
+    pub(super) fn write(&self, author: Author, changes: Vec<Change>) {
+        let at = Timestamp::from_nanos(1);
+        let tx = Tx {
+            author,
+            at,
+            changes,
+        };
+        let mut inner = self.inner.lock().unwrap();
+        self.apply(&mut inner.0, &tx).unwrap();
+    }
+
+    fn apply(&self, state: &mut State, tx: &Tx) -> Result<(), Reject> {
+        let events = state.apply(tx)?;
+        let step = Applied {
+            revision: state.revision(),
+            events: events.clone(),
+            state: state.clone(),
+            whole: false,
+        };
+        // Nobody may be listening.
+        drop(self.steps.send(Arc::new(step)));
+        for event in events {
+            drop(self.happenings.send(Happening::Written(event)));
+        }
+        Ok(())
     }
 
     fn run(&self, command: Command) -> Result<Reply, Error> {
@@ -132,17 +162,13 @@ impl Fake {
         let (state, ids) = &mut *inner;
         let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
         let (changes, author, reply) = control::execute(state, &command, now, ids)?;
-        let events = state
-            .apply(&Tx {
-                author,
-                at: now,
-                changes,
-            })
+        let tx = Tx {
+            author,
+            at: now,
+            changes,
+        };
+        self.apply(state, &tx)
             .map_err(|why| control::rejected(&why))?;
-        for event in events {
-            // Nobody may be listening.
-            drop(self.happenings.send(Happening::Written(event)));
-        }
         Ok(reply)
     }
 }
@@ -255,6 +281,32 @@ impl Cluster for Fake {
         } else {
             Err(Error::unavailable("This node is not part of a swarm"))
         }
+    }
+
+    fn local_state(&self) -> Option<State> {
+        let state = self.inner.lock().unwrap().0.clone();
+        self.refusal.is_none().then_some(state)
+    }
+
+    async fn engine(&self, node: &Id) -> Result<EngineStream, Error> {
+        let engines = self.engines.lock().unwrap();
+        let (near, far) = tokio::io::duplex(1 << 10);
+        let sent = engines.as_ref().map(|it| it.send((node.clone(), far)));
+        match sent {
+            Some(Ok(())) => Ok(Box::new(near)),
+            _ => Err(Error::unavailable(format!("cannot reach node {node}"))),
+        }
+    }
+
+    fn changes(&self) -> Result<BoxStream<'static, AppliedRef>, Error> {
+        if let Some(refusal) = &self.refusal {
+            return Err(refusal.clone());
+        }
+        let next = |mut from: broadcast::Receiver<AppliedRef>| async move {
+            let step = from.recv().await.ok()?;
+            Some((step, from))
+        };
+        Ok(unfold(self.steps.subscribe(), next).boxed())
     }
 
     fn events(&self, _interest: Interest) -> BoxStream<'static, Happening> {

@@ -5,6 +5,7 @@ mod cluster;
 mod configs;
 mod events;
 mod info;
+mod logs;
 mod networks;
 mod node;
 mod nodes;
@@ -40,7 +41,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Answers all owned routes on behalf of a node.
 pub struct Handlers<C> {
-    cluster: C,
+    cluster: Arc<C>,
+    log_places: Arc<logs::Places>,
     events: Arc<events::Hub>,
     _following: AbortOnDropHandle<()>,
 }
@@ -53,14 +55,15 @@ impl<C: Cluster> Handlers<C> {
         let happenings = cluster.events(events.interest());
         let following = tokio::spawn(events.clone().follow(happenings));
         Self {
-            cluster,
+            cluster: Arc::new(cluster),
+            log_places: Arc::default(),
             events,
             _following: AbortOnDropHandle::new(following),
         }
     }
 
     async fn answer(&self, route: Owned, request: OwnedRequest) -> Result<Reply, Error> {
-        let node = &self.cluster;
+        let node = &*self.cluster;
         match route {
             // These may take longer: a join has a deadline of its own, leaving waits for
             // containers.
@@ -73,7 +76,8 @@ impl<C: Cluster> Handlers<C> {
     }
 
     async fn answer_as_manager(&self, route: Owned, request: OwnedRequest) -> Result<Reply, Error> {
-        let (node, request) = (&self.cluster, &request);
+        let (node, request) = (&*self.cluster, &request);
+        let (shared, places) = (&self.cluster, &self.log_places);
         match route {
             Owned::SwarmInit | Owned::SwarmJoin | Owned::SwarmLeave | Owned::Backup => {
                 Err(Error::system("this route has no deadline"))
@@ -87,14 +91,14 @@ impl<C: Cluster> Handlers<C> {
             Owned::ServiceInspect { id } => services::inspect(node, &id, request).await,
             Owned::ServiceUpdate { id } => services::update(node, &id, request).await,
             Owned::ServiceRemove { id } => services::remove(node, &id).await,
-            Owned::ServiceLogs { id } => services::logs(node, &id, request).await,
+            Owned::ServiceLogs { id } => logs::of_service(shared, places, &id, request).await,
             Owned::NodeList => nodes::list(node, request).await,
             Owned::NodeInspect { id } => nodes::inspect(node, &id).await,
             Owned::NodeUpdate { id } => nodes::update(node, &id, request).await,
             Owned::NodeRemove { id } => nodes::remove(node, &id, request).await,
             Owned::TaskList => tasks::list(node, request).await,
             Owned::TaskInspect { id } => tasks::inspect(node, &id).await,
-            Owned::TaskLogs { id } => tasks::logs(node, &id, request).await,
+            Owned::TaskLogs { id } => logs::of_task(shared, places, &id, request).await,
             Owned::SecretList => secrets::list(node, request).await,
             Owned::SecretCreate => secrets::create(node, request).await,
             Owned::SecretInspect { id } => secrets::inspect(node, &id).await,
@@ -155,7 +159,7 @@ impl<C: Cluster> Swarm for Handlers<C> {
     }
 
     async fn info(&self, _version: ApiVersion) -> SwarmInfo {
-        info::info(&self.cluster).await
+        info::info(&*self.cluster).await
     }
 
     fn events(&self, query: &Query) -> Option<Feed> {

@@ -9,6 +9,7 @@ use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
 use skep_core::{Id, State};
 use skep_node::engine::EngineStream;
+use skep_node::raft::AppliedRef;
 use skep_node::{Happening, Interest, Node};
 use tokio::sync::mpsc;
 
@@ -79,6 +80,14 @@ impl Cluster for Node {
 
     async fn digest(&self, image: String, auth: Option<Secret>) -> Result<String, String> {
         Node::engine(self).digest(image, auth).await
+    }
+
+    fn changes(&self) -> Result<BoxStream<'static, AppliedRef>, Error> {
+        let next = |mut changes: skep_node::Changes| async move {
+            let step = changes.next().await?;
+            Some((step, changes))
+        };
+        Ok(unfold(Node::changes(self)?, next).boxed())
     }
 
     fn events(&self, interest: Interest) -> BoxStream<'static, Happening> {

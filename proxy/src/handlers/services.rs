@@ -199,31 +199,3 @@ pub(super) async fn remove<C: Cluster>(node: &C, id: &str) -> Result<Reply, Erro
     node.execute(Command::RemoveService { id }).await?;
     Ok(Reply::empty(StatusCode::OK))
 }
-
-pub(super) async fn logs<C: Cluster>(
-    node: &C,
-    id: &str,
-    request: &OwnedRequest,
-) -> Result<Reply, Error> {
-    log_streams(&request.query)?;
-    let view = node.view().await?;
-    find::service(&view.state, id)?;
-    Err(no_logs())
-}
-
-/// Refuses a request for logs that names neither stream.
-pub(super) fn log_streams(query: &Query) -> Result<(), Error> {
-    if query.flag("stdout") || query.flag("stderr") {
-        return Ok(());
-    }
-    Err(Error::invalid(
-        "must specify at least one of 'stdout' or 'stderr'",
-    ))
-}
-
-pub(super) fn no_logs() -> Error {
-    Error::not_implemented(
-        "logs of services and tasks are not supported by this version of skep; use `docker logs` \
-         on the node that runs the container",
-    )
-}

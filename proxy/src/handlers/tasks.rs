@@ -4,7 +4,6 @@ use http::StatusCode;
 use skep_api::Error;
 use skep_core::{find, wire};
 
-use super::services::{log_streams, no_logs};
 use super::{Cluster, params};
 use crate::reply::Reply;
 use crate::swarm::OwnedRequest;
@@ -24,15 +23,4 @@ pub(super) async fn inspect<C: Cluster>(node: &C, id: &str) -> Result<Reply, Err
         StatusCode::OK,
         &wire::task(&view.state, find::task(&view.state, id)?),
     ))
-}
-
-pub(super) async fn logs<C: Cluster>(
-    node: &C,
-    id: &str,
-    request: &OwnedRequest,
-) -> Result<Reply, Error> {
-    log_streams(&request.query)?;
-    let view = node.view().await?;
-    find::task(&view.state, id)?;
-    Err(no_logs())
 }

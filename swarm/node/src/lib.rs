@@ -4,6 +4,7 @@ pub mod addr;
 pub mod agent;
 pub mod backup;
 mod ca;
+mod changes;
 mod control;
 pub mod disk;
 pub mod engine;
@@ -27,7 +28,9 @@ mod system;
 mod texts;
 mod tunnel;
 
+pub use changes::Changes;
 pub use control::MemberState;
 pub use events::{Happening, Happenings, Interest};
 pub use manager::View;
 pub use node::{Node, Options, Status, Timing};
+pub use system::jittered;

@@ -2,11 +2,13 @@
 //! the task it is of, framed or raw as the client is answered. Knows nothing of who reads.
 
 use super::split::{Channel, Malformed, Splitter};
-use crate::Timestamp;
 use crate::id::Id;
+use crate::{SECOND, Timestamp};
 
 /// What all of a swarm's own details begin with.
 const PREFIX: &str = "com.docker.swarm.";
+const INCOMPLETE: &str = "warning: incomplete log stream. some logs could not be retrieved for the \
+    following reasons: ";
 
 /// Which task a line is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +62,6 @@ pub struct Rewriter {
     framed_out: bool,
     last: Vec<u8>,
     trouble: Option<String>,
-    whole: bool,
 }
 
 impl Rewriter {
@@ -81,7 +82,6 @@ impl Rewriter {
             framed_out,
             last: Vec::new(),
             trouble: None,
-            whole: true,
         }
     }
 
@@ -108,11 +108,6 @@ impl Rewriter {
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         let mut splitter = std::mem::replace(&mut self.splitter, Splitter::new(true));
         splitter.finish(|channel, line, starts| self.line(channel, line, starts, out));
-    }
-
-    /// Whether what was given so far ends with the end of a line: engines cut long ones.
-    pub fn whole(&self) -> bool {
-        self.whole
     }
 
     /// The time of the last line, if lines have times.
@@ -155,7 +150,6 @@ impl Rewriter {
             rest = after;
         }
         out.extend_from_slice(rest);
-        self.whole = rest.ends_with(b"\n");
         if self.framed_out {
             set_length(begin, out);
         }
@@ -183,7 +177,7 @@ fn set_length(begin: usize, out: &mut [u8]) {
 }
 
 /// A line of the swarm's own, in a frame of this channel unless the answer is raw.
-pub fn system_line(channel: Channel, text: &str, framed: bool) -> Vec<u8> {
+fn system_line(channel: Channel, text: &str, framed: bool) -> Vec<u8> {
     let mut out = Vec::new();
     if framed {
         out.extend_from_slice(&[channel as u8, 0, 0, 0, 0, 0, 0, 0]);
@@ -196,13 +190,38 @@ pub fn system_line(channel: Channel, text: &str, framed: bool) -> Vec<u8> {
     out
 }
 
-/// Says that not all logs are there, in the original's words.
-pub fn incomplete(reasons: &[String]) -> String {
-    format!(
-        "rpc error: code = Unknown desc = warning: incomplete log stream. some logs could not be \
-         retrieved for the following reasons: {}",
-        reasons.join(", ")
-    )
+/// Ends an answer of which something is missing for good, in the original's words. Clients take it
+/// for an error.
+pub fn incomplete(reason: &str, framed: bool) -> Vec<u8> {
+    let text =
+        format!("Error grabbing logs: rpc error: code = Unknown desc = {INCOMPLETE}{reason}");
+    system_line(Channel::System, &text, framed)
+}
+
+/// Says among the lines of a task that its log, or what more of it there is, cannot be had at the
+/// moment. Not in a frame of the system's, as the original ends its answers: clients read no
+/// further there, and the logs of other tasks go on.
+pub fn warning(
+    origin: &Origin,
+    at: Option<Timestamp>,
+    details: bool,
+    framed: bool,
+    reason: &str,
+) -> Vec<u8> {
+    let stamp = at.map(fixed_width).unwrap_or_default();
+    let details = match details {
+        true => format!("{} ", origin.joined),
+        false => String::new(),
+    };
+    let text = format!("{stamp}{details}{INCOMPLETE}{reason}");
+    system_line(Channel::Stderr, &text, framed)
+}
+
+/// A time as logs have it, and the space after it.
+fn fixed_width(at: Timestamp) -> String {
+    let nanos = at.nanos().rem_euclid(SECOND);
+    let seconds = at.plus(-nanos).to_string();
+    format!("{}.{nanos:09}Z ", seconds.trim_end_matches('Z'))
 }
 
 #[cfg(test)]
@@ -249,7 +268,6 @@ mod tests {
             rewriter.push(&framed(2, &engines), &mut out).unwrap();
             assert_eq!(out, framed(2, &expected), "{engines}");
             assert_eq!(rewriter.last(), Timestamp::parse(at));
-            assert!(rewriter.whole());
         }
     }
 
@@ -269,17 +287,34 @@ mod tests {
     }
 
     #[test]
-    fn cut_lines_and_trouble_are_noticed() {
+    fn cut_lines_pass_and_trouble_is_noticed() {
         let mut rewriter = Rewriter::new(origin(), false, true, false, false);
         let mut out = Vec::new();
         rewriter.push(&framed(1, "T cut"), &mut out).unwrap();
-        assert!(!rewriter.whole());
         rewriter
             .push(&framed(3, "Error grabbing logs: no disk\n"), &mut out)
             .unwrap();
         assert_eq!(rewriter.trouble().as_deref(), Some("no disk"));
         assert_eq!(out, framed(1, "cut"));
-        assert_eq!(system_line(Channel::System, "x", true), framed(3, "x\n"));
-        assert_eq!(system_line(Channel::System, "x", false), b"x\n");
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let text = "Error grabbing logs: rpc error: code = Unknown desc = warning: incomplete log \
+            stream. some logs could not be retrieved for the following reasons: x\n";
+        assert_eq!(incomplete("x", true), framed(3, text));
+        assert_eq!(incomplete("x", false), text.as_bytes());
+        let warned = "warning: incomplete log stream. some logs could not be retrieved for the \
+            following reasons: x\n";
+        let at = Timestamp::from_nanos(1_700_000_000_120_000_000);
+        let line = format!("2023-11-14T22:13:20.120000000Z {OURS} {warned}");
+        assert_eq!(
+            warning(&origin(), Some(at), true, true, "x"),
+            framed(2, &line)
+        );
+        assert_eq!(
+            warning(&origin(), None, false, false, "x"),
+            warned.as_bytes()
+        );
     }
 }

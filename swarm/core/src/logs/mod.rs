@@ -9,7 +9,7 @@ mod options;
 mod plan;
 mod split;
 
-pub use line::{Origin, Rewriter, incomplete, system_line};
+pub use line::{Origin, Rewriter, incomplete, warning};
 pub use options::Options;
 pub use plan::{Selector, Source, Step, Tracker, is_there, unscheduled};
-pub use split::{Channel, Malformed};
+pub use split::Malformed;

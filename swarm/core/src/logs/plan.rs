@@ -69,6 +69,18 @@ impl Selector {
         })
     }
 
+    /// Whether nothing can come any more: what is selected is gone, or has ended. The original
+    /// follows on, and its clients wait for nothing.
+    pub fn is_over(&self, state: &State) -> bool {
+        match self {
+            Self::Service(id) => state.services().get(id).is_none(),
+            Self::Task(id) => {
+                let task = state.tasks().get(id);
+                task.is_none_or(|task| task.status.state > TaskState::Running)
+            }
+        }
+    }
+
     fn takes(&self, task: &Task) -> bool {
         match self {
             Self::Service(id) => task.service_id == *id,
@@ -234,6 +246,21 @@ mod tests {
         assert_eq!(tracker.observe(&event(running, None)), None);
         tracker.observe(&event(None, running));
         assert_eq!(tracker.look(&State::default()), [Step::End("t".into())]);
+    }
+
+    #[test]
+    fn what_is_gone_or_has_ended_is_over() {
+        for (seen, over) in [
+            (TaskState::New, false),
+            (TaskState::Running, false),
+            (TaskState::Complete, true),
+            (TaskState::Orphaned, true),
+        ] {
+            let state = state(&[("t", seen, None)]);
+            assert_eq!(Selector::Task("t".into()).is_over(&state), over, "{seen}");
+        }
+        assert!(Selector::Task("u".into()).is_over(&State::default()));
+        assert!(web().is_over(&State::default()));
     }
 
     #[test]
