@@ -4,4 +4,5 @@ pub mod both;
 pub mod differential;
 pub mod faults;
 pub mod http;
+pub mod scenario;
 pub mod swarm;
