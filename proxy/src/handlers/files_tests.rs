@@ -48,6 +48,63 @@ async fn both_live() {
     }
 }
 
+/// Updates a secret or a config to this spec, in the version that it has.
+async fn update(
+    handlers: &Handlers<Fake>,
+    noun: &str,
+    name: &str,
+    spec: &Value,
+) -> (StatusCode, Value) {
+    let (_, body) = send(handlers, "GET", &format!("/{noun}s/{name}"), "").await;
+    let version = &body["Version"]["Index"];
+    let target = format!("/{noun}s/{name}/update?version={version}");
+    send(handlers, "POST", &target, &spec.to_string()).await
+}
+
+#[tokio::test]
+async fn with_a_label_data_changes_in_place_and_services_follow() {
+    let handlers = Handlers::new(Fake::manager());
+    let [secret, config] = create(&handlers, "one", json!({})).await;
+    let file = json!({"Name": "f", "UID": "0", "GID": "0", "Mode": 292});
+    let spec = json!({"Name": "web", "TaskTemplate": {"ContainerSpec": {
+        "Image": "busybox",
+        "Secrets": [{"SecretID": secret, "SecretName": "one", "File": file}],
+        "Configs": [{"ConfigID": config, "ConfigName": "one", "File": file}],
+    }}});
+    let (status, body) = send(&handlers, "POST", "/services/create", &spec.to_string()).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let version = async || {
+        let (_, body) = send(&handlers, "GET", "/services/web", "").await;
+        assert!(body.get("PreviousSpec").is_none(), "the spec stays");
+        body["Version"]["Index"].as_u64()
+    };
+    for noun in ["secret", "config"] {
+        let before = version().await;
+        let mut spec = json!({"Name": "one", "Data": "bmV3"});
+        let (status, body) = update(&handlers, noun, "one", &spec).await;
+        let text = "rpc error: code = InvalidArgument desc = only updates to Labels are allowed";
+        assert_eq!(
+            (status, &body["message"]),
+            (StatusCode::BAD_REQUEST, &json!(text))
+        );
+        assert_eq!(version().await, before);
+        spec["Labels"] = json!({"skep.autoroll": "true"});
+        let (status, body) = update(&handlers, noun, "one", &spec).await;
+        assert_eq!((status, body), (StatusCode::OK, json!("")));
+        assert!(version().await > before, "the service is written with it");
+        let (_, body) = send(&handlers, "GET", &format!("/{noun}s/one"), "").await;
+        let data = (noun == "config").then_some("bmV3");
+        assert_eq!(body["Spec"].get("Data").and_then(Value::as_str), data);
+    }
+    let spec = json!({"Name": "two", "Data": "bmV3", "Labels": {"skep.autoroll": "1"}});
+    let (status, body) = send(&handlers, "POST", "/configs/create", &spec.to_string()).await;
+    let text = "label skep.autoroll: \"1\" is neither true nor false";
+    assert_eq!(
+        (status, &body["message"]),
+        (StatusCode::BAD_REQUEST, &json!(text))
+    );
+}
+
 #[tokio::test]
 async fn lists_are_filtered() {
     let handlers = Handlers::new(Fake::manager());

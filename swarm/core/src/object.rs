@@ -192,9 +192,13 @@ pub struct Service {
     /// When it was last seen to whether tasks are to move to nodes that had joined.
     #[serde(default)]
     pub rebalanced_at: Option<Timestamp>,
-    /// The update under way only moves tasks: there is nothing to roll back to.
+    /// The update under way leaves the spec as it is, since it only moves tasks or brings them new
+    /// data: there is nothing to roll back to.
     #[serde(default)]
     pub rebalancing: bool,
+    /// How often the data of a secret or config that it uses was changed in place.
+    #[serde(default)]
+    pub roll: u64,
 }
 
 /// One instance of a service in one slot; never restarted, always replaced.
@@ -250,6 +254,9 @@ pub struct Task {
     /// How many tasks in a row before it in its slot ended soon.
     #[serde(default)]
     pub crashes: u32,
+    /// `Service::roll` when the task was made: its secrets and configs are at least as new.
+    #[serde(default)]
+    pub roll: u64,
 }
 
 /// A task's place on a network.

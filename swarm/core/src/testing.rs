@@ -59,6 +59,7 @@ pub fn task(id: &str, service: &str, slot: u64) -> Task {
         attachments: Vec::new(),
         moving: false,
         crashes: 0,
+        roll: 0,
         running_since: None,
         of_update: false,
     }

@@ -212,6 +212,7 @@ fn task() -> Task {
         attachments: Vec::new(),
         moving: false,
         crashes: 0,
+        roll: 0,
         running_since: None,
         of_update: false,
     }

@@ -2,15 +2,20 @@
 //! their data and in that a secret is never read back. Never shows data in a refusal.
 //!
 //! Source of the behaviour and of the texts: swarmkit `manager/controlapi/{secret,config}.go`.
+//! Different on purpose: with the label `skep.autoroll=true` an update may bring new data, see
+//! `rolling.rs`.
+
+use std::collections::BTreeMap;
 
 use skep_api::container::ContainerSpec;
 use skep_api::secret::{ConfigSpec, SecretSpec};
 use skep_api::service::ServiceSpec;
 use skep_api::{Code, Error};
 
-use super::{Outcome, in_sequence, not_found};
+use super::{Outcome, in_sequence, not_found, rolling};
 use crate::command::Reply;
 use crate::id::{Id, IdSource};
+use crate::labels;
 use crate::object::{ConfigObject, Entity, Kind, Meta, Object, SecretObject};
 use crate::store::{Author, Change, State};
 use crate::validate::{check_config, check_secret, refused};
@@ -21,6 +26,7 @@ pub(super) fn create_secret(
     ids: &mut dyn IdSource,
 ) -> Result<Outcome, Error> {
     check_secret(spec)?;
+    labels::check_file(&spec.labels)?;
     if view.secret_named(&spec.name).is_some() {
         return Err(exists("secret", &spec.name));
     }
@@ -37,6 +43,7 @@ pub(super) fn create_config(
     ids: &mut dyn IdSource,
 ) -> Result<Outcome, Error> {
     check_config(spec)?;
+    labels::check_file(&spec.labels)?;
     if view.config_named(&spec.name).is_some() {
         return Err(exists("config", &spec.name));
     }
@@ -68,10 +75,16 @@ pub(super) fn update_secret(
         .ok_or_else(|| not_found("secret", id))?;
     let mut secret = secret.as_ref().clone();
     let given = (&*spec.name, &*spec.data);
-    only_labels((&secret.spec.name, &secret.spec.data), given)?;
+    let news = only_labels((&secret.spec.name, &secret.spec.data), given, &spec.labels)?;
+    let mut rolled = Vec::new();
+    if news {
+        check_secret(spec)?;
+        secret.spec.data.clone_from(&spec.data);
+        rolled = rolling::services(view, |container| uses_secret(container, id));
+    }
     in_sequence(&secret.meta, version)?;
     secret.spec.labels.clone_from(&spec.labels);
-    Ok(changed(secret))
+    Ok(changed(secret, rolled))
 }
 
 pub(super) fn update_config(
@@ -86,23 +99,46 @@ pub(super) fn update_config(
         .ok_or_else(|| not_found("config", id))?;
     let mut config = config.as_ref().clone();
     let given = (&*spec.name, &*spec.data);
-    only_labels((&config.spec.name, &config.spec.data), given)?;
+    let news = only_labels((&config.spec.name, &config.spec.data), given, &spec.labels)?;
+    let mut rolled = Vec::new();
+    if news {
+        check_config(spec)?;
+        config.spec.data.clone_from(&spec.data);
+        rolled = rolling::services(view, |container| uses_config(container, id));
+    }
     in_sequence(&config.meta, version)?;
     config.spec.labels.clone_from(&spec.labels);
-    Ok(changed(config))
+    Ok(changed(config, rolled))
 }
 
-/// Refuses another name and other data; data that is not given is not changed.
-fn only_labels(before: (&str, &[u8]), given: (&str, &[u8])) -> Result<(), Error> {
-    if before.0 == given.0 && (given.1.is_empty() || before.1 == given.1) {
-        return Ok(());
+/// Refuses another name, and other data unless the new labels allow it; data that is not given is
+/// not changed. Says whether there is new data.
+fn only_labels(
+    before: (&str, &[u8]),
+    given: (&str, &[u8]),
+    labels: &BTreeMap<String, String>,
+) -> Result<bool, Error> {
+    let same = given.1.is_empty() || before.1 == given.1;
+    if before.0 != given.0 || !(same || labels::autorolls(labels)) {
+        return Err(refused("only updates to Labels are allowed"));
     }
-    Err(refused("only updates to Labels are allowed"))
+    labels::check_file(labels)?;
+    Ok(!same)
 }
 
-fn changed(object: impl Into<Object>) -> Outcome {
-    let change = Change::Update(object.into());
-    (vec![change], Author::Control, Reply::Done)
+/// Writes the object, and with it the services that are to take on its new data.
+fn changed(object: impl Into<Object>, rolled: Vec<Change>) -> Outcome {
+    let mut changes = vec![Change::Update(object.into())];
+    changes.extend(rolled);
+    (changes, Author::Control, Reply::Done)
+}
+
+fn uses_secret(spec: &ContainerSpec, id: &Id) -> bool {
+    spec.secrets.iter().any(|used| *used.secret_id == **id)
+}
+
+fn uses_config(spec: &ContainerSpec, id: &Id) -> bool {
+    spec.configs.iter().any(|used| *used.config_id == **id)
 }
 
 pub(super) fn remove_secret(view: &State, id: &Id) -> Result<Outcome, Error> {
@@ -110,7 +146,7 @@ pub(super) fn remove_secret(view: &State, id: &Id) -> Result<Outcome, Error> {
         .secrets()
         .get(id)
         .ok_or_else(|| not_found("secret", id))?;
-    let uses = |spec: &ContainerSpec| spec.secrets.iter().any(|used| *used.secret_id == **id);
+    let uses = |spec: &ContainerSpec| uses_secret(spec, id);
     unused(view, "secret", &secret.spec.name, uses)?;
     Ok(removed(Kind::Secret, id, &secret.meta))
 }
@@ -120,7 +156,7 @@ pub(super) fn remove_config(view: &State, id: &Id) -> Result<Outcome, Error> {
         .configs()
         .get(id)
         .ok_or_else(|| not_found("config", id))?;
-    let uses = |spec: &ContainerSpec| spec.configs.iter().any(|used| *used.config_id == **id);
+    let uses = |spec: &ContainerSpec| uses_config(spec, id);
     unused(view, "config", &config.spec.name, uses)?;
     Ok(removed(Kind::Config, id, &config.meta))
 }
@@ -155,7 +191,7 @@ fn removed(kind: Kind, id: &Id, meta: &Meta) -> Outcome {
 
 /// Refuses a service that names secrets or configs which do not exist; id and name must both be
 /// those of one object.
-pub(super) fn references(view: &State, spec: &ServiceSpec) -> Result<(), Error> {
+pub(crate) fn references(view: &State, spec: &ServiceSpec) -> Result<(), Error> {
     let Some(container) = &spec.task_template.container_spec else {
         return Ok(());
     };

@@ -191,6 +191,90 @@ fn only_labels_change() {
     );
 }
 
+/// Updates `s1` and `c1` in the same way: with these labels and data.
+fn update_both(view: &mut State, autoroll: &str, data: &[u8]) -> Result<(), Error> {
+    let labels = [("skep.autoroll".to_owned(), autoroll.to_owned())];
+    let mut new = secret("a", data);
+    new.labels = labels.clone().into();
+    let version = view.secrets().get("s1").unwrap().meta.version;
+    let first = run(
+        view,
+        Command::UpdateSecret {
+            id: Id::from("s1"),
+            version,
+            spec: Box::new(new),
+        },
+    );
+    let mut new = config("b", data);
+    new.labels = labels.into();
+    let version = view.configs().get("c1").unwrap().meta.version;
+    let second = run(
+        view,
+        Command::UpdateConfig {
+            id: Id::from("c1"),
+            version,
+            spec: Box::new(new),
+        },
+    );
+    assert_eq!(first.is_ok(), second.is_ok());
+    first
+}
+
+#[test]
+fn with_the_label_data_changes_in_place() {
+    let mut view = used_by(&["db", "web"]);
+    let other = service("other", "other");
+    let tx = Tx {
+        author: crate::store::Author::Control,
+        at: NOW,
+        changes: vec![crate::store::Change::Create(other.into())],
+    };
+    view.apply(&tx).unwrap();
+    let rolls = |view: &State| {
+        let services = view.services().iter();
+        services.map(|service| service.roll).collect::<Vec<_>>()
+    };
+    let only = "InvalidArgument desc = only updates to Labels are allowed";
+    assert_eq!(message(update_both(&mut view, "false", b"new")), only);
+    assert_eq!(message(update_both(&mut view, "yes", b"new")), only);
+    assert_eq!(
+        message(update_both(&mut view, "yes", b"")),
+        "label skep.autoroll: \"yes\" is neither true nor false"
+    );
+    let size = "secret data must be larger than 0 and less than 512000 bytes";
+    let huge = vec![0; 1_024_000];
+    assert!(message(update_both(&mut view, "true", &huge)).ends_with(size));
+    for same in [&b""[..], b"old"] {
+        update_both(&mut view, "true", same).unwrap();
+        assert_eq!(rolls(&view), [0, 0, 0], "nothing is new");
+    }
+    update_both(&mut view, "true", b"new").unwrap();
+    let data = |view: &State| view.secrets().get("s1").unwrap().spec.data.clone();
+    assert_eq!(&*data(&view), b"new");
+    assert_eq!(&*view.configs().get("c1").unwrap().spec.data, b"new");
+    assert_eq!(
+        rolls(&view),
+        [2, 0, 2],
+        "in the order of ids: db, other, web"
+    );
+    assert_eq!(
+        message(update_both(&mut view, "false", b"newer")),
+        only,
+        "the label was taken away again"
+    );
+    let stale = Command::UpdateSecret {
+        id: Id::from("s1"),
+        version: 1,
+        spec: Box::new(SecretSpec {
+            labels: [("skep.autoroll".to_owned(), "true".to_owned())].into(),
+            ..secret("a", b"stale")
+        }),
+    };
+    let words = message(run(&mut view, stale));
+    assert_eq!(words, "Unknown desc = update out of sequence");
+    assert_eq!(&*data(&view), b"new");
+}
+
 #[test]
 fn what_is_used_stays() {
     for (services, words) in [

@@ -6,9 +6,10 @@
 
 mod admit;
 mod cluster;
-mod files;
+pub(crate) mod files;
 mod network;
 mod node;
+mod rolling;
 mod service;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -59,6 +59,7 @@ pub(super) fn create(
         endpoint: None,
         rebalanced_at: None,
         rebalancing: false,
+        roll: 0,
     };
     let reply = Reply::Created(service.id.clone());
     Ok((vec![Change::Create(service.into())], Author::Control, reply))

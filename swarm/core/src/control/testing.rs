@@ -110,6 +110,7 @@ pub(crate) fn service(id: &str, name: &str) -> Service {
         endpoint: None,
         rebalanced_at: None,
         rebalancing: false,
+        roll: 0,
     }
 }
 
@@ -141,6 +142,7 @@ pub(crate) fn task(id: &str, service: &Service, slot: u64, node: &str) -> Task {
         attachments: Vec::new(),
         moving: false,
         crashes: 0,
+        roll: 0,
         running_since: None,
         of_update: false,
     }

@@ -1,6 +1,6 @@
-//! The labels with which a service asks for what Docker's API has no field for. Only reads them:
-//! what follows from a wish is decided where it belongs. A label that is not understood is refused
-//! when the service is created or updated, so nobody waits for what will never happen.
+//! The labels with which a service, a secret or a config asks for what Docker's API has no field for.
+//! Only reads them: what follows from a wish is decided where it belongs. A label that is not
+//! understood is refused when it is written, so nobody waits for what will never happen.
 
 pub mod backoff;
 pub mod cron;
@@ -20,6 +20,9 @@ pub const DEPENDS_ON: &str = "skep.depends-on";
 pub const REBALANCE: &str = "skep.rebalance";
 /// How long the pause between restarts may grow while a task keeps ending soon: `5m`.
 pub const MAX_RESTART_DELAY: &str = "skep.restart.max-delay";
+/// On a secret or a config: its data may change in place, and services that use it take on the new
+/// data: `true`.
+pub const AUTOROLL: &str = "skep.autoroll";
 /// The label with the name of a service's stack.
 const STACK: &str = "com.docker.stack.namespace";
 
@@ -32,7 +35,6 @@ type Labels = BTreeMap<String, String>;
 pub fn check(spec: &ServiceSpec) -> Result<(), Error> {
     let is_job = spec.mode.replicated_job.is_some() || spec.mode.global_job.is_some();
     let said = |label: &str| spec.labels.get(label).map(String::as_str);
-    let refuse = |label: &str, why: String| Error::invalid(format!("label {label}: {why}"));
     if let Some(text) = said(CRON) {
         if !is_job {
             let why = "only jobs run by the clock: use --mode replicated-job or global-job";
@@ -56,18 +58,40 @@ pub fn check(spec: &ServiceSpec) -> Result<(), Error> {
         backoff::parse(text).map_err(|why| refuse(MAX_RESTART_DELAY, why))?;
     }
     grants::Grants::parse(&spec.labels).map_err(|(label, why)| refuse(label, why))?;
-    match said(REBALANCE) {
+    yes_or_no(&spec.labels, REBALANCE)
+}
+
+/// Refuses labels of a secret or a config that are skep's and say nothing that skep understands.
+///
+/// # Errors
+/// 400 with the label and what is wrong with it.
+pub fn check_file(labels: &Labels) -> Result<(), Error> {
+    yes_or_no(labels, AUTOROLL)
+}
+
+fn refuse(label: &str, why: String) -> Error {
+    Error::invalid(format!("label {label}: {why}"))
+}
+
+fn yes_or_no(labels: &Labels, label: &str) -> Result<(), Error> {
+    match labels.get(label).map(String::as_str) {
         None | Some("true" | "false") => Ok(()),
-        Some(text) => Err(refuse(
-            REBALANCE,
-            format!("{text:?} is neither true nor false"),
-        )),
+        Some(text) => Err(refuse(label, format!("{text:?} is neither true nor false"))),
     }
+}
+
+fn says_yes(labels: &Labels, label: &str) -> bool {
+    labels.get(label).is_some_and(|text| text == "true")
 }
 
 /// Whether tasks of the service are to move to nodes that join.
 pub fn rebalances(labels: &Labels) -> bool {
-    labels.get(REBALANCE).is_some_and(|text| text == "true")
+    says_yes(labels, REBALANCE)
+}
+
+/// Whether the data of the secret or config may change in place.
+pub fn autorolls(labels: &Labels) -> bool {
+    says_yes(labels, AUTOROLL)
 }
 
 #[cfg(test)]

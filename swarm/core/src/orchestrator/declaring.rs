@@ -1,14 +1,50 @@
 //! What users declare, in the harness of the orchestrator's tests. Only compiled for tests.
 
+use skep_api::container::SecretReference;
+use skep_api::secret::SecretSpec;
 use skep_api::service::{
     GlobalJob, GlobalService, JobStatus, ReplicatedJob, ReplicatedService, ServiceMode,
     ServiceSpec, UpdateState, UpdateStatus,
 };
 
 use super::testing::Harness;
-use crate::object::{Meta, Service};
+use crate::command::Command;
+use crate::control::execute;
+use crate::labels;
+use crate::object::{Meta, SecretObject, Service};
 
 impl Harness {
+    /// A secret whose id is its name and whose data may change in place.
+    pub fn create_secret(&mut self, name: &str) {
+        let spec = SecretSpec {
+            name: name.into(),
+            labels: [(labels::AUTOROLL.into(), "true".into())].into(),
+            data: b"0".to_vec().into(),
+            ..SecretSpec::default()
+        };
+        self.put(SecretObject {
+            id: name.into(),
+            meta: Meta::default(),
+            spec,
+        });
+    }
+
+    /// Gives a secret other data than before, as a client does.
+    pub fn change_secret(&mut self, name: &str) {
+        let secret = self.state.secrets().get(name).unwrap().clone();
+        let mut spec = secret.spec.clone();
+        spec.data = format!("changed in version {}", secret.meta.version)
+            .into_bytes()
+            .into();
+        let command = Command::UpdateSecret {
+            id: name.into(),
+            version: secret.meta.version,
+            spec: Box::new(spec),
+        };
+        let (changes, author, _) = execute(&self.state, &command, self.now, &mut self.ids).unwrap();
+        self.write(author, changes);
+    }
+
     /// A service whose id is its name.
     pub fn create(&mut self, name: &str, replicas: u64, edit: impl FnOnce(&mut ServiceSpec)) {
         let mut spec = ServiceSpec {
@@ -38,6 +74,7 @@ impl Harness {
             endpoint: None,
             rebalanced_at: None,
             rebalancing: false,
+            roll: 0,
         });
     }
 
@@ -120,4 +157,14 @@ impl Harness {
             edit(spec);
         });
     }
+}
+
+/// Lets the tasks of a service have a secret.
+pub fn uses(spec: &mut ServiceSpec, secret: &str) {
+    let container = spec.task_template.container_spec.get_or_insert_default();
+    container.secrets.push(SecretReference {
+        secret_id: secret.into(),
+        secret_name: secret.into(),
+        file: Some(Default::default()),
+    });
 }

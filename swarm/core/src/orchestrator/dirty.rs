@@ -10,14 +10,17 @@ use crate::labels::grants;
 use crate::object::{Service, Task};
 use crate::store::State;
 
-/// Whether a task has to be replaced: its spec is another one, and not only in ways that the task
+/// Whether a task has to be replaced: it is to move, its secrets or configs have new data, or its
+/// spec is another one.
+pub(crate) fn is_dirty(view: &State, service: &Service, task: &Task) -> bool {
+    task.moving || task.roll != service.roll || differs(view, service, task)
+}
+
+/// Whether a task's spec is another one than its service has, and not only in ways that the task
 /// would not notice. Of the service's labels only those that give the container more than its usual
 /// share count; its placement counts only if its node no longer fits, new registry
 /// credentials only until its image is there.
-pub(crate) fn is_dirty(view: &State, service: &Service, task: &Task) -> bool {
-    if task.moving {
-        return true;
-    }
+pub(super) fn differs(view: &State, service: &Service, task: &Task) -> bool {
     if task.spec_version == service.spec_version {
         return false;
     }

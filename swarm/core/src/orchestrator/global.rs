@@ -8,6 +8,7 @@
 use skep_api::service::UpdateState;
 use skep_api::task::TaskState;
 
+use super::dirty::differs;
 use super::homes::Homes;
 use super::settle::settle;
 use super::slots::{self, Place, Slot, Slots};
@@ -116,9 +117,10 @@ fn resume(view: &State, service: &Service, slots: &Slots, now: Timestamp) -> Opt
         UpdateState::RollbackCompleted => UpdateState::RollbackStarted,
         _ => return None,
     };
-    let mut current = slots.values().filter_map(Slot::current);
-    if !current.any(|task| is_dirty(view, service, task)) {
+    let current = || slots.values().filter_map(Slot::current);
+    if !current().any(|task| is_dirty(view, service, task)) {
         return None;
     }
-    Some(update::begin(service, state, now))
+    let keeps_spec = !current().any(|task| differs(view, service, task));
+    Some(update::begin(service, state, keeps_spec, now))
 }

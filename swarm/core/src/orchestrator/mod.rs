@@ -141,6 +141,7 @@ fn create(
             Made::Again(crashes) => crashes,
             Made::ToFill | Made::ByUpdate => 0,
         },
+        roll: service.roll,
     };
     Change::Create(task.into())
 }

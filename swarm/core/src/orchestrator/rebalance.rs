@@ -126,7 +126,6 @@ fn looked_at(service: &Service, moved: usize, now: Timestamp) -> Change {
     service.rebalanced_at = Some(now);
     if moved > 0 {
         service.update_status = None;
-        service.rebalancing = true;
     }
     Change::Update(service.into())
 }

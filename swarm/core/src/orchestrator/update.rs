@@ -11,6 +11,7 @@ use std::sync::Arc;
 use skep_api::service::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};
 use skep_api::task::TaskState;
 
+use super::dirty::differs;
 use super::progress::{Progress, monitor};
 use super::slots::{Place, Slot, Slots};
 use super::{Made, create, is_dirty, restart, want};
@@ -76,8 +77,10 @@ pub(super) fn advance(
     let progress = Progress::of(view, service, slots, &config, now);
     if service.update_status.is_none() {
         if !progress.dirty.is_empty() {
+            let mut old = progress.dirty.iter().filter_map(|(_, slot)| slot.current());
+            let keeps_spec = !old.any(|task| differs(view, service, task));
             plan.changes
-                .push(begin(service, UpdateState::Updating, now));
+                .push(begin(service, UpdateState::Updating, keeps_spec, now));
         }
         return;
     }
@@ -184,9 +187,16 @@ fn give_up(service: &Service, config: &UpdateConfig, failed: &Task) -> Change {
     Change::Update(service.into())
 }
 
-/// An update or a rollback, as `state` says, is under way from now on.
-pub(super) fn begin(service: &Service, state: UpdateState, now: Timestamp) -> Change {
+/// An update or a rollback, as `state` says, is under way from now on. One that keeps the spec only
+/// moves tasks or brings them new data.
+pub(super) fn begin(
+    service: &Service,
+    state: UpdateState,
+    keeps_spec: bool,
+    now: Timestamp,
+) -> Change {
     let mut service = service.clone();
+    service.rebalancing = keeps_spec;
     service.update_status = Some(UpdateStatus {
         state,
         started_at: Some(now),

@@ -26,6 +26,7 @@ fn service(id: &str, name: &str) -> Service {
         endpoint: None,
         rebalanced_at: None,
         rebalancing: false,
+        roll: 0,
     }
 }
 
@@ -53,6 +54,7 @@ fn a_task(id: &str) -> Task {
         attachments: Vec::new(),
         moving: false,
         crashes: 0,
+        roll: 0,
         running_since: None,
         of_update: false,
     }

@@ -81,6 +81,7 @@ fn task(spec: &ServiceSpec) -> Task {
         attachments: Vec::new(),
         moving: false,
         crashes: 0,
+        roll: 0,
         running_since: None,
         of_update: false,
     }

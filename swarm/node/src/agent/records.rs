@@ -176,6 +176,7 @@ mod tests {
             attachments: Vec::new(),
             moving: false,
             crashes: 0,
+            roll: 0,
             running_since: None,
             of_update: false,
         };

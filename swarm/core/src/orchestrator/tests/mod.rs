@@ -6,6 +6,7 @@ mod jobs;
 mod limits;
 mod properties;
 mod restarts;
+mod rolls;
 mod slots;
 mod updates;
 mod wishes;

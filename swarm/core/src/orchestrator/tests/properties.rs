@@ -9,6 +9,7 @@ use skep_api::service::{FailureAction, UpdateConfig, UpdateOrder};
 use skep_api::task::{RestartPolicy, TaskState};
 
 use crate::object::{Service, Task};
+use crate::orchestrator::declaring::uses;
 use crate::orchestrator::iteration;
 use crate::orchestrator::testing::{Harness, image, node};
 use crate::task::is_live;
@@ -28,6 +29,7 @@ enum Step {
     Image(usize, u8),
     Label(usize),
     Rollback(usize),
+    Secret,
     Remove(usize),
     Availability(usize, Availability),
     Health(usize, NodeState),
@@ -52,6 +54,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (service.clone(), 0u8..4).prop_map(|(s, n)| Step::Image(s, n)),
         1 => service.clone().prop_map(Step::Label),
         1 => service.clone().prop_map(Step::Rollback),
+        1 => Just(Step::Secret),
         1 => service.prop_map(Step::Remove),
         2 => (node.clone(), availability).prop_map(|(n, a)| Step::Availability(n, a)),
         2 => (node.clone(), health).prop_map(|(n, h)| Step::Health(n, h)),
@@ -73,6 +76,7 @@ fn create(harness: &mut Harness, name: &str) {
         "g" => {
             return harness.create_global(name, |spec| {
                 image(spec, "v0");
+                uses(spec, "key");
                 spec.task_template.restart_policy = restart;
                 let placement = spec.task_template.placement.get_or_insert_default();
                 placement.constraints = vec!["node.labels.bad!=yes".into()];
@@ -81,6 +85,7 @@ fn create(harness: &mut Harness, name: &str) {
         "j" => {
             return harness.create_job(name, (TOTAL, CONCURRENT), |spec| {
                 image(spec, "v0");
+                uses(spec, "key");
                 spec.task_template.restart_policy = restart;
             });
         }
@@ -88,6 +93,7 @@ fn create(harness: &mut Harness, name: &str) {
     }
     harness.create(name, 3, |spec| {
         image(spec, "v0");
+        uses(spec, "key");
         let placement = spec.task_template.placement.get_or_insert_default();
         placement.max_replicas = if name == "a" { 2 } else { 0 };
         if name == "b" {
@@ -146,6 +152,7 @@ fn apply(harness: &mut Harness, step: &Step) {
                 harness.rollback(SERVICES[*s]);
             }
         }
+        Step::Secret => harness.change_secret("key"),
         Step::Remove(s) if there(harness, *s) => harness.remove_service(SERVICES[*s]),
         Step::Remove(_) => {}
         Step::Availability(n, availability) => {
@@ -258,6 +265,7 @@ fn check_rest(harness: &Harness) -> Result<(), TestCaseError> {
                     .iter()
                     .all(|task| task.spec.container_spec == *wanted)
             );
+            prop_assert!(running.iter().all(|task| task.roll == service.roll));
         }
     }
     for task in harness.state.tasks().iter() {
@@ -273,6 +281,7 @@ proptest! {
     #[test]
     fn bounds_hold_at_every_step_and_everything_comes_to_rest(steps in steps()) {
         let mut harness = Harness::new(&NODES);
+        harness.create_secret("key");
         for name in SERVICES {
             create(&mut harness, name);
         }

@@ -3,6 +3,7 @@
 //! engine holds exactly what the dispatcher wants.
 
 mod engine;
+mod files;
 
 use std::collections::{BTreeMap, BTreeSet};
 
