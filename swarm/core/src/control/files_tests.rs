@@ -306,6 +306,24 @@ fn what_is_used_stays() {
 }
 
 #[test]
+fn nobody_goes_back_to_what_is_gone() {
+    let mut web = service("web", "web");
+    web.previous_spec = Some(using("web", ("s1", "a"), ("c1", "b")));
+    web.previous_spec_version = Some(0);
+    let mut view = state([web.into()]);
+    let rollback = Command::UpdateService {
+        id: Id::from("web"),
+        version: 1,
+        spec: Box::new(spec("web")),
+        registry_auth: None,
+        auth_from: Default::default(),
+        rollback: true,
+    };
+    let text = "InvalidArgument desc = secret not found: a";
+    assert_eq!(message(run(&mut view, rollback)), text);
+}
+
+#[test]
 fn references_name_what_exists() {
     let view = used_by(&[]);
     let check = |secret, config| {

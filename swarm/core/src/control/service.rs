@@ -96,6 +96,8 @@ pub(super) fn rollback(
         let text = format!("service {id} does not have a previous spec");
         return Err(Error::rpc(Code::FailedPrecondition, text));
     };
+    // The original goes back also to secrets that are gone, to tasks that never start.
+    files::references(view, &previous)?;
     service.run_again(now);
     service.previous_spec = Some(std::mem::replace(&mut service.spec, previous));
     let version = service.previous_spec_version.replace(service.spec_version);

@@ -3,8 +3,9 @@
 //! shows in the tasks, when it began in the service's status.
 //!
 //! Source of the behaviour and of the texts: swarmkit `manager/orchestrator/update`. Different on
-//! purpose: where a rollback is asked for and there is no previous spec, or the rollback itself
-//! fails, the update is paused; the original leaves it under way, or calls it completed.
+//! purpose: where a rollback is asked for and there is no previous spec, or its secrets and configs are
+//! gone, or the rollback itself fails, the update is paused; the original leaves it under way, or calls
+//! it completed.
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use super::progress::{Progress, monitor};
 use super::slots::{Place, Slot, Slots};
 use super::{Made, create, is_dirty, restart, want};
 use crate::Timestamp;
+use crate::control::files;
 use crate::id::IdSource;
 use crate::object::{Service, Task};
 use crate::reconcile::Plan;
@@ -58,7 +60,7 @@ pub(super) fn judge(
     let last = failed
         .iter()
         .max_by_key(|task| (task.meta.updated_at, &task.id))?;
-    Some(give_up(service, &config, last))
+    Some(give_up(view, service, &config, last))
 }
 
 /// Moves an update on by what can be done now. To be asked when nothing else is to be done.
@@ -154,7 +156,7 @@ fn replace(
 }
 
 /// Stops an update that fails, or turns it back.
-fn give_up(service: &Service, config: &UpdateConfig, failed: &Task) -> Change {
+fn give_up(view: &State, service: &Service, config: &UpdateConfig, failed: &Task) -> Change {
     let mut service = service.clone();
     let mut status = service.update_status.take().unwrap_or_default();
     let because = format!("due to failure or early termination of task {}", failed.id);
@@ -162,7 +164,10 @@ fn give_up(service: &Service, config: &UpdateConfig, failed: &Task) -> Change {
     let wants_rollback = config.failure_action == FailureAction::Rollback && !service.rebalancing;
     if wants_rollback
         && !rolling_back
-        && let Some(previous) = service.previous_spec.take()
+        && let Some(previous) = service.previous_spec.take_if(|spec| {
+            // Tasks of a spec whose secrets are gone would never start.
+            files::references(view, spec).is_ok()
+        })
     {
         // Once: there is nothing left to return to from here.
         service.spec = previous;

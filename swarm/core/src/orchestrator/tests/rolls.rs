@@ -5,7 +5,7 @@ use skep_api::task::TaskState;
 
 use super::updates::{config, count, harness as plain, image_of};
 use crate::MINUTE;
-use crate::object::Service;
+use crate::object::{Object, Service};
 use crate::orchestrator::declaring::uses;
 use crate::orchestrator::testing::{Harness, image};
 
@@ -192,4 +192,31 @@ fn a_spec_that_may_come_back_gets_new_data_too() {
     harness.pass(10 * MINUTE);
     assert_eq!((count(&harness, "v1"), rolled(&harness, 1)), (2, 2));
     assert_eq!(harness.tasks("web", TaskState::Running).len(), 2);
+}
+
+#[test]
+fn there_is_no_way_back_to_a_spec_whose_secret_is_gone() {
+    let mut harness = harness(
+        2,
+        UpdateConfig {
+            failure_action: FailureAction::Rollback,
+            delay: MINUTE,
+            ..config(1)
+        },
+    );
+    harness.update("web", |spec| {
+        image(spec, "v2");
+        let container = spec.task_template.container_spec.as_mut().unwrap();
+        container.secrets.clear();
+    });
+    harness.settle();
+    let key = harness.state.secrets().get("key").unwrap().clone();
+    harness.remove(&Object::Secret(key));
+    let new = harness.running("web").into_iter();
+    let new = new.filter(|task| image_of(task) == "v2").last().unwrap();
+    harness.fail(&new.id);
+    harness.plan();
+    assert_eq!(harness.progress("web").0, "paused");
+    assert_eq!(image_of(&harness.running("web")[0]), "v1");
+    assert!(web(&harness).previous_spec.is_some());
 }
