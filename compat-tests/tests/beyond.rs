@@ -1,5 +1,5 @@
 //! What the original has no field for and skep does by label, with the real CLI: start order, tasks
-//! that move to a node that joins, restarts that back off.
+//! that move to a node that joins, restarts that back off, secrets and configs that change in place.
 
 #![allow(
     clippy::indexing_slicing,
@@ -7,10 +7,13 @@
 )]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use compat_tests::http::Http;
 use compat_tests::swarm::*;
 use fleet::{Fleet, Host, Options, wait_for};
+use serde_json::json;
 
 const SLEEP: [&str; 3] = ["registry:5000/busybox", "sleep", "1000000"];
 
@@ -25,6 +28,7 @@ fn labels_ask_for_more_than_the_api_can_say() -> Result<()> {
     nonsense_is_refused(&n1)?;
     a_service_waits_for_another(&n1)?;
     tasks_move_to_a_node_that_is_active_again(&n1)?;
+    secrets_change_in_place(&n1)?;
     a_crash_loop_backs_off(&n1)
 }
 
@@ -173,4 +177,60 @@ fn a_crash_loop_backs_off(host: &Host) -> Result<()> {
     // Across the turn of an hour the minutes begin anew.
     ensure!(span.rem_euclid(3600.0) >= 12.0, "{times:?}");
     host.docker(&["service", "rm", "crash"]).map(drop)
+}
+
+/// What the two tasks of the stack have in their secret and their config, by slot; nothing if one of
+/// them does not run.
+fn contents(host: &Host) -> Result<[String; 2]> {
+    let read = |slot: u64| {
+        let name = format!("roll_web.{slot}");
+        let files = ["cat", "/run/secrets/pw", "/conf"];
+        host.docker(&[&["exec", &name], &files[..]].concat())
+    };
+    Ok([read(1)?, read(2)?])
+}
+
+fn await_contents(host: &Host, what: &str, expected: [&str; 2]) -> Result<()> {
+    wait_for(what, PATIENCE, || {
+        contents(host).is_ok_and(|now| now == expected)
+    })
+    .with_context(|| format!("{:?}", contents(host)))
+}
+
+fn secrets_change_in_place(host: &Host) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let stack = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/stacks/roll.yml");
+    let deploy = |conf: &str| {
+        std::fs::write(dir.path().join("pw"), "old ")?;
+        std::fs::write(dir.path().join("conf"), conf)?;
+        let command = host.docker_cmd()?.args(["stack", "deploy", "-c"]);
+        let command = command.arg(&stack).arg("roll");
+        command.env("DIR", dir.path()).ok()
+    };
+    deploy("old")?;
+    await_contents(host, "two tasks", ["old old"; 2])?;
+    let spec = inspect(host, "service", "roll_web")?["Spec"].clone();
+
+    // A client with secrets to update: the CLI has no command for it.
+    let secret = inspect(host, "secret", "roll_pw")?;
+    let version = &secret["Version"]["Index"];
+    let mut new = secret["Spec"].clone();
+    new["Data"] = json!("bmV3IA==");
+    let update = format!("/secrets/roll_pw/update?version={version}");
+    let answer = Http::new(&host.socket(), PATIENCE).post(&update, &new)?;
+    ensure!(answer.success(), "{}", answer.message());
+    // One after the other, and the one whose turn has not come keeps what it has.
+    await_contents(host, "the first to be replaced", ["new old", "old old"])?;
+    await_contents(host, "both to be replaced", ["new old"; 2])?;
+    wait_for("the end of the roll", PATIENCE, || {
+        let service = inspect(host, "service", "roll_web");
+        service.is_ok_and(|service| {
+            service["UpdateStatus"]["State"] == "completed" && service["Spec"] == spec
+        })
+    })?;
+
+    // A second deploy with other files fails with the original, where they have no such label.
+    deploy("newer")?;
+    await_contents(host, "what was deployed", ["old newer"; 2])?;
+    host.docker(&["stack", "rm", "roll"]).map(drop)
 }

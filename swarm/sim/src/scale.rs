@@ -210,6 +210,7 @@ fn service(number: usize, replicas: u64, ids: &mut dyn IdSource) -> Service {
         endpoint: None,
         rebalanced_at: None,
         rebalancing: false,
+        roll: 0,
     }
 }
 
@@ -241,5 +242,6 @@ fn task(service: &Service, slot: u64, ids: &mut dyn IdSource) -> Task {
         attachments: Vec::new(),
         moving: false,
         crashes: 0,
+        roll: 0,
     }
 }
