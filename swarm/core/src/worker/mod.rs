@@ -51,6 +51,8 @@ pub struct Worker {
     revision: u64,
     /// Secrets and configs that tasks here wait for. Never on disk.
     files: BTreeMap<Id, FileData>,
+    /// Some of them came ahead of the tasks that need them.
+    early: bool,
 }
 
 impl Worker {
@@ -77,12 +79,18 @@ impl Worker {
             synced: false,
             revision: 0,
             files: BTreeMap::new(),
+            early: false,
         }
     }
 
     /// How many tasks the node has, ended ones included.
     pub fn tasks(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// Ids of the secrets and configs that are in memory.
+    pub fn files(&self) -> impl Iterator<Item = &Id> {
+        self.files.keys()
     }
 
     /// Takes in what happened and says what to do.
@@ -123,6 +131,9 @@ impl Worker {
             Input::Tick => {}
         }
         self.advance(now, &mut out);
+        if !self.early {
+            self.forget_files();
+        }
         out.ops = if self.engine_up {
             self.lanes.start()
         } else {
@@ -146,9 +157,10 @@ impl Worker {
         }
         let only_files =
             !assignments.complete && assignments.tasks.is_empty() && assignments.removed.is_empty();
+        // The tasks that need them come next.
+        self.early = only_files && (self.early || !assignments.files.is_empty());
         self.files.extend(assignments.files);
         if only_files {
-            // The tasks that need them come next.
             return;
         }
         let mut gone = assignments.removed;
@@ -172,7 +184,6 @@ impl Worker {
                 self.reconsider(id, out);
             }
         }
-        self.forget_files();
     }
 
     /// Keeps only the files that a task still waits for.

@@ -135,3 +135,29 @@ fn an_older_leader_does_not_bring_old_data_back() {
     }));
     assert_eq!(bench.made, [("t1".to_owned(), "new".to_owned())]);
 }
+
+#[test]
+fn what_comes_ahead_of_its_task_waits_for_it() {
+    let mut bench = Bench::new();
+    let file = FileData {
+        data: b"large".to_vec().into(),
+        templated: false,
+    };
+    bench.input(Input::Assignments(Assignments {
+        revision: 1,
+        files: vec![("key".into(), file)],
+        ..Assignments::default()
+    }));
+    bench.input(Input::Tick);
+    bench.input(Input::Assignments(Assignments {
+        revision: 1,
+        ..Assignments::default()
+    }));
+    bench.input(Input::Assignments(Assignments {
+        tasks: vec![user("t1")],
+        revision: 1,
+        ..Assignments::default()
+    }));
+    assert_eq!(bench.made, [("t1".to_owned(), "large".to_owned())]);
+    assert!(bench.worker.files.is_empty(), "it is where it is needed");
+}
