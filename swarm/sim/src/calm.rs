@@ -6,7 +6,7 @@ use skep_core::command::Command;
 use skep_core::{Id, Nanos, SECOND, State};
 
 use crate::event::Event;
-use crate::invariants::{Verdict, history, membership, named, planners, settled};
+use crate::invariants::{Verdict, files, history, membership, named, planners, settled};
 use crate::specs;
 use crate::workload::{force, update_node};
 use crate::world::World;
@@ -129,6 +129,8 @@ impl World {
         let seat = |host: usize| self.managers[host].raft_id;
         membership::check(view, &self.members(leader), seat)?;
         settled::check(view, engines)?;
+        let mut hosts = self.hosts.iter();
+        hosts.try_for_each(|host| files::at_rest(view, host))?;
         history::check(view)?;
         let applied = self.managers[leader].replica.applied;
         let behind = self

@@ -47,6 +47,10 @@ impl World {
         };
         let verdict = self.checks.once.started(&task, container);
         self.hold(verdict.map_err(named("once")));
+        let host = &self.hosts[number];
+        let record = host.records.get(task.as_str());
+        let verdict = self.checks.files.started(record, &host.files);
+        self.hold(verdict.map_err(named("files")));
         let hosts = self.hosts.iter();
         let fakes = hosts.flat_map(|host| host.engine.containers.values());
         let running = fakes.filter(|fake| runs(&fake.shown));

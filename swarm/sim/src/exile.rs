@@ -29,6 +29,7 @@ impl World {
         (host.exiled, host.void_before) = (true, host.life);
         host.engine.containers.clear();
         host.records.clear();
+        host.files.clear();
         if self.managers[number].raft_id.is_some() {
             self.forget_log(number);
         }

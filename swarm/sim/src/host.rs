@@ -11,7 +11,8 @@ use skep_core::{Id, Timestamp};
 
 use crate::engine::{Effect, Engine};
 use crate::event::Event;
-use crate::invariants::{named, truth};
+use crate::files::Held;
+use crate::invariants::{files, named, truth};
 use crate::settings::Mutation;
 use crate::world::World;
 
@@ -23,6 +24,8 @@ pub struct Host {
     pub description: NodeDescription,
     /// What its worker has persisted.
     pub records: BTreeMap<Id, Record>,
+    /// The secrets and configs of its tasks, in memory, as they were written for containers.
+    pub files: Held,
     /// Its engine.
     pub engine: Engine,
     /// Whether the leader last said that it is to be a manager.
@@ -73,6 +76,8 @@ impl World {
             host.records.clear();
             host.engine.sloppy = true;
         }
+        let known = &host.records;
+        host.files.retain(|task, _| known.contains_key(task));
         let records = host.records.values().cloned().collect();
         host.daemon = Some(Daemon {
             worker: Worker::new(host.node.clone(), records),
@@ -168,6 +173,9 @@ impl World {
             wake_at,
         } = output;
         for (id, record) in persist {
+            if self.settings.mutation != Some(Mutation::KeepFiles) {
+                crate::files::forget(&mut host.files, &id, record.as_ref());
+            }
             match record {
                 Some(record) => drop(host.records.insert(id, record)),
                 None => drop(host.records.remove(&id)),
@@ -200,6 +208,7 @@ impl World {
                 format_args!("host {number} asks"),
                 &op,
             );
+            crate::files::write(&mut host.files, &op);
             let span = host.engine.span(&op, &mut self.dice, self.calm);
             let op = Box::new(op);
             let event = Event::Op {
@@ -210,6 +219,11 @@ impl World {
                 op,
             };
             self.clock.after(span, event);
+        }
+        let host = &self.hosts[number];
+        if let Some(daemon) = &host.daemon {
+            let verdict = files::held(&host.records, &host.files, daemon.worker.files());
+            self.hold(verdict.map_err(named("files")));
         }
         for report in reports {
             self.report(number, report);

@@ -19,6 +19,7 @@ mod engine;
 mod event;
 mod exile;
 mod faults;
+mod files;
 mod host;
 mod invariants;
 mod log;

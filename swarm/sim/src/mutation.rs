@@ -1,12 +1,14 @@
 //! The deliberate mistakes that are made in a batch between planning and proposing. Never used in a
 //! run without one.
 
+use skep_api::go::Base64;
 use skep_api::node::{Availability, NodeState};
 use skep_api::task::TaskState;
 use skep_core::object::{Entity as _, Kind, Object, Place, Task};
-use skep_core::{Author, Batch, Change, IdSource as _, State, Tx};
+use skep_core::{Author, Batch, Change, Id, IdSource as _, State, Tx};
 
 use crate::dice::Dice;
+use crate::files::{number, references};
 use crate::settings::Mutation;
 
 /// Spoils a batch as the mistake would.
@@ -27,6 +29,8 @@ pub fn bend(mutation: Option<Mutation>, batch: &mut Batch, state: &State, dice: 
         Some(Mutation::ShareAddress) => {
             updated(batch, |author| *author == Author::Allocator, share_address);
         }
+        Some(Mutation::RemoveUsed) if dice.chance(5) => remove_used(batch, state),
+        Some(Mutation::ForgetRoll) => change_behind(batch, state),
         Some(Mutation::KeepHistory) => forget(batch, |author| *author == Author::Reaper),
         Some(Mutation::AckUnwritten) if batch.txs.len() == 1 && dice.chance(30) => {
             forget(batch, |author| matches!(author, Author::Agent(_)));
@@ -154,4 +158,59 @@ fn forget(batch: &mut Batch, author: impl Fn(&Author) -> bool) {
     for tx in batch.txs.iter_mut().filter(|tx| author(&tx.author)) {
         tx.changes.clear();
     }
+}
+
+fn remove_used(batch: &mut Batch, state: &State) {
+    let specs = state.services().iter().map(|it| &it.spec.task_template);
+    let used = specs.flat_map(references).map(|(id, _)| Id::from(id));
+    let object = used.into_iter().find_map(|id| {
+        let secret = state.object(Kind::Secret, &id);
+        secret.or_else(|| state.object(Kind::Config, &id))
+    });
+    let (Some(object), Some(at)) = (object, batch.txs.last().map(|tx| tx.at)) else {
+        return;
+    };
+    let remove = Change::Remove(object.kind(), object.id().clone(), object.meta().version);
+    batch.txs.push(Tx {
+        author: Author::Control,
+        at,
+        changes: vec![remove],
+    });
+}
+
+/// What was changed is changed once more, and nobody else with it.
+fn change_behind(batch: &mut Batch, state: &State) {
+    let mut again = Vec::new();
+    for (tx, version) in batch.txs.iter().zip(state.revision() + 1..) {
+        for change in &tx.changes {
+            let Change::Update(object) = change else {
+                continue;
+            };
+            let mut object = object.clone();
+            match &mut object {
+                Object::Secret(secret) => {
+                    let secret = std::sync::Arc::make_mut(secret);
+                    (secret.meta.version, secret.spec.data) = (version, later(&secret.spec.data));
+                }
+                Object::Config(config) => {
+                    let config = std::sync::Arc::make_mut(config);
+                    (config.meta.version, config.spec.data) = (version, later(&config.spec.data));
+                }
+                _ => continue,
+            }
+            again.push(Tx {
+                author: Author::Control,
+                at: tx.at,
+                changes: vec![Change::Update(object)],
+            });
+        }
+    }
+    // Two of one batch would be of one version.
+    batch.txs.extend(again.into_iter().take(1));
+}
+
+/// Data that is newer than all that the client gives.
+fn later(data: &[u8]) -> Base64 {
+    let number = number(data) + 1_000_000;
+    number.to_string().into_bytes().into()
 }

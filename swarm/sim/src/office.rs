@@ -1,11 +1,13 @@
 //! A leader's loop, as `skep-node`'s: gathers inputs, lets the pure leader plan, proposes one batch
 //! at a time, then answers and tells the agents. Never proposes before the last batch has landed.
 
+use skep_core::assignment::ToAgent;
+use skep_core::dispatcher::Outgoing;
 use skep_core::leader::{Answer, Input, Leader};
 use skep_core::{Event as Change, MILLISECOND, Reject, Timestamp};
 
 use crate::event::Event;
-use crate::invariants::{named, planners};
+use crate::invariants::{files, named, planners};
 use crate::mutation;
 use crate::settings::Mutation;
 use crate::world::World;
@@ -203,7 +205,13 @@ impl World {
             return;
         };
         let messages = office.leader.messages(&state);
+        let told = |(node, _, message): &Outgoing| match message {
+            ToAgent::Assignments(told) => files::told(&state, node, told),
+            _ => Ok(()),
+        };
+        let verdict = messages.iter().try_for_each(told);
         let more = !office.inbox.is_empty();
+        self.hold(verdict.map_err(named("files")));
         for (_, session, message) in messages {
             self.tell(manager, session, message);
         }

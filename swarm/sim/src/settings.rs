@@ -44,11 +44,17 @@ pub enum Mutation {
     EarlierRun,
     /// Some tasks get one address.
     ShareAddress,
+    /// A node keeps the secrets and configs of tasks that have ended.
+    KeepFiles,
+    /// A secret or config is removed although a service uses it.
+    RemoveUsed,
+    /// Services are not told that the data of their secrets and configs was changed.
+    ForgetRoll,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::CommitAlone,
         Self::IgnoreBase,
         Self::ForgetRecords,
@@ -67,6 +73,9 @@ impl Mutation {
         Self::OneTooMany,
         Self::EarlierRun,
         Self::ShareAddress,
+        Self::KeepFiles,
+        Self::RemoveUsed,
+        Self::ForgetRoll,
     ];
 }
 

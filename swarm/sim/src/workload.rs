@@ -1,4 +1,4 @@
-//! The cluster's client: creates, scales, updates, rolls back and removes services, drains, pauses,
+//! The cluster's client: creates, scales, updates, rolls back and removes services, changes secrets and configs, drains, pauses,
 //! promotes and demotes nodes. Reads what any leader shows, which may be old. Never sends a command
 //! twice.
 
@@ -12,6 +12,7 @@ use skep_core::object::{Cluster, Node, Service};
 use skep_core::{SECOND, State, Timestamp};
 
 use crate::event::Event;
+use crate::files;
 use crate::invariants::named;
 use crate::specs;
 use crate::world::World;
@@ -24,6 +25,8 @@ const UNKNOWN: i64 = 5 * SECOND;
 pub struct Client {
     tickets: u64,
     named: u64,
+    /// Counts what was put into secrets and configs.
+    pub files: u64,
     /// When, what had been shown to anybody by then, and what.
     asked: BTreeMap<u64, (Timestamp, u64, Command)>,
     /// Commands that were acknowledged.
@@ -140,18 +143,22 @@ impl World {
         if services.is_empty() || (services.len() < self.settings.services && dice.chance(30)) {
             self.client.named += 1;
             let name = format!("s{}", self.client.named);
-            let spec = Box::new(specs::service(&name, self.settings.replicas, dice));
+            let mut spec = specs::service(&name, self.settings.replicas, dice);
+            files::use_some(&mut spec, view, dice);
             return Some(Command::CreateService {
-                spec,
+                spec: Box::new(spec),
                 registry_auth: None,
             });
         }
         if dice.chance(3) {
             return Some(self.change_cluster(view.cluster()?));
         }
+        if dice.chance(20) {
+            return self.wish_of_files(view);
+        }
         let service = dice.pick(&services)?.clone();
         match dice.place(20) {
-            0..8 => Some(self.update(&service)),
+            0..8 => Some(self.update(&service, view)),
             8..12 => Some(self.scale(&service)),
             12 | 13 if service.previous_spec.is_some() => Some(update_with(&service, true, |_| ())),
             14 => Some(Command::RemoveService {
@@ -166,13 +173,14 @@ impl World {
         }
     }
 
-    fn update(&mut self, service: &Service) -> Command {
+    fn update(&mut self, service: &Service, view: &State) -> Command {
         let dice = &mut self.dice;
         let job = specs::is_job(&service.spec.mode);
-        update_with(service, false, |spec| match dice.place(6) {
+        update_with(service, false, |spec| match dice.place(7) {
             0 => spec.task_template.placement = Some(specs::placement(dice)),
             1 if !job => spec.update_config = Some(specs::update(dice)),
             2 => spec.task_template.restart_policy = Some(specs::restart(dice)),
+            3 => files::use_some(spec, view, dice),
             _ => {
                 if let Some(container) = &mut spec.task_template.container_spec {
                     container.image = specs::image(job, dice);

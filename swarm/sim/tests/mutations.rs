@@ -48,7 +48,7 @@ fn a_daemon_that_forgets_its_tasks() {
     caught(
         Mutation::ForgetRecords,
         &["once"],
-        &["settled", "slots", "truth"],
+        &["settled", "slots", "truth", "files"],
     );
 }
 
@@ -141,4 +141,20 @@ fn a_job_task_of_an_earlier_run() {
 #[test]
 fn tasks_that_share_an_address() {
     caught(Mutation::ShareAddress, &["addresses"], &[]);
+}
+
+#[test]
+fn files_that_outlive_their_task() {
+    caught(Mutation::KeepFiles, &["files"], &[]);
+}
+
+#[test]
+fn a_secret_that_is_removed_while_it_is_used() {
+    caught(Mutation::RemoveUsed, &["files"], &[]);
+}
+
+#[test]
+fn services_that_keep_old_data() {
+    // One that changes it back makes older data of it.
+    caught(Mutation::ForgetRoll, &["settled"], &["files"]);
 }

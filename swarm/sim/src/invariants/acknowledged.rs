@@ -130,6 +130,8 @@ impl Committed {
                 _,
             ) => service(id, spec),
             (Command::RemoveService { id }, _) => state.services().get(id).is_none(),
+            (Command::RemoveSecret { id }, _) => state.secrets().get(id).is_none(),
+            (Command::RemoveConfig { id }, _) => state.configs().get(id).is_none(),
             (Command::UpdateNode { id, spec, .. }, _) => node(id, spec),
             _ => true,
         };

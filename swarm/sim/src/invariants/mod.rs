@@ -6,6 +6,7 @@
 pub mod acknowledged;
 pub mod addresses;
 pub mod bases;
+pub mod files;
 pub mod history;
 pub mod leaders;
 pub mod linearizable;
@@ -68,6 +69,8 @@ pub struct Checks {
     pub slots: slots::Slots,
     /// Which containers ran.
     pub once: once::Once,
+    /// What tasks are to find in their secrets and configs.
+    pub files: files::Files,
 }
 
 impl Checks {
@@ -80,6 +83,7 @@ impl Checks {
             transitions: transitions::Transitions::default(),
             slots: slots::Slots::default(),
             once: once::Once::default(),
+            files: files::Files::default(),
         }
     }
 
@@ -123,6 +127,7 @@ impl Checks {
                 .map_err(named("transitions"))?;
             placement::check(&write).map_err(named("placement"))?;
             modes::check(&write).map_err(named("modes"))?;
+            self.files.check(&write).map_err(named("files"))?;
             addresses::check(&write).map_err(named("addresses"))?;
             self.slots.note(&write);
             before = next;
