@@ -67,6 +67,9 @@ impl Reconciler for Scheduler {
     fn mark_all(&mut self, view: &State) {
         *self = Self {
             preassigned: Preassigned::of(view),
+            // Everything is looked at now anyway: the first plan is to cost no more than others.
+            nodes: Some(Nodes::of(view)),
+            failures: Some(Failures::of(view)),
             ..Self::default()
         };
         for task in view.tasks().iter().filter(|task| waits(task)) {
