@@ -29,11 +29,8 @@ const KNOWN: &[Known] = &[
         "skep says 400 for what the client got wrong, where 20.10 says 500",
     ),
     differs("ve-body", "-X POST http://d/v1.41/services/create", EMPTY),
-    differs(
-        "ve-path",
-        "/v1.23/",
-        "engines from 25 on serve nothing older than 1.24, and so does skep",
-    ),
+    differs("ve-path", "/v1.23/", FLOOR),
+    differs("ve-reads", "for v in 1.11", FLOOR),
     differs("ve-old", "/v1.24/secrets", OLD_ROUTES),
     differs("ve-old", "/v1.29/configs", OLD_ROUTES),
     differs("co-template", "{{.Nope}}", TEMPLATE),
@@ -83,6 +80,7 @@ const AWAITED: &[(&str, &str)] = &[];
 
 const LOGS: &str = "later engines say 400 for what the client got wrong, with other words";
 const INVALID_JSON: &str = "later engines begin these texts with `invalid JSON: `";
+const FLOOR: &str = "engines from 25 on serve nothing older than 1.24, and so does skep";
 const EMPTY: &str = "later engines take a body that is empty for an empty object";
 const WARNINGS: &str = "later engines answer with Warnings, empty or not";
 const OLD_ROUTES: &str = "engines after 20.10 refuse secrets and configs to versions before them";
