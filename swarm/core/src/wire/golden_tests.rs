@@ -10,7 +10,9 @@ use skep_api::task::{Runtime, Task as WireTask};
 
 use crate::control::testing::{service as stored_service, state, task as stored_task};
 use crate::network::first_networks;
-use crate::object::{Attachment, ConfigObject, Meta, NetworkObject, Object, Place, SecretObject};
+use crate::object::{
+    Attachment, ConfigObject, ManagerMember, Meta, NetworkObject, Object, Place, SecretObject,
+};
 use crate::validate::service_spec;
 use crate::wire;
 
@@ -92,6 +94,15 @@ fn services_are_shown_as_by_a_real_engine() {
         "service-everywhere-rollback_completed",
         "service-job",
         "service-gjob",
+        "service-moving-updating",
+        "service-second-run",
+        "service-stumbles-rollback_paused",
+        "service-minimal-created",
+        "service-minimal-after",
+        "service-minimal-rollback_completed",
+        "service-partial",
+        "service-maximal",
+        "service-hostport",
     ] {
         let real: WireService = object(name);
         let mut stored = stored_service(&real.id, "x");
@@ -125,7 +136,10 @@ fn tasks_are_shown_as_by_a_real_engine() {
     let names = states
         .iter()
         .chain(&["pending", "complete", "rejected-bind", "orphaned", "global"])
-        .chain(&["job-complete", "global-job-complete"])
+        .chain(&["job-complete", "job-running", "global-job-complete"])
+        .chain(&["remove", "rejected-image", "failed-start", "nowhere"])
+        .chain(&["nowhere-else", "pending-resources", "generic-named"])
+        .chain(&["generic-discrete", "ports", "partial", "maximal"])
         .map(|state| format!("task-{state}"))
         .chain(["tasks-ingress".to_owned()]);
     for name in names {
@@ -148,6 +162,7 @@ fn tasks_are_shown_as_by_a_real_engine() {
         stored.spec.runtime = Runtime::Container;
         stored.status = real.status.clone();
         stored.desired_state = real.desired_state;
+        stored.generic_resources = real.generic_resources.clone();
         stored.job_iteration = real.job_iteration.map(|version| version.index);
         let networks = real.networks_attachments.iter();
         stored.attachments = networks.clone().map(attachment).collect();
@@ -213,24 +228,59 @@ fn the_ingress_network_is_shown_as_by_a_real_engine() {
 
 #[test]
 fn secrets_and_configs_are_shown_as_by_a_real_engine() {
-    let real: skep_api::secret::Secret = object("secret");
-    let mut stored = SecretObject {
-        id: real.id.as_str().into(),
-        meta: meta(real.version.index, real.created_at),
-        spec: real.spec,
-    };
-    // The client sent it; it is kept and not shown.
-    stored.spec.data = Base64(b"hello wire\n".to_vec());
-    let ours = serde_json::to_string(&wire::secret(&stored)).unwrap();
-    assert_eq!(ours, fixture("objects/secret.json").trim_end());
-    let real: skep_api::secret::Config = object("config");
-    let stored = ConfigObject {
-        id: real.id.as_str().into(),
-        meta: meta(real.version.index, real.created_at),
-        spec: real.spec,
-    };
-    let ours = serde_json::to_string(&wire::config(&stored)).unwrap();
-    assert_eq!(ours, fixture("objects/config.json").trim_end());
+    for name in ["secret", "secret-bare", "secret-templated"] {
+        let real: skep_api::secret::Secret = object(name);
+        let mut stored = SecretObject {
+            id: real.id.as_str().into(),
+            meta: meta(real.version.index, real.created_at),
+            spec: real.spec,
+        };
+        // The client sent it; it is kept and not shown.
+        stored.spec.data = Base64(b"hello wire\n".to_vec());
+        let ours = serde_json::to_string(&wire::secret(&stored)).unwrap();
+        let real = fixture(&format!("objects/{name}.json"));
+        assert_eq!(ours, real.trim_end());
+    }
+    for name in ["config", "config-bare", "config-templated"] {
+        let real: skep_api::secret::Config = object(name);
+        let stored = ConfigObject {
+            id: real.id.as_str().into(),
+            meta: meta(real.version.index, real.created_at),
+            spec: real.spec,
+        };
+        let ours = serde_json::to_string(&wire::config(&stored)).unwrap();
+        let real = fixture(&format!("objects/{name}.json"));
+        assert_eq!(ours, real.trim_end());
+    }
+}
+
+#[test]
+fn nodes_are_shown_as_by_a_real_engine() {
+    for name in [
+        "down", "drained", "labelled", "leader", "manager", "paused", "worker",
+    ] {
+        let real: WireNode = object(&format!("node-{name}"));
+        let mut stored = crate::testing::node(&real.id);
+        stored.meta = meta(real.version.index, real.created_at);
+        stored.meta.updated_at = real.updated_at;
+        stored.spec = real.spec.clone();
+        stored.description = Some(real.description.clone());
+        stored.status.state = real.status.state.clone();
+        stored.status.message = real.status.message.clone();
+        stored.status.addr = real.status.addr.clone();
+        stored.manager = real.manager_status.as_ref().map(|it| ManagerMember {
+            raft_id: 1,
+            addr: it.addr.clone(),
+        });
+        let leads = real.manager_status.as_ref().is_some_and(|it| it.leader);
+        let peers = wire::Peers {
+            leader: leads.then(|| stored.id.clone()),
+            ..wire::Peers::default()
+        };
+        let ours = serde_json::to_string(&wire::node(&stored, &peers)).unwrap();
+        let real = fixture(&format!("objects/node-{name}.json"));
+        assert_eq!(ours, real.trim_end(), "{name}");
+    }
 }
 
 fn meta(version: u64, at: crate::Timestamp) -> Meta {
