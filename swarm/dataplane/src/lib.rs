@@ -2,14 +2,22 @@
 //! everything that is on other hosts, so that nothing is ever asked of them, learned or flooded.
 //! Knows neither swarm nor engine: the bridge must be there, and somebody else says what is where.
 
+mod balance;
 mod entries;
 mod link;
+mod mesh;
+pub mod model;
+mod names;
+mod plane;
+pub mod state;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use rtnetlink::Handle;
 use tokio::task::JoinHandle;
+
+pub use plane::{Config, Plane};
 
 /// What does not work, and why.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,116 @@
+//! What a host has to know of its networks, as data: who is on them, under which names, and which
+//! containers are here. Touches nothing.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// A network that this host has a part in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its id.
+    pub id: String,
+    /// Its name: the second part of names such as `web.backend`.
+    pub name: String,
+    /// The bridge that it is here.
+    pub bridge: String,
+    /// Its first subnet: address and length of the prefix.
+    pub subnet: (Ipv4Addr, u8),
+    /// The host's own address on it.
+    pub gateway: Ipv4Addr,
+    /// Whether it leads nowhere else.
+    pub internal: bool,
+    /// Whether ports are published on it.
+    pub ingress: bool,
+}
+
+/// A service on one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Other names that it has on this network.
+    pub aliases: Vec<String>,
+    /// Its virtual addresses; none if its name stands for its tasks.
+    pub vips: Vec<IpAddr>,
+    /// Ports that it publishes on every host. On networks that are not for ingress there are none.
+    pub ports: Vec<Port>,
+    /// Clients of its published ports may be hidden behind a host's address.
+    pub snat: bool,
+    /// Connections to its published ports begin with a PROXY protocol header, version 2.
+    pub proxy_protocol: bool,
+}
+
+/// A port that a service publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// On the hosts.
+    pub published: u16,
+    /// In the containers.
+    pub target: u16,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+    /// SCTP
+    Sctp,
+}
+
+/// Somebody on a network who is there to be found: a task that serves, or a container that was
+/// attached. One that is not to be found, because it does not serve yet or not any more, is not
+/// told of at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The task's id.
+    pub id: String,
+    /// The service that it is a task of, if any.
+    pub service: Option<String>,
+    /// Its own names on this network: the task's, the container's, its short id.
+    pub names: Vec<String>,
+    /// Its addresses there.
+    pub addresses: Vec<IpAddr>,
+    /// The address on this network of the host that it is on; `None` if it is on this one.
+    pub host: Option<Ipv4Addr>,
+}
+
+/// A container of this host that is on one or more networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Container {
+    /// The task's id.
+    pub id: String,
+    /// Its first process: the way to its network namespace.
+    pub pid: i32,
+    /// Its addresses, by network.
+    pub addresses: BTreeMap<String, Vec<IpAddr>>,
+    /// Resolvers that it was given instead of the host's.
+    pub resolvers: Vec<IpAddr>,
+}
+
+/// Something that is another way now. Telling what is known already changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A network is there, or is another way; what is on it stays.
+    Network(Network),
+    /// A network is gone, and with it all that was on it.
+    NetworkGone(String),
+    /// A service is on a network.
+    Service(String, Service),
+    /// No longer: network and service. Its endpoints stay until they are told of.
+    ServiceGone(String, String),
+    /// Somebody is on a network.
+    Endpoint(String, Endpoint),
+    /// No longer: network and task.
+    EndpointGone(String, String),
+    /// A container runs. Another process than before is another network namespace.
+    Container(Container),
+    /// It does not run any more.
+    ContainerGone(String),
+}

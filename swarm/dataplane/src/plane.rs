@@ -1,0 +1,152 @@
+//! The data plane of one host: takes in changes, and lets each part of it follow. A part that fails
+//! is tried again and holds up no other. Never decides who is on a network.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::warn;
+
+use crate::balance::Balance;
+use crate::mesh::Mesh;
+use crate::model::Change;
+use crate::names::Names;
+use crate::state::{State, Touched};
+
+/// Changes that wait, in calls of [`Plane::apply`].
+const QUEUE: usize = 1024;
+/// The first pause after a failure, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// How often to see whether somebody else was at the kernel's rules.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What a host needs to know of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Resolvers for names that are not ours; none: those of `/etc/resolv.conf`.
+    pub resolvers: Vec<std::net::IpAddr>,
+}
+
+/// A part of the data plane. Everything it does can be done again.
+pub(crate) trait Part: Send {
+    /// What it is for, for the log.
+    fn name(&self) -> &'static str;
+
+    /// Makes the kernel what the state says. Only what is touched can differ from the last call
+    /// that succeeded, unless somebody else was at it.
+    fn converge(
+        &mut self,
+        state: &State,
+        touched: &Touched,
+    ) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Whether everything is still as it was left: asked every [`LOOK`], so it must be cheap.
+    fn intact(&mut self) -> impl Future<Output = bool> + Send;
+}
+
+/// A running data plane. Dropping it leaves the kernel as it is, so that a restart disturbs nobody.
+#[derive(Debug)]
+pub struct Plane {
+    changes: mpsc::Sender<Vec<Change>>,
+    running: JoinHandle<()>,
+}
+
+impl Plane {
+    /// Starts it. What an earlier one left in the kernel stays until the first changes are told.
+    pub fn start(config: Config) -> Self {
+        let (changes, inbox) = mpsc::channel(QUEUE);
+        let running = tokio::spawn(run(config, inbox));
+        Self { changes, running }
+    }
+
+    /// Tells what is another way now; waits while too much is under way.
+    pub async fn apply(&self, changes: Vec<Change>) {
+        // It only ends with us.
+        let _ = self.changes.send(changes).await;
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+async fn run(config: Config, mut inbox: mpsc::Receiver<Vec<Change>>) {
+    let mut state = State::default();
+    let mut balance = Follower::new(Balance::new());
+    let mut names = Follower::new(Names::new(&config));
+    let mut mesh = Follower::new(Mesh::new());
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let mut touched = Touched::default();
+        tokio::select! {
+            changes = inbox.recv() => {
+                let Some(mut changes) = changes else { return };
+                // What has come meanwhile costs no second round.
+                while let Ok(more) = inbox.try_recv() {
+                    changes.extend(more);
+                }
+                for change in changes {
+                    state.apply(change, &mut touched);
+                }
+            }
+            _ = look.tick() => {
+                balance.look().await;
+                names.look().await;
+                mesh.look().await;
+            }
+        }
+        tokio::join!(
+            balance.follow(&state, &touched),
+            names.follow(&state, &touched),
+            mesh.follow(&state, &touched),
+        );
+    }
+}
+
+/// A part with what it still has to look at.
+struct Follower<P> {
+    part: P,
+    behind: Touched,
+    pause: Duration,
+    not_before: Option<Instant>,
+}
+
+impl<P: Part> Follower<P> {
+    fn new(part: P) -> Self {
+        Self {
+            part,
+            behind: Touched::default(),
+            pause: PAUSES.0,
+            not_before: None,
+        }
+    }
+
+    /// Finds out whether somebody else was at it.
+    async fn look(&mut self) {
+        self.behind.all |= !self.part.intact().await;
+    }
+
+    /// Lets the part follow, unless it is to rest after a failure; the next look comes soon.
+    async fn follow(&mut self, state: &State, touched: &Touched) {
+        self.behind.merge(touched);
+        let rests = self.not_before.is_some_and(|at| at > Instant::now());
+        if rests || self.behind.is_empty() {
+            return;
+        }
+        match self.part.converge(state, &self.behind).await {
+            Ok(()) => {
+                self.behind = Touched::default();
+                (self.pause, self.not_before) = (PAUSES.0, None);
+            }
+            Err(error) => {
+                warn!(part = self.part.name(), error, "the data plane is behind");
+                self.not_before = Some(Instant::now() + self.pause);
+                self.pause = (self.pause * 2).min(PAUSES.1);
+            }
+        }
+    }
+}
