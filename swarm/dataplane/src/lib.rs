@@ -8,6 +8,10 @@ mod link;
 mod mesh;
 pub mod model;
 mod names;
+#[allow(dead_code)] // Used as the parts come.
+mod netns;
+#[allow(dead_code)] // Used as the parts come.
+mod nft;
 mod plane;
 pub mod state;
 
