@@ -36,22 +36,52 @@ pub(super) async fn known(handle: &Handle, device: u32) -> Result<Vec<Ipv4Addr>,
     Ok(known)
 }
 
-/// An address is on this host.
+/// The addresses that the bridge looks for behind a device.
+pub(super) async fn behind(handle: &Handle, device: u32) -> Result<Vec<Ipv4Addr>, Error> {
+    let all = handle.neighbours().get();
+    let mut all = Box::pin(all.set_address_family(AddressFamily::Bridge).execute());
+    let mut known = Vec::new();
+    while let Some(entry) = all.try_next().await.map_err(refused("list a bridge"))? {
+        let attributes = entry.attributes.iter();
+        let here = attributes.filter(|_| entry.header.ifindex == device);
+        known.extend(here.filter_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(mac) => address_of(mac),
+            _ => None,
+        }));
+    }
+    Ok(known)
+}
+
+/// The reverse of [`mac`].
+fn address_of(mac: &[u8]) -> Option<Ipv4Addr> {
+    match *mac {
+        [0x02, 0x42, a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d)),
+        _ => None,
+    }
+}
+
+/// The bridge finds an address behind a device.
+pub(super) async fn point(handle: &Handle, device: u32, address: Ipv4Addr) -> Result<(), Error> {
+    // Static to the bridge, whose word for that is "needs no ARP".
+    let port = handle.neighbours().add_bridge(device, &mac(address));
+    let port = port
+        .state(NeighbourState::Noarp)
+        .flags(NeighbourFlags::Controller);
+    let set = port.replace().execute().await;
+    set.map_err(refused(format!("say that {address} is not on this host")))
+}
+
+/// An address is on another host.
 pub(super) async fn set(
     handle: &Handle,
     device: u32,
     address: Ipv4Addr,
     host: IpAddr,
 ) -> Result<(), Error> {
+    point(handle, device, address).await?;
     let mac = mac(address);
     let what = || format!("say that {address} is on {host}");
     let table = handle.neighbours();
-    // Static to the bridge, whose word for that is "needs no ARP".
-    let port = table.add_bridge(device, &mac);
-    let port = port
-        .state(NeighbourState::Noarp)
-        .flags(NeighbourFlags::Controller);
-    port.replace().execute().await.map_err(refused(what()))?;
     let host = table.add_bridge(device, &mac).destination(host);
     let host = host.flags(NeighbourFlags::Own).replace();
     host.execute().await.map_err(refused(what()))?;

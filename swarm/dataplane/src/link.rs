@@ -56,6 +56,18 @@ pub(super) async fn vxlan(handle: &Handle, overlay: &Overlay, bridge: u32) -> Re
             made.ok_or_else(|| Error::NoDevice(name.clone()))?
         }
     };
+    enslave(handle, overlay, device, bridge).await?;
+    Ok(device)
+}
+
+/// Puts a network's device on its bridge.
+pub(super) async fn enslave(
+    handle: &Handle,
+    overlay: &Overlay,
+    device: u32,
+    bridge: u32,
+) -> Result<(), Error> {
+    let name = &overlay.device;
     let message = LinkUnspec::new_with_index(device)
         .mtu(overlay.mtu)
         .controller(bridge)
@@ -66,8 +78,7 @@ pub(super) async fn vxlan(handle: &Handle, overlay: &Overlay, bridge: u32) -> Re
     // Whatever the bridge does not know is on no other host either.
     let port = LinkBridgePort::new(device).learning(false).flood(false);
     let set = handle.link().set_port(port.build()).execute().await;
-    set.map_err(refused(format!("keep {name} from learning")))?;
-    Ok(device)
+    set.map_err(refused(format!("keep {name} from learning")))
 }
 
 async fn create(handle: &Handle, overlay: &Overlay) -> Result<(), Error> {

@@ -1,0 +1,117 @@
+//! The two loops of encrypted networks: from a bridge to other hosts, and from other hosts to a
+//! bridge. A packet that cannot be sent, opened or taken is dropped, as on any network.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::net::UdpSocket;
+use tracing::warn;
+
+use super::packet::{Head, Key, Opener, Sealer};
+use super::{Network, SENDERS, Shared, frame, lock, port, read};
+
+/// The longest frame, or packet.
+const LONGEST: usize = 65_535;
+
+/// Sends what the bridge has for other hosts, for as long as there is the network.
+pub(super) async fn outward(network: Weak<Network>, socket: Arc<UdpSocket>) {
+    let (mut bytes, mut packet) = (vec![0; LONGEST], Vec::with_capacity(LONGEST));
+    let Some(tap) = network.upgrade().map(|network| network.tap.clone()) else {
+        return;
+    };
+    loop {
+        let length = match tap.recv(&mut bytes).await {
+            Ok(length) => length,
+            Err(error) => {
+                warn!(%error, device = tap.name(), "an encrypted network's device is gone");
+                return;
+            }
+        };
+        let Some(network) = network.upgrade() else {
+            return;
+        };
+        let frame = bytes.get(..length).unwrap_or_default();
+        let host = frame::target(frame).and_then(|address| network.host_of(address));
+        if let Some(host) = host
+            && network.seal(frame, &mut packet)
+        {
+            let to = SocketAddr::new(host, port(network.port));
+            // Who has no room for it, or no route, loses it.
+            let _ = socket.send_to(&packet, to).await;
+        }
+    }
+}
+
+/// Gives the bridges what comes from other hosts.
+pub(super) async fn inward(shared: Weak<Shared>, socket: Arc<UdpSocket>) {
+    let mut bytes = vec![0; LONGEST];
+    loop {
+        // Errors are about packets that were sent before, and not reached.
+        let Ok((length, _)) = socket.recv_from(&mut bytes).await else {
+            continue;
+        };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        if let Some(packet) = bytes.get_mut(..length) {
+            shared.take(packet);
+        }
+    }
+}
+
+impl Network {
+    fn host_of(&self, address: std::net::Ipv4Addr) -> Option<std::net::IpAddr> {
+        read(&self.remotes).get(&address).copied()
+    }
+
+    /// The newest key that every host has: the one before the newest of all.
+    fn seal(&self, frame: &[u8], packet: &mut Vec<u8>) -> bool {
+        let keys = read(&self.keys);
+        let Some(key) = keys.get(1).or(keys.first()) else {
+            return false;
+        };
+        let mut sealer = lock(&self.sealer);
+        if sealer.as_ref().is_none_or(|(used, _)| used != key) {
+            *sealer = begin(key, self.vni).map(|fresh| (key.clone(), fresh));
+        }
+        sealer
+            .as_mut()
+            .is_some_and(|(_, sealer)| sealer.seal(frame, packet))
+    }
+}
+
+fn begin(key: &Key, vni: u32) -> Option<Sealer> {
+    let mut epoch = [0; 16];
+    SystemRandom::new().fill(&mut epoch).ok()?;
+    Sealer::new(key, vni, epoch)
+}
+
+impl Shared {
+    /// Opens a packet and gives its frame to the bridge of its network.
+    fn take(&self, packet: &mut [u8]) -> Option<()> {
+        let head = Head::of(packet)?;
+        let network = read(&self.networks).get(&head.vni).cloned()?;
+        let sender = (head.vni, head.key, head.epoch);
+        let mut openers = lock(&self.openers);
+        let frame = match openers.get_mut(&sender) {
+            Some(opener) => opener.open(&head, packet)?,
+            None => {
+                let keys = read(&network.keys);
+                let key = keys.iter().find(|key| key.id == head.key)?;
+                let mut opener = Opener::new(key, head.vni, &head.epoch)?;
+                let frame = opener.open(&head, packet)?;
+                if openers.len() < SENDERS {
+                    openers.insert(sender, opener);
+                } else {
+                    // Better no packet than one that could come twice.
+                    return None;
+                }
+                frame
+            }
+        };
+        // A bridge that takes no more loses it.
+        let _ = network.tap.try_send(frame);
+        Some(())
+    }
+}
