@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
+use skep_api::Secret;
 use skep_api::node::NodeDescription;
 use skep_api::task::TaskStatus;
 
@@ -123,6 +124,19 @@ pub struct Overlay {
     pub local: IpAddr,
     /// Addresses on other nodes, gateways included, with the address of the node.
     pub remotes: BTreeMap<Ipv4Addr, IpAddr>,
+    /// Keys that what is sent between nodes is sealed with, newest first; none if it is sent as it
+    /// is.
+    #[serde(default)]
+    pub keys: Vec<OverlayKey>,
+}
+
+/// A key of one network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OverlayKey {
+    /// Names it in packets.
+    pub number: u32,
+    /// The key.
+    pub secret: Secret,
 }
 
 impl Overlay {
@@ -137,6 +151,7 @@ impl Overlay {
                 it.gateway,
                 it.internal,
                 it.local,
+                it.keys.is_empty(),
             )
         };
         here(self) == here(other)

@@ -5,7 +5,7 @@
 use skep_api::Error;
 
 use crate::Timestamp;
-use crate::allocator::Allocator;
+use crate::allocator::{Allocator, Keys};
 use crate::assignment::ToDispatcher;
 use crate::ca::Rotations;
 use crate::command::{Command, Reply};
@@ -77,6 +77,7 @@ pub struct Leader {
     scheduler: Scheduler,
     reaper: Reaper,
     rotations: Rotations,
+    keys: Keys,
 }
 
 impl Leader {
@@ -92,6 +93,7 @@ impl Leader {
             scheduler: Scheduler::default(),
             reaper: Reaper::default(),
             rotations: Rotations::default(),
+            keys: Keys::default(),
         };
         for (_, _, reconciler) in leader.reconcilers() {
             reconciler.mark_all(state);
@@ -147,13 +149,14 @@ impl Leader {
     }
 
     /// The reconcilers in the order in which work flows through them.
-    fn reconcilers(&mut self) -> [(&'static str, Author, &mut dyn Reconciler); 9] {
+    fn reconcilers(&mut self) -> [(&'static str, Author, &mut dyn Reconciler); 10] {
         [
             ("dispatcher", Author::Dispatcher, &mut self.dispatcher),
             ("cron", Author::Orchestrator, &mut self.cron),
             ("rebalance", Author::Orchestrator, &mut self.rebalance),
             ("orchestrator", Author::Orchestrator, &mut self.orchestrator),
             ("enforcer", Author::Orchestrator, &mut self.enforcer),
+            ("keys", Author::Allocator, &mut self.keys),
             ("allocator", Author::Allocator, &mut self.allocator),
             ("scheduler", Author::Scheduler, &mut self.scheduler),
             ("reaper", Author::Reaper, &mut self.reaper),

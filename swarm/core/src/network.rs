@@ -23,6 +23,10 @@ pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
 pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 /// The MTU of a network that names none: what VXLAN leaves of an Ethernet's 1500.
 pub const MTU: u32 = 1450;
+/// The option that asks for encrypted traffic between nodes.
+pub const ENCRYPTED: &str = "encrypted";
+/// The MTU of an encrypted network that names none: what sealing leaves, over IPv6 too.
+pub const ENCRYPTED_MTU: u32 = 1390;
 /// The first VXLAN id that is given out.
 pub const FIRST_VNI: u32 = 4096;
 
@@ -104,10 +108,22 @@ impl NetworkObject {
         self.option(VNI_OPTION)?.parse().ok()
     }
 
+    /// Whether what it sends between nodes is encrypted. As in the original the option is enough,
+    /// unless it says no.
+    pub fn is_encrypted(&self) -> bool {
+        let asked = self.option(ENCRYPTED);
+        asked.is_some_and(|value| !matches!(value, "false" | "False" | "FALSE" | "f" | "F" | "0"))
+    }
+
     /// The largest packet that its containers send, in bytes.
     pub fn mtu(&self) -> u32 {
         let asked = self.option(MTU_OPTION).and_then(|mtu| mtu.parse().ok());
-        asked.unwrap_or(MTU)
+        let default = if self.is_encrypted() {
+            ENCRYPTED_MTU
+        } else {
+            MTU
+        };
+        asked.unwrap_or(default)
     }
 }
 
@@ -140,6 +156,7 @@ pub fn first_networks(subnet: Option<Cidr>, ids: &mut dyn IdSource) -> Vec<Netwo
         },
         driver_state: Some(driver(name, BTreeMap::new())),
         ipam: None,
+        keys: Vec::new(),
     }));
     networks
 }
@@ -159,6 +176,7 @@ fn ingress(subnet: Cidr, ids: &mut dyn IdSource) -> NetworkObject {
         },
         driver_state: Some(driver(OVERLAY, vni)),
         ipam: Some(addressing(subnet, "", None)),
+        keys: Vec::new(),
     }
 }
 

@@ -367,6 +367,20 @@ pub struct NetworkObject {
     pub driver_state: Option<Driver>,
     /// The subnets that it has, gateways included; `None` for networks that are the engines' own.
     pub ipam: Option<IpamOptions>,
+    /// What nodes seal with what they send each other on it, newest first; none if they need not.
+    #[serde(default)]
+    pub keys: Vec<NetworkKey>,
+}
+
+/// A key of an encrypted network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkKey {
+    /// Names it among the network's; higher ones are newer.
+    pub number: u32,
+    /// The key: text with more than 256 bits of chance in it.
+    pub secret: Secret,
+    /// When it was made.
+    pub made: Timestamp,
 }
 
 /// Kinds of objects.

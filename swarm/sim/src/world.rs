@@ -374,6 +374,7 @@ fn networks() -> impl Iterator<Item = NetworkObject> {
                 configs: vec![config],
                 ..IpamOptions::default()
             }),
+            keys: Vec::new(),
         }
     })
 }

@@ -136,6 +136,7 @@ mod tests {
             spec: Default::default(),
             driver_state: None,
             ipam: Some(addressing(subnet.parse().unwrap(), range, None)),
+            keys: Vec::new(),
         };
         Addresses::of(&network).unwrap()
     }

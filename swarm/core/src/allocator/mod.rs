@@ -5,6 +5,7 @@
 //! gateways of nodes. The bitmaps here are a cache of that.
 
 mod addresses;
+mod keys;
 pub(crate) mod subnets;
 mod wants;
 
@@ -21,6 +22,7 @@ use crate::reconcile::{Plan, Reconciler};
 use crate::store::{Change, Event, State};
 
 use addresses::Addresses;
+pub use keys::Keys;
 use wants::has_vips;
 
 /// Who needs addresses, in the order in which they get them: a service's come before its tasks'.

@@ -30,6 +30,7 @@ impl Harness {
             },
             driver_state: Some(driver("overlay", Default::default())),
             ipam: Some(addressing(subnet.parse().unwrap(), "", None)),
+            keys: Vec::new(),
         };
         let mut objects = vec![cluster().into(), network.into()];
         let mirrors = first_networks(None, &mut CountingIds::default());

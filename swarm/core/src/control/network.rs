@@ -56,6 +56,7 @@ pub(super) fn create(
         spec: spec.clone(),
         driver_state: Some(driver(OVERLAY, options)),
         ipam: Some(addressing(subnet, range, gateway)),
+        keys: Vec::new(),
     };
     let reply = Reply::Created(network.id.clone());
     Ok((vec![Change::Create(network.into())], Author::Control, reply))

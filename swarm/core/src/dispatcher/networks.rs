@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Session;
-use crate::assignment::{Assignments, Move, Overlay};
+use crate::assignment::{Assignments, Move, Overlay, OverlayKey};
 use crate::bootstrap::DATA_PATH_PORT;
 use crate::id::Id;
 use crate::object::{Node, Object, Place, Task};
@@ -21,6 +21,8 @@ pub(super) struct Moves {
     moved: Moved,
     /// Nodes that were told of a network. Some may have no session any more.
     listeners: BTreeMap<Id, BTreeSet<Id>>,
+    /// Networks with other keys than their listeners were told of.
+    rekeyed: BTreeSet<Id>,
 }
 
 impl Moves {
@@ -33,6 +35,11 @@ impl Moves {
             (Some(Object::Node(before)), Some(Object::Node(after)))
                 if before.gateways == after.gateways
                     && before.data_address() == after.data_address() => {}
+            (Some(Object::Network(before)), Some(Object::Network(after))) => {
+                if before.keys != after.keys {
+                    self.rekeyed.insert(after.id.clone());
+                }
+            }
             (before, after) => {
                 self.went(before.as_ref(), &mut touched);
                 self.came(after.as_ref(), view, &mut touched);
@@ -90,16 +97,16 @@ impl Moves {
         }
     }
 
-    /// What moved; it counts as told.
-    pub(super) fn take(&mut self) -> Moved {
-        std::mem::take(&mut self.moved)
+    /// What moved, and networks that are to be told anew; all of it counts as told.
+    pub(super) fn take(&mut self) -> (Moved, BTreeSet<Id>) {
+        let rekeyed = std::mem::take(&mut self.rekeyed);
+        (std::mem::take(&mut self.moved), rekeyed)
     }
 
     /// Nodes that must be told.
-    pub(super) fn listeners(&self, moved: &Moved) -> BTreeSet<Id> {
-        let of = moved
-            .keys()
-            .filter_map(|network| self.listeners.get(network));
+    pub(super) fn listeners(&self, (moved, rekeyed): &(Moved, BTreeSet<Id>)) -> BTreeSet<Id> {
+        let networks = moved.keys().chain(rekeyed);
+        let of = networks.filter_map(|network| self.listeners.get(network));
         of.flatten().cloned().collect()
     }
 
@@ -108,7 +115,7 @@ impl Moves {
         &mut self,
         session: &mut Session,
         node: &Id,
-        moved: &Moved,
+        (moved, rekeyed): &(Moved, BTreeSet<Id>),
         state: &State,
         out: &mut Assignments,
     ) {
@@ -117,7 +124,7 @@ impl Moves {
         };
         let told = std::mem::take(&mut session.networks);
         for (network, gateway) in &node.gateways {
-            let known = told.get(network) == Some(gateway);
+            let known = told.get(network) == Some(gateway) && !rekeyed.contains(network);
             if known {
                 let moved = moved.get(network).into_iter().flatten();
                 out.moves.extend(moved.map(|(address, to)| Move {
@@ -192,6 +199,14 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
     let port = state
         .cluster()
         .map_or(DATA_PATH_PORT, |it| it.data_path_port);
+    let keys = of.keys.iter().map(|key| OverlayKey {
+        number: key.number,
+        secret: key.secret.clone(),
+    });
+    let keys: Vec<OverlayKey> = keys.collect();
+    if of.is_encrypted() && keys.is_empty() {
+        return None;
+    }
     Some(Overlay {
         id: network.clone(),
         name: of.spec.name.clone(),
@@ -203,6 +218,7 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         internal: of.spec.internal,
         local: node.data_address().parse().ok()?,
         remotes,
+        keys,
     })
 }
 

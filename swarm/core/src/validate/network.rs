@@ -16,8 +16,6 @@ use crate::allocator::subnets::LAST_VNI;
 use crate::cidr::Cidr;
 use crate::network::{MTU_OPTION, OVERLAY, PREDEFINED, SCOPE, VNI_OPTION};
 
-/// The option that asks for encrypted traffic between nodes.
-const ENCRYPTED: &str = "encrypted";
 /// The smallest MTU of IPv4, and the largest that the kernel takes.
 const MTUS: std::ops::RangeInclusive<u32> = 68..=65_535;
 
@@ -110,9 +108,6 @@ pub fn check_network(spec: &NetworkSpec) -> Result<(), Error> {
 }
 
 fn options(options: &Labels) -> Result<(), Error> {
-    if options.contains_key(ENCRYPTED) {
-        return Err(missing("an encrypted network"));
-    }
     let within = |option: &str, range: &std::ops::RangeInclusive<u32>| match options.get(option) {
         Some(text) if text.parse().is_ok_and(|number| range.contains(&number)) => Ok(()),
         Some(text) => Err(refused(format!(
@@ -244,10 +239,6 @@ mod tests {
     #[test]
     fn what_skep_cannot_do_is_refused_by_name() {
         for (body, what) in [
-            (
-                r#"{"Name":"n","Options":{"encrypted":""}}"#,
-                "an encrypted network",
-            ),
             (
                 r#"{"Name":"n","EnableIPv6":true}"#,
                 "IPv6 on a network of the swarm",

@@ -205,6 +205,7 @@ fn network(real: &skep_api::network::Network) -> NetworkObject {
         spec: real.spec.clone(),
         driver_state: Some(real.driver_state.clone()),
         ipam: real.ipam_options.clone(),
+        keys: Vec::new(),
     }
 }
 

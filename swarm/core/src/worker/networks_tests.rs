@@ -23,6 +23,7 @@ fn overlay(gateway: &str, remotes: &[(&str, &str)]) -> Overlay {
         internal: false,
         local: "192.0.2.1".parse().unwrap(),
         remotes: remotes.collect(),
+        keys: Vec::new(),
     }
 }
 

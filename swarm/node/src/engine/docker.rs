@@ -23,6 +23,7 @@ use skep_api::Secret;
 use skep_api::node::NodeDescription;
 use skep_api::task::GenericResource;
 use skep_core::worker::{EngineOp, OpError, OpResult};
+use skep_dataplane::crypt::Crypt;
 use tokio::sync::mpsc;
 
 use super::{Engine, EngineEvent, EngineStream};
@@ -39,6 +40,8 @@ pub struct DockerEngine {
     generic: Arc<[GenericResource]>,
     /// Who hears how far images are.
     listener: Arc<Mutex<Option<mpsc::Sender<EngineEvent>>>>,
+    /// The encrypted networks of this host.
+    crypt: Crypt,
 }
 
 impl DockerEngine {
@@ -50,6 +53,7 @@ impl DockerEngine {
             link: Arc::new(Link::new(socket.as_ref())),
             generic: describe::generic_resources(generic_resources).into(),
             listener: Arc::default(),
+            crypt: Crypt::default(),
         }
     }
 }
@@ -65,7 +69,7 @@ impl fmt::Debug for DockerEngine {
 impl Engine for DockerEngine {
     fn run(&self, op: EngineOp) -> BoxFuture<'static, OpResult> {
         let link = Arc::clone(&self.link);
-        let listener = Arc::clone(&self.listener);
+        let (listener, crypt) = (Arc::clone(&self.listener), self.crypt.clone());
         let tell = move |event| {
             let listener = listener.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(listener) = listener.as_ref() {
@@ -73,7 +77,7 @@ impl Engine for DockerEngine {
                 let _ = listener.try_send(event);
             }
         };
-        Box::pin(async move { ops::run(&link, op, &tell).await })
+        Box::pin(async move { ops::run(&link, &crypt, op, &tell).await })
     }
 
     fn describe(&self) -> BoxFuture<'static, Result<NodeDescription, String>> {

@@ -21,6 +21,7 @@ fn bench() -> Bench {
         spec: NetworkSpec::default(),
         driver_state: Some(driver("overlay", options)),
         ipam: Some(addressing("10.0.1.0/24".parse().unwrap(), "", None)),
+        keys: Vec::new(),
     };
     bench.write(Author::Control, vec![Change::Create(network.into())]);
     for (number, node) in ["n1", "n2", "n3"].into_iter().enumerate() {

@@ -14,6 +14,7 @@ use skep_core::Id;
 use skep_core::assignment::Overlay;
 use skep_core::network::{LABEL, LABEL_NAME, MTU_OPTION, bridge_name, engine_name, vxlan_name};
 use skep_core::worker::{OpError, OpOutput, OpResult};
+use skep_dataplane::crypt::{Crypt, Key};
 
 use super::connect::Link;
 
@@ -40,7 +41,7 @@ pub(super) async fn list(link: &Link) -> OpResult {
 }
 
 /// Makes a network what it should be.
-pub(super) async fn make(link: &Link, overlay: &Overlay) -> OpResult {
+pub(super) async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
     let name = engine_name(&overlay.id);
     match inspect(link, &name).await {
         Ok(found) if is_same(&found, overlay) => {}
@@ -60,21 +61,39 @@ pub(super) async fn make(link: &Link, overlay: &Overlay) -> OpResult {
         local: overlay.local,
         gateway: overlay.gateway,
     };
-    done(skep_dataplane::ensure(&local, &overlay.remotes).await)
+    if overlay.keys.is_empty() {
+        return done(skep_dataplane::ensure(&local, &overlay.remotes).await);
+    }
+    let keys = overlay.keys.iter().map(|key| Key {
+        id: key.number,
+        secret: key.secret.as_bytes().to_vec(),
+    });
+    let keys: Vec<Key> = keys.collect();
+    done(crypt.ensure(&local, &keys, &overlay.remotes).await)
 }
 
 /// Addresses are somewhere else now.
-pub(super) async fn moved(network: &Id, moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>) -> OpResult {
-    done(skep_dataplane::change(&vxlan_name(network), moves).await)
+pub(super) async fn moved(
+    crypt: &Crypt,
+    network: &Id,
+    moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>,
+) -> OpResult {
+    let device = vxlan_name(network);
+    match crypt.change(&device, moves).await {
+        Ok(false) => done(skep_dataplane::change(&device, moves).await),
+        other => done(other.map(drop)),
+    }
 }
 
 /// Removes all of a network. The engine goes first: it refuses while containers are on it.
-pub(super) async fn remove(link: &Link, network: &Id) -> OpResult {
+pub(super) async fn remove(link: &Link, crypt: &Crypt, network: &Id) -> OpResult {
     match delete(link, &engine_name(network)).await {
         Ok(()) | Err(OpError::NotFound(_)) => {}
         Err(error) => return Err(error),
     }
-    done(skep_dataplane::remove(&vxlan_name(network)).await)
+    let device = vxlan_name(network);
+    crypt.forget(&device);
+    done(skep_dataplane::remove(&device).await)
 }
 
 /// Connects a container that does not run yet.

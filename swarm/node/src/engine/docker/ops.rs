@@ -18,6 +18,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use skep_api::network::{PortConfig, Protocol, PublishMode};
 use skep_core::worker::{Container, ContainerState, EngineOp, Health, OpError, OpOutput, OpResult};
+use skep_dataplane::crypt::Crypt;
 
 use super::connect::Link;
 use super::{fields, image, network};
@@ -38,7 +39,7 @@ pub(super) const TASK_LABEL: &str = "com.docker.swarm.task.id";
 pub(super) type Tell = dyn Fn(EngineEvent) + Send + Sync;
 
 /// Carries out one operation.
-pub(super) async fn run(link: &Link, op: EngineOp, tell: &Tell) -> OpResult {
+pub(super) async fn run(link: &Link, crypt: &Crypt, op: EngineOp, tell: &Tell) -> OpResult {
     match op {
         EngineOp::List { node } => list(link, &node).await,
         EngineOp::Inspect { container } => inspect(link, &container).await,
@@ -51,9 +52,9 @@ pub(super) async fn run(link: &Link, op: EngineOp, tell: &Tell) -> OpResult {
         EngineOp::Stop { container, grace } => stop(link, &container, grace).await,
         EngineOp::Remove { container } => remove(link, &container).await,
         EngineOp::ListNetworks => network::list(link).await,
-        EngineOp::MakeNetwork { network } => network::make(link, &network).await,
-        EngineOp::MoveOnNetwork { network, moves } => network::moved(&network, &moves).await,
-        EngineOp::RemoveNetwork { network } => network::remove(link, &network).await,
+        EngineOp::MakeNetwork { network } => network::make(link, crypt, &network).await,
+        EngineOp::MoveOnNetwork { network, moves } => network::moved(crypt, &network, &moves).await,
+        EngineOp::RemoveNetwork { network } => network::remove(link, crypt, &network).await,
     }
 }
 
