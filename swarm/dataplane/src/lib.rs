@@ -3,6 +3,7 @@
 //! Knows neither swarm nor engine: the bridge must be there, and somebody else says what is where.
 
 mod balance;
+mod chains;
 pub mod crypt;
 mod entries;
 mod link;
