@@ -16,6 +16,11 @@ use crate::network::SCOPE;
 use crate::object::{NetworkObject, Place, Task};
 use crate::store::State;
 
+/// Among the options of an encrypted network as clients see them: how it is encrypted.
+const ENCRYPTION: &str = "skep.encryption";
+/// The one way there is, on every kernel.
+const SEALED: &str = "chacha20-poly1305 in user space";
+
 /// `GET /networks/{id}`, in the order of dockerd's keys.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -61,7 +66,13 @@ pub struct PeerInfo {
 pub fn network(network: &NetworkObject) -> NetworkResource {
     let ipam = network.ipam.clone().unwrap_or_default();
     let some = |labels: &Labels| (!labels.is_empty()).then(|| labels.clone());
-    let options = network.driver_state.as_ref().map(|driver| &driver.options);
+    let options = network.driver_state.as_ref();
+    let mut options = options.map(|driver| driver.options.clone());
+    if network.is_encrypted()
+        && let Some(options) = &mut options
+    {
+        options.insert(ENCRYPTION.to_owned(), SEALED.to_owned());
+    }
     NetworkResource {
         name: network.spec.name.clone(),
         id: network.id.to_string(),
@@ -90,7 +101,7 @@ pub fn network(network: &NetworkObject) -> NetworkResource {
         config_from: network.spec.config_from.clone().unwrap_or_default(),
         config_only: false,
         containers: None,
-        options: options.and_then(some),
+        options: options.filter(|options| !options.is_empty()),
         labels: some(&network.spec.labels),
         peers: Vec::new(),
     }
