@@ -13,6 +13,7 @@ use crate::Nanos;
 use crate::cidr::Cidr;
 use crate::id::Id;
 use crate::object::{Node, Task};
+use crate::plane::{Endpoint, Service};
 use crate::task_files::FileData;
 
 /// From a node's agent to the leader. The node itself is known from its certificate.
@@ -99,6 +100,10 @@ pub struct Assignments {
     /// Addresses of networks that the node has a part in, and where they are now.
     #[serde(default)]
     pub moves: Vec<Move>,
+    /// Who is on networks that the node has a part in. What is too much for one message goes on in
+    /// the next.
+    #[serde(default)]
+    pub directories: Vec<Directory>,
 }
 
 /// A network as one node has a part in it.
@@ -120,6 +125,9 @@ pub struct Overlay {
     pub gateway: Ipv4Addr,
     /// Whether it leads nowhere else.
     pub internal: bool,
+    /// Whether ports are published on it.
+    #[serde(default)]
+    pub ingress: bool,
     /// Where other nodes send the node's packets to.
     pub local: IpAddr,
     /// Addresses on other nodes, gateways included, with the address of the node.
@@ -150,6 +158,7 @@ impl Overlay {
                 it.subnet,
                 it.gateway,
                 it.internal,
+                it.ingress,
                 it.local,
                 it.keys.is_empty(),
             )
@@ -167,4 +176,49 @@ pub struct Move {
     pub address: Ipv4Addr,
     /// The address of the node that it is on; `None` if that is this one, or none.
     pub to: Option<IpAddr>,
+}
+
+/// Who is on a network, or what has changed about that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// The network.
+    pub network: Id,
+    /// This is all of it, or a part of all: what is in no part is not on the network.
+    #[serde(default)]
+    pub complete: bool,
+    /// Another part of all of it follows; none of it counts before the last one is there.
+    #[serde(default)]
+    pub more: bool,
+    /// Services that are on it, or are another way.
+    #[serde(default)]
+    pub services: Vec<Service>,
+    /// Services that are not on it any more.
+    #[serde(default)]
+    pub services_removed: Vec<Id>,
+    /// Tasks that serve on it, or are another way.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
+    /// Tasks that do not serve any more.
+    #[serde(default)]
+    pub endpoints_removed: Vec<Id>,
+}
+
+impl Directory {
+    /// One that says nothing yet.
+    pub fn of(network: Id, complete: bool) -> Self {
+        Self {
+            network,
+            complete,
+            more: false,
+            services: Vec::new(),
+            services_removed: Vec::new(),
+            endpoints: Vec::new(),
+            endpoints_removed: Vec::new(),
+        }
+    }
+
+    /// Whether telling it would tell nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::of(self.network.clone(), false)
+    }
 }

@@ -20,6 +20,7 @@ pub mod names;
 pub mod network;
 pub mod object;
 pub mod orchestrator;
+pub mod plane;
 pub mod reach;
 pub mod reconcile;
 pub mod recover;

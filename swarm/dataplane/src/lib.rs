@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use rtnetlink::Handle;
 use tokio::task::JoinHandle;
 
-pub use plane::{Config, Plane};
+pub use plane::{Config, Plane, clean};
 
 /// What does not work, and why.
 #[derive(Debug, thiserror::Error)]

@@ -41,6 +41,12 @@ pub(crate) trait Part: Send {
         touched: &Touched,
     ) -> impl Future<Output = Result<(), String>> + Send;
 
+    /// Removes what this part has left in the kernel, earlier processes' too: the host has no part
+    /// in any network any more. Nothing being there is a success.
+    fn clean() -> impl Future<Output = Result<(), String>> + Send {
+        async { Ok(()) }
+    }
+
     /// Whether everything is still as it was left: asked every [`LOOK`], so it must be cheap.
     fn intact(&mut self) -> impl Future<Output = bool> + Send;
 }
@@ -70,6 +76,23 @@ impl Plane {
 impl Drop for Plane {
     fn drop(&mut self) {
         self.running.abort();
+    }
+}
+
+/// Removes what data planes have left in the kernel. None may be running.
+///
+/// # Errors
+/// In words, what is left; each part is cleaned all the same.
+pub async fn clean() -> Result<(), String> {
+    let outcomes = [
+        Balance::clean().await,
+        Names::clean().await,
+        Mesh::clean().await,
+    ];
+    let left: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(left.join("; ")),
     }
 }
 

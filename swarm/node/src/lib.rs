@@ -19,6 +19,7 @@ mod manager;
 mod membership;
 mod node;
 pub mod pki;
+mod plane;
 pub mod quic;
 pub mod raft;
 mod roles;

@@ -6,7 +6,9 @@ use skep_core::command::Command;
 use skep_core::{Id, Nanos, SECOND, State};
 
 use crate::event::Event;
-use crate::invariants::{Verdict, files, history, membership, named, planners, settled};
+use crate::invariants::{
+    Verdict, directories, files, history, membership, named, planners, settled,
+};
 use crate::specs;
 use crate::workload::{force, update_node};
 use crate::world::World;
@@ -131,6 +133,11 @@ impl World {
         settled::check(view, engines)?;
         let mut hosts = self.hosts.iter();
         hosts.try_for_each(|host| files::at_rest(view, host))?;
+        for host in &self.hosts {
+            if let Some(daemon) = &host.daemon {
+                directories::at_rest(view, &host.node, &daemon.plane, &host.engine)?;
+            }
+        }
         history::check(view)?;
         let applied = self.managers[leader].replica.applied;
         let behind = self

@@ -30,6 +30,7 @@ impl World {
         host.engine.containers.clear();
         host.records.clear();
         host.files.clear();
+        host.networks.clear();
         if self.managers[number].raft_id.is_some() {
             self.forget_log(number);
         }

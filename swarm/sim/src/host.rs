@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_api::node::NodeDescription;
 use skep_api::task::TaskState;
 use skep_core::assignment::ToDispatcher;
-use skep_core::worker::{EngineOp, Input, OpError, OpOutput, Output, Record, Report, Worker};
+use skep_core::worker::{EngineOp, Input, Kept, OpError, OpOutput, Output, Record, Report, Worker};
 use skep_core::{Id, Timestamp};
 
 use crate::engine::{Effect, Engine};
 use crate::event::Event;
 use crate::files::Held;
-use crate::invariants::{files, named, truth};
+use crate::invariants::{directories, files, named, truth};
+use crate::plane::Plane;
 use crate::settings::Mutation;
 use crate::world::World;
 
@@ -24,6 +25,8 @@ pub struct Host {
     pub description: NodeDescription,
     /// What its worker has persisted.
     pub records: BTreeMap<Id, Record>,
+    /// What its worker has persisted of its networks.
+    pub networks: BTreeMap<Id, Kept>,
     /// The secrets and configs of its tasks, in memory, as they were written for containers.
     pub files: Held,
     /// Its engine.
@@ -49,6 +52,8 @@ pub struct Daemon {
     cancelled: BTreeSet<u64>,
     /// Containers that the engine was asked to start and may not have started yet.
     starting: BTreeSet<String>,
+    /// Its data plane.
+    pub plane: Plane,
     /// The agent's connection.
     pub conn: Option<u64>,
     /// The manager to try next.
@@ -79,11 +84,13 @@ impl World {
         let known = &host.records;
         host.files.retain(|task, _| known.contains_key(task));
         let records = host.records.values().cloned().collect();
+        let networks = host.networks.values().cloned().collect();
         host.daemon = Some(Daemon {
-            worker: Worker::new(host.node.clone(), records),
+            worker: Worker::new(host.node.clone(), records, networks),
             wake_at: None,
             cancelled: BTreeSet::new(),
             starting: BTreeSet::new(),
+            plane: Plane::default(),
             conn: None,
             target: None,
         });
@@ -94,6 +101,7 @@ impl World {
             self.clock.after(0, Event::Join { host: number, life });
             self.restart_manager(number);
         }
+        self.work(number, Input::PlaneUp);
         if engine_up {
             self.work(number, Input::EngineUp);
         }
@@ -170,6 +178,8 @@ impl World {
             cancel,
             reports,
             persist,
+            plane,
+            keep,
             wake_at,
         } = output;
         for (id, record) in persist {
@@ -181,6 +191,16 @@ impl World {
                 None => drop(host.records.remove(&id)),
             }
         }
+        for (id, kept) in keep {
+            match kept {
+                Some(kept) => drop(host.networks.insert(id, kept)),
+                None => drop(host.networks.remove(&id)),
+            }
+        }
+        daemon.plane.take(plane);
+        let mut stops = ops.iter();
+        let stops =
+            stops.try_for_each(|(_, op)| directories::stops(op, &host.engine, &daemon.plane));
         daemon.cancelled.extend(cancel);
         let starts = ops.iter().filter_map(|(_, op)| match op {
             EngineOp::Start { container, .. } => Some(container.clone()),
@@ -220,6 +240,7 @@ impl World {
             };
             self.clock.after(span, event);
         }
+        self.hold(stops.map_err(named("directories")));
         let host = &self.hosts[number];
         if let Some(daemon) = &host.daemon {
             let verdict = files::held(&host.records, &host.files, daemon.worker.files());

@@ -28,6 +28,7 @@ mod members;
 mod mutation;
 mod net;
 mod office;
+mod plane;
 mod reads;
 mod roles;
 mod scale;

@@ -10,6 +10,7 @@ use skep_core::{MILLISECOND, Nanos, SECOND, worker};
 
 use crate::event::{End, Event};
 use crate::net::Conn;
+use crate::settings::Mutation;
 use crate::world::World;
 
 /// How long an agent waits for the answer to its registration.
@@ -190,7 +191,11 @@ impl World {
                 self.hear_role(host, &node);
                 self.work(host, worker::Input::Session(node));
             }
-            ToAgent::Assignments(assignments) => {
+            ToAgent::Assignments(mut assignments) => {
+                if self.settings.mutation == Some(Mutation::DeafToNetworks) && self.dice.chance(30)
+                {
+                    assignments.directories.retain(|it| it.complete);
+                }
                 self.work(host, worker::Input::Assignments(assignments));
             }
             ToAgent::Ack(sequence) => self.work(host, worker::Input::Ack(sequence)),

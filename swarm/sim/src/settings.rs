@@ -50,11 +50,13 @@ pub enum Mutation {
     RemoveUsed,
     /// Services are not told that the data of their secrets and configs was changed.
     ForgetRoll,
+    /// Nodes do not hear of everything that changes on their networks.
+    DeafToNetworks,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::CommitAlone,
         Self::IgnoreBase,
         Self::ForgetRecords,
@@ -76,6 +78,7 @@ impl Mutation {
         Self::KeepFiles,
         Self::RemoveUsed,
         Self::ForgetRoll,
+        Self::DeafToNetworks,
     ];
 }
 

@@ -295,6 +295,7 @@ impl Host {
             node: dice.next_id(),
             description,
             records: Default::default(),
+            networks: Default::default(),
             files: Default::default(),
             manages: false,
             told: None,

@@ -158,3 +158,9 @@ fn services_that_keep_old_data() {
     // One that changes it back makes older data of it.
     caught(Mutation::ForgetRoll, &["settled"], &["files"]);
 }
+
+#[test]
+fn nodes_that_do_not_hear_of_who_serves_are_noticed() {
+    // It shows at rest: the cluster never gets there.
+    caught(Mutation::DeafToNetworks, &["settled"], &["directories"]);
+}

@@ -2,6 +2,7 @@
 //! runs more than one operation of a task at once, and never starts a container twice.
 
 mod results;
+mod serving;
 mod steps;
 
 use skep_api::task::{ContainerStatus, TaskState, TaskStatus};
@@ -59,6 +60,8 @@ pub(crate) struct Controller {
     refused: Option<String>,
     /// The container is being stopped because it is not healthy.
     unhealthy: bool,
+    /// From when on nobody is sent to it any more, once it is to be stopped.
+    gone_at: Option<Timestamp>,
     /// Whether the task's networks are there.
     network: Ready,
     /// The task is no longer the node's: stop and remove the container.
@@ -108,6 +111,7 @@ impl Controller {
             died: None,
             refused: None,
             unhealthy: false,
+            gone_at: None,
             network: Ready::Yes,
             removing: false,
             conflicts: 0,
@@ -248,10 +252,10 @@ impl Controller {
             return self.inspect();
         }
         if self.removing {
-            return self.step_remove();
+            return self.step_remove(now);
         }
         if self.status.state.is_terminal() {
-            return self.step_ended();
+            return self.step_ended(now);
         }
         if self.task.desired_state >= TaskState::Shutdown {
             return self.step_shutdown(now);
@@ -265,7 +269,10 @@ impl Controller {
         self.op(Busy::Inspect, EngineOp::Inspect { container })
     }
 
-    fn stop(&mut self) -> Step {
+    fn stop(&mut self, now: Timestamp) -> Step {
+        if let Some(at) = self.leaves(now) {
+            return Step::Wait(Some(at));
+        }
         let Seen::There(container) = &self.seen else {
             return self.inspect();
         };

@@ -2,6 +2,7 @@
 
 use skep_api::task::{TaskState, TaskStatus};
 
+use super::serving::UNHEALTHY;
 use super::steps::PREPARING;
 use super::{Busy, Controller, MAX_PAUSE, Seen, Step};
 use crate::worker::{Container, ContainerState, OpError, OpOutput, OpResult};
@@ -175,7 +176,7 @@ impl Controller {
         debug_assert_eq!(container.state, ContainerState::Exited);
         let code = container.exit_code;
         let cause = match self.unhealthy {
-            true => "dockerexec: unhealthy container".to_owned(),
+            true => UNHEALTHY.to_owned(),
             false => container.error.clone(),
         };
         match (code, cause.as_str()) {

@@ -142,8 +142,8 @@ impl Controller {
             ContainerState::Created => self.vanished(now),
             ContainerState::Exited => self.ended(now),
             ContainerState::Running if container.health == Some(Health::Unhealthy) => {
-                self.unhealthy = true;
-                self.stop()
+                self.sickens(now);
+                self.stop(now)
             }
             ContainerState::Running => {
                 self.died = None;
@@ -157,7 +157,7 @@ impl Controller {
             match &self.seen {
                 Seen::Unknown => return self.inspect(),
                 Seen::There(container) if container.state == ContainerState::Running => {
-                    return self.stop();
+                    return self.stop(now);
                 }
                 Seen::Gone | Seen::There(_) => {}
             }
@@ -167,19 +167,19 @@ impl Controller {
     }
 
     /// A task that has ended must not run, whatever made its container run again.
-    pub(super) fn step_ended(&mut self) -> Step {
+    pub(super) fn step_ended(&mut self, now: Timestamp) -> Step {
         match &self.seen {
-            Seen::There(container) if container.state == ContainerState::Running => self.stop(),
+            Seen::There(container) if container.state == ContainerState::Running => self.stop(now),
             _ => Step::Wait(None),
         }
     }
 
-    pub(super) fn step_remove(&mut self) -> Step {
+    pub(super) fn step_remove(&mut self, now: Timestamp) -> Step {
         match &self.seen {
             Seen::Unknown if self.status.state < TaskState::Preparing => Step::Gone,
             Seen::Unknown => self.inspect(),
             Seen::Gone => Step::Gone,
-            Seen::There(container) if container.state == ContainerState::Running => self.stop(),
+            Seen::There(container) if container.state == ContainerState::Running => self.stop(now),
             Seen::There(container) => {
                 let container = container.id.clone();
                 self.op(Busy::Remove, EngineOp::Remove { container })

@@ -66,8 +66,9 @@ impl Grace {
 }
 
 impl Reconciler for Dispatcher {
-    fn mark_all(&mut self, _view: &State) {
+    fn mark_all(&mut self, view: &State) {
         self.fresh = true;
+        self.moves.start(view);
         self.regreet_all = true;
         for session in self.sessions.values_mut() {
             session.sent = None;

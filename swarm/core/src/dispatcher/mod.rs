@@ -1,6 +1,7 @@
 //! The leader's side of every agent: sessions, heartbeats, statuses in, assignments out. Never
 //! writes and never sends: it returns changes for the leader to commit and messages to pass on.
 
+mod directory;
 pub mod flapping;
 mod health;
 mod networks;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Session;
+use super::directory::{Directories, Page};
 use crate::assignment::{Assignments, Move, Overlay, OverlayKey};
 use crate::bootstrap::DATA_PATH_PORT;
 use crate::id::Id;
@@ -15,10 +16,22 @@ use crate::store::{Event, State};
 /// Addresses by network, with the node that each is on now.
 pub(super) type Moved = BTreeMap<Id, BTreeMap<Ipv4Addr, Option<Id>>>;
 
+/// What is to be told of networks after a commit.
+pub(super) struct News {
+    moved: Moved,
+    /// Networks that are to be told anew.
+    rekeyed: BTreeSet<Id>,
+    /// What changed about who is on them.
+    pages: BTreeMap<Id, Page>,
+    /// All of it, for those who are new to a network.
+    whole: BTreeMap<Id, Page>,
+}
+
 /// What moved since it was last told.
 #[derive(Default)]
 pub(super) struct Moves {
     moved: Moved,
+    directories: Directories,
     /// Nodes that were told of a network. Some may have no session any more.
     listeners: BTreeMap<Id, BTreeSet<Id>>,
     /// Networks with other keys than their listeners were told of.
@@ -26,9 +39,17 @@ pub(super) struct Moves {
 }
 
 impl Moves {
+    /// The start of a leadership.
+    pub(super) fn start(&mut self, view: &State) {
+        self.directories.start(view);
+    }
+
     /// Takes in what happened. Returns nodes whose own part in networks is another one now.
     pub(super) fn observe(&mut self, event: &Event, view: &State) -> BTreeSet<Id> {
         let mut touched = BTreeSet::new();
+        let listeners = &self.listeners;
+        let listens = |network: &Id| listeners.contains_key(network);
+        self.directories.observe(event, view, listens);
         match (&event.before, &event.after) {
             (Some(Object::Task(before)), Some(Object::Task(after)))
                 if places(before).eq(places(after)) => {}
@@ -97,15 +118,20 @@ impl Moves {
         }
     }
 
-    /// What moved, and networks that are to be told anew; all of it counts as told.
-    pub(super) fn take(&mut self) -> (Moved, BTreeSet<Id>) {
-        let rekeyed = std::mem::take(&mut self.rekeyed);
-        (std::mem::take(&mut self.moved), rekeyed)
+    /// What moved and changed; it counts as told.
+    pub(super) fn take(&mut self, state: &State) -> News {
+        News {
+            moved: std::mem::take(&mut self.moved),
+            rekeyed: std::mem::take(&mut self.rekeyed),
+            pages: self.directories.take(state),
+            whole: BTreeMap::new(),
+        }
     }
 
     /// Nodes that must be told.
-    pub(super) fn listeners(&self, (moved, rekeyed): &(Moved, BTreeSet<Id>)) -> BTreeSet<Id> {
-        let networks = moved.keys().chain(rekeyed);
+    pub(super) fn listeners(&self, news: &News) -> BTreeSet<Id> {
+        let networks = news.moved.keys().chain(&news.rekeyed);
+        let networks = networks.chain(news.pages.keys());
         let of = networks.filter_map(|network| self.listeners.get(network));
         of.flatten().cloned().collect()
     }
@@ -115,7 +141,7 @@ impl Moves {
         &mut self,
         session: &mut Session,
         node: &Id,
-        (moved, rekeyed): &(Moved, BTreeSet<Id>),
+        news: &mut News,
         state: &State,
         out: &mut Assignments,
     ) {
@@ -124,16 +150,23 @@ impl Moves {
         };
         let told = std::mem::take(&mut session.networks);
         for (network, gateway) in &node.gateways {
-            let known = told.get(network) == Some(gateway) && !rekeyed.contains(network);
+            let known = told.get(network) == Some(gateway) && !news.rekeyed.contains(network);
             if known {
-                let moved = moved.get(network).into_iter().flatten();
+                let moved = news.moved.get(network).into_iter().flatten();
                 out.moves.extend(moved.map(|(address, to)| Move {
                     network: network.clone(),
                     address: *address,
                     to: remote(state, to.as_ref(), node),
                 }));
+                let page = news.pages.get(network);
+                let changed = page.map(|page| page.seen_from(&node.id, network, false));
+                out.directories.extend(changed);
             } else if let Some(overlay) = overlay(state, node, network, *gateway) {
                 out.networks.push(overlay);
+                let page = news.whole.entry(network.clone());
+                let page = page.or_insert_with(|| self.directories.whole(state, network));
+                out.directories
+                    .push(page.seen_from(&node.id, network, true));
                 let listeners = self.listeners.entry(network.clone()).or_default();
                 listeners.insert(node.id.clone());
             } else {
@@ -216,6 +249,7 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         subnet: of.subnet()?,
         gateway,
         internal: of.spec.internal,
+        ingress: of.spec.ingress,
         local: node.data_address().parse().ok()?,
         remotes,
         keys,
@@ -223,4 +257,4 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use skep_api::task::TaskState;
 
+use super::directory::in_messages;
 use super::{Dispatcher, Outgoing, Session, heartbeat_period};
 use crate::Nanos;
 use crate::assignment::{Assignments, ToAgent, Trust};
@@ -50,8 +51,8 @@ impl Dispatcher {
         let mut changed = mem::take(&mut self.changed);
         let mut nodes = mem::take(&mut self.pending);
         nodes.extend(changed.keys().cloned());
-        let moved = self.moves.take();
-        nodes.extend(self.moves.listeners(&moved));
+        let mut news = self.moves.take(committed);
+        nodes.extend(self.moves.listeners(&news));
         for node in &nodes {
             let Some(session) = self.sessions.get_mut(node) else {
                 continue;
@@ -67,8 +68,8 @@ impl Dispatcher {
                 Some(sent) => difference(sent, node, &tasks, committed),
             };
             self.moves
-                .tell(session, node, &moved, committed, &mut assignments);
-            let assignments = is_news(&assignments).then(|| with_files(assignments, committed));
+                .tell(session, node, &mut news, committed, &mut assignments);
+            let assignments = is_news(&assignments).then(|| in_parts(assignments, committed));
             let assignments = assignments.into_iter().flatten().map(ToAgent::Assignments);
             let ack = session.ack.take().map(ToAgent::Ack);
             for message in assignments.chain(ack) {
@@ -140,7 +141,20 @@ fn visible(task: &Task, node: &Id) -> bool {
 }
 
 /// The same assignments with what their tasks need of secrets and configs. So much of it that it
-/// would make a large message goes ahead in others.
+/// would make a large message goes ahead in others, and what is too much of directories follows.
+fn in_parts(mut told: Assignments, state: &State) -> Vec<Assignments> {
+    let mut directories = in_messages(mem::take(&mut told.directories)).into_iter();
+    told.directories = directories.next().unwrap_or_default();
+    let revision = told.revision;
+    let mut messages = with_files(told, state);
+    messages.extend(directories.map(|directories| Assignments {
+        revision,
+        directories,
+        ..Assignments::default()
+    }));
+    messages
+}
+
 fn with_files(mut told: Assignments, state: &State) -> Vec<Assignments> {
     let wanted: BTreeSet<&str> = told.tasks.iter().flat_map(task_files::needed).collect();
     let files = wanted
@@ -194,6 +208,7 @@ fn is_news(assignments: &Assignments) -> bool {
         || !assignments.networks.is_empty()
         || !assignments.networks_removed.is_empty()
         || !assignments.moves.is_empty()
+        || !assignments.directories.is_empty()
 }
 
 fn difference(

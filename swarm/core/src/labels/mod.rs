@@ -20,6 +20,10 @@ pub const DEPENDS_ON: &str = "skep.depends-on";
 pub const REBALANCE: &str = "skep.rebalance";
 /// How long the pause between restarts may grow while a task keeps ending soon: `5m`.
 pub const MAX_RESTART_DELAY: &str = "skep.restart.max-delay";
+/// Whether clients of published ports may be hidden behind a node's address: `true`.
+pub const INGRESS_SNAT: &str = "skep.ingress.snat";
+/// What connections to published ports begin with: `v2`, a header of the PROXY protocol.
+pub const INGRESS_PROXY_PROTOCOL: &str = "skep.ingress.proxy-protocol";
 /// On a secret or a config: its data may change in place, and services that use it take on the new
 /// data: `true`.
 pub const AUTOROLL: &str = "skep.autoroll";

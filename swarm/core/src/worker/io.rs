@@ -12,6 +12,7 @@ use crate::Timestamp;
 use crate::assignment::{Assignments, Overlay};
 use crate::id::Id;
 use crate::object::{Node, Secret, Task};
+use crate::plane::{Change, Endpoint, Service};
 use crate::task_files::TaskFile;
 
 /// Something that happened to a node.
@@ -52,6 +53,8 @@ pub enum Input {
         /// In words.
         text: String,
     },
+    /// The data plane has just started and knows nothing.
+    PlaneUp,
     /// Nothing but that time has passed.
     Tick,
 }
@@ -68,6 +71,10 @@ pub struct Output {
     pub reports: Vec<Report>,
     /// Records to write (`Some`) or to delete (`None`), so that a restart remembers them.
     pub persist: Vec<(Id, Option<Record>)>,
+    /// What the data plane is to be told.
+    pub plane: Vec<Change>,
+    /// Networks to write down (`Some`) or to forget (`None`), for a restart without a manager.
+    pub keep: Vec<(Id, Option<Kept>)>,
     /// When to call again even if nothing happens.
     pub wake_at: Option<Timestamp>,
 }
@@ -90,6 +97,17 @@ pub struct Record {
     pub status: TaskStatus,
     /// The id of its container, once it has one.
     pub container: Option<String>,
+}
+
+/// What a worker remembers of a network across restarts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The node's part in it.
+    pub overlay: Overlay,
+    /// Services on it.
+    pub services: Vec<Service>,
+    /// Tasks that serve on it.
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// One call of the engine.

@@ -1,7 +1,9 @@
 //! The node's side: from assignments and what the engine shows to engine operations and statuses.
 //! Never touches the engine, the disk or a clock; never runs a task twice.
 
+mod directory;
 mod io;
+mod keep;
 mod lanes;
 mod list;
 mod networks;
@@ -11,7 +13,7 @@ mod stray;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use io::{
-    Container, ContainerState, EngineOp, Health, Input, OpError, OpOutput, OpResult, Output,
+    Container, ContainerState, EngineOp, Health, Input, Kept, OpError, OpOutput, OpResult, Output,
     Record, Report,
 };
 
@@ -23,6 +25,8 @@ use crate::object::Node;
 use crate::reconcile::earliest;
 use crate::task_files::{self, FileData};
 
+use directory::Directories;
+use keep::Unkept;
 use lanes::{Lanes, Target};
 use list::Listing;
 use networks::Networks;
@@ -41,6 +45,8 @@ pub struct Worker {
     awake: BTreeSet<Target>,
     timers: BTreeSet<(Timestamp, Target)>,
     networks: Networks,
+    directories: Directories,
+    unkept: Unkept,
     lanes: Lanes,
     listing: Listing,
     outbox: Outbox,
@@ -58,13 +64,13 @@ pub struct Worker {
 impl Worker {
     /// A worker for the node of this id, with what an earlier one persisted. It does nothing
     /// before [`Input::EngineUp`].
-    pub fn new(node_id: Id, records: Vec<Record>) -> Self {
+    pub fn new(node_id: Id, records: Vec<Record>, networks: Vec<Kept>) -> Self {
         let tasks = records.into_iter().map(|record| {
             let id = record.task.id.clone();
             (id, Controller::from_record(record))
         });
         let tasks: BTreeMap<Id, Controller> = tasks.collect();
-        Self {
+        let mut worker = Self {
             awake: tasks.keys().cloned().map(Target::Task).collect(),
             node_id,
             node: None,
@@ -72,6 +78,8 @@ impl Worker {
             strays: BTreeMap::new(),
             timers: BTreeSet::new(),
             networks: Networks::default(),
+            directories: Directories::default(),
+            unkept: Unkept::default(),
             lanes: Lanes::default(),
             listing: Listing::default(),
             outbox: Outbox::default(),
@@ -80,7 +88,9 @@ impl Worker {
             revision: 0,
             files: BTreeMap::new(),
             early: false,
-        }
+        };
+        worker.restore(networks);
+        worker
     }
 
     /// How many tasks the node has, ended ones included.
@@ -105,13 +115,16 @@ impl Worker {
                 self.outbox.open();
             }
             Input::SessionLost => self.outbox.close(),
-            Input::Assignments(assignments) => self.assign(assignments, &mut out),
+            Input::Assignments(assignments) => self.assign(assignments, now, &mut out),
             Input::Ack(sequence) => self.outbox.ack(sequence),
             Input::EngineUp => {
                 self.engine_up = true;
                 self.listing.want();
-                let networks = self.networks.engine_up();
+                let networks = self.networks.engine_up(now);
                 self.awake.extend(networks.into_iter().map(Target::Network));
+                for task in self.tasks.values_mut() {
+                    task.look_at_process();
+                }
             }
             Input::EngineDown => self.engine_up = false,
             Input::Finished { op, result } => self.finished(op, result, now),
@@ -128,6 +141,7 @@ impl Worker {
                     }
                 }
             }
+            Input::PlaneUp => self.directories.tell_all(),
             Input::Tick => {}
         }
         self.advance(now, &mut out);
@@ -140,21 +154,27 @@ impl Worker {
             Vec::new()
         };
         out.reports = self.outbox.take();
+        out.plane = self.directories.take();
+        out.keep = self.keep(now);
         out.wake_at = self.timers.first().map(|(at, _)| *at);
+        out.wake_at = earliest(out.wake_at, self.unkept.due());
         if self.engine_up {
             out.wake_at = earliest(out.wake_at, self.listing.due());
         }
         out
     }
 
-    fn assign(&mut self, mut assignments: Assignments, out: &mut Output) {
+    fn assign(&mut self, mut assignments: Assignments, now: Timestamp, out: &mut Output) {
         if assignments.revision < self.revision {
             return;
         }
         self.revision = assignments.revision;
+        let mut changed = self.directories.assign(&mut assignments);
         for network in self.networks.assign(&mut assignments) {
+            changed.insert(network.clone());
             self.reconsider_network(network);
         }
+        self.unkept.note(changed, now);
         let only_files =
             !assignments.complete && assignments.tasks.is_empty() && assignments.removed.is_empty();
         // The tasks that need them come next.
@@ -246,6 +266,11 @@ impl Worker {
             }
             Target::Network(id) => {
                 let free = self.networks.finished(id, result, now);
+                match self.networks.made(id) {
+                    Some(overlay) => self.directories.there(overlay),
+                    None if !free.is_empty() => self.directories.gone(id),
+                    None => {}
+                }
                 self.awake.extend(free.into_iter().map(Target::Network));
                 self.wake_waiting();
             }
@@ -316,6 +341,7 @@ impl Worker {
             }
             controller::Step::Gone => {
                 self.tasks.remove(&id);
+                self.directories.local(&id, false, None);
                 self.outbox.forget(&id);
                 out.persist.push((id, None));
                 return;
@@ -359,6 +385,8 @@ impl Worker {
         if let Some(record) = controller.take_record() {
             out.persist.push((id.clone(), Some(record)));
         }
+        let (serves, container) = (controller.serves(), controller.in_plane());
+        self.directories.local(id, serves, container);
     }
 
     /// Assignments must outlive a restart even if they came while the engine was away.

@@ -11,6 +11,9 @@ use crate::{Nanos, SECOND, Timestamp};
 
 /// The longest pause between two attempts.
 const MAX_PAUSE: Nanos = 30 * SECOND;
+/// How long a manager may take to tell of a network after a restart. What was written down may be
+/// older than what the kernel has, so it is only made when nobody says what it is.
+const PATIENCE: Nanos = 3 * SECOND;
 
 /// Whether a task may have its container, as far as a network is concerned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +50,8 @@ struct Network {
     made: Option<Box<Overlay>>,
     /// The engine may have something of it.
     there: bool,
+    /// It is from before a restart, and nobody has told of it since.
+    old: bool,
     /// It is to be made although it was: something may be missing.
     again: bool,
     busy: Option<Busy>,
@@ -65,6 +70,27 @@ enum Busy {
 }
 
 impl Networks {
+    /// A network that an earlier daemon has made.
+    pub(super) fn restore(&mut self, overlay: Overlay) {
+        let network = Network {
+            there: true,
+            old: true,
+            wanted: Some(Box::new(overlay.clone())),
+            ..Network::default()
+        };
+        self.known.insert(overlay.id, network);
+    }
+
+    /// What a network should be here.
+    pub(super) fn wanted(&self, id: &Id) -> Option<&Overlay> {
+        self.known.get(id)?.wanted.as_deref()
+    }
+
+    /// What was made of a network.
+    pub(super) fn made(&self, id: &Id) -> Option<&Overlay> {
+        self.known.get(id)?.made.as_deref()
+    }
+
     /// Takes in what was assigned. Returns the networks that it is about.
     pub(super) fn assign(&mut self, assignments: &mut Assignments) -> BTreeSet<Id> {
         let mut touched = BTreeSet::new();
@@ -80,6 +106,7 @@ impl Networks {
             // Told anew, it may have missed moves.
             network.again = network.made.is_some();
             network.moved.clear();
+            network.old = false;
             network.wanted = Some(Box::new(overlay));
             network.hurry();
         }
@@ -108,11 +135,16 @@ impl Networks {
     }
 
     /// The engine answers again: what was made may be damaged. Returns all networks.
-    pub(super) fn engine_up(&mut self) -> BTreeSet<Id> {
+    pub(super) fn engine_up(&mut self, now: Timestamp) -> BTreeSet<Id> {
         self.look = true;
         for network in self.known.values_mut() {
             network.again = network.made.is_some();
             network.hurry();
+            let sealed = network.wanted.as_ref().is_some_and(|it| !it.keys.is_empty());
+            // What is sealed has gone with the daemon before.
+            if network.old && !sealed {
+                network.not_before = Some(now.plus(PATIENCE));
+            }
         }
         self.known.keys().cloned().collect()
     }

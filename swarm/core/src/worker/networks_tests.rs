@@ -21,6 +21,7 @@ fn overlay(gateway: &str, remotes: &[(&str, &str)]) -> Overlay {
         subnet: "10.0.1.0/24".parse().unwrap(),
         gateway: gateway.parse().unwrap(),
         internal: false,
+        ingress: false,
         local: "192.0.2.1".parse().unwrap(),
         remotes: remotes.collect(),
         keys: Vec::new(),
@@ -89,7 +90,7 @@ fn a_network_is_made_kept_up_and_removed() {
     let expected = EngineOp::MoveOnNetwork { network, moves };
     assert_eq!(next(&mut networks, DONE), Some(expected));
 
-    networks.engine_up();
+    networks.engine_up(NOW);
     let now = overlay("10.0.1.4", &[("10.0.1.6", "192.0.2.3")]);
     let network = Box::new(now);
     assert_eq!(
@@ -159,7 +160,7 @@ fn what_fails_is_tried_again_and_told_to_tasks() {
     let away = Err(OpError::Unavailable("away".into()));
     assert!(next(&mut networks, away).is_some());
     assert_eq!(networks.ready(&"n".into()), Ready::NotYet);
-    networks.engine_up();
+    networks.engine_up(NOW);
     let refused = Err(OpError::Failed("Pool overlaps".into()));
     assert!(next(&mut networks, refused).is_some());
     assert_eq!(

@@ -3,6 +3,7 @@
 
 mod dial;
 mod files;
+mod networks;
 mod records;
 mod run;
 mod session;
@@ -21,9 +22,11 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::disk::Keys;
 use crate::engine::Engine;
+use crate::plane::{self, Plane};
 use crate::quic::Endpoint;
 use dial::Known;
 use files::Files;
+use networks::Networks;
 use records::Records;
 use run::{Runner, Stop};
 
@@ -81,11 +84,12 @@ impl Agent {
     /// # Errors
     /// When its directory cannot be read or made.
     pub fn start(config: Config) -> std::io::Result<Agent> {
-        let records = Records::open(&config.dir, config.keys)?;
+        let records = Records::open(&config.dir, config.keys.clone())?;
+        let networks = Networks::open(&config.dir, config.keys)?;
         let known = records.load()?;
         let ids: Vec<Id> = known.iter().map(|record| record.task.id.clone()).collect();
         let files = Files::open(&config.dir, &ids)?;
-        let worker = Worker::new(config.node_id, known);
+        let worker = Worker::new(config.node_id, known, networks.load()?);
         let (view, seen) = watch::channel(View::default());
         let (known, told) = watch::channel(Known {
             managers: config.managers,
@@ -106,6 +110,9 @@ impl Agent {
             worker,
             engine: config.engine,
             records,
+            networks,
+            plane: Plane::start(),
+            keeping: None,
             files,
             view,
             running: JoinSet::new(),
@@ -223,8 +230,9 @@ pub async fn forget_everything(
         }
     }
     left.extend(remove_networks(engine).await);
+    plane::clean().await;
     files::forget_all(dir);
-    let forgotten = records::forget(dir);
+    let forgotten = records::forget(dir).and(networks::forget(dir));
     if left.is_empty() {
         forgotten.map_err(|error| error.to_string())
     } else {

@@ -4,18 +4,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use skep_core::Id;
 use skep_core::Timestamp;
 use skep_core::assignment::{ToAgent, ToDispatcher};
-use skep_core::worker::{EngineOp, Input, OpError, OpResult, Output, Record, Report, Worker};
+use skep_core::worker::{EngineOp, Input, Kept, OpError, OpResult, Output, Record, Report, Worker};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{error, warn};
 
 use super::View;
 use super::files::Files;
+use super::networks::Networks;
 use super::records::Records;
 use super::session;
 use crate::engine::{Engine, EngineEvent};
+use crate::plane::Plane;
 use crate::system;
 
 /// What the loop owns.
@@ -23,6 +26,10 @@ pub(super) struct Runner {
     pub worker: Worker,
     pub engine: Arc<dyn Engine>,
     pub records: Records,
+    pub networks: Networks,
+    /// Networks are being written down.
+    pub keeping: Option<JoinHandle<()>>,
+    pub plane: Plane,
     pub files: Files,
     pub view: watch::Sender<View>,
     /// Operations under way.
@@ -48,6 +55,8 @@ impl Runner {
         mut stop: mpsc::Receiver<Stop>,
     ) {
         let mut engine = self.engine.watch();
+        let known = self.worker.step(Input::PlaneUp, system::now());
+        self.carry_out(known).await;
         loop {
             let input = tokio::select! {
                 asked = stop.recv() => {
@@ -131,9 +140,14 @@ impl Runner {
             cancel,
             reports,
             persist,
+            plane,
+            keep,
             wake_at,
         } = output;
         self.wake_at = wake_at;
+        // First: who is not to be reached any more must not wait for the disk.
+        self.plane.tell(plane).await;
+        self.keep(keep).await;
         if !persist.is_empty() {
             let (records, files) = (self.records.clone(), self.files.clone());
             let write = move || {
@@ -163,6 +177,24 @@ impl Runner {
         for report in reports {
             self.report(report);
         }
+    }
+
+    /// Writes networks down beside everything else.
+    async fn keep(&mut self, changes: Vec<(Id, Option<Kept>)>) {
+        if changes.is_empty() {
+            return;
+        }
+        if let Some(before) = self.keeping.take() {
+            // It only writes; how that went it has said itself.
+            let _ = before.await;
+        }
+        let networks = self.networks.clone();
+        self.keeping = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = networks.write(&changes) {
+                // The dispatcher knows as much: go on.
+                error!(%error, "could not write down who is on the node's networks");
+            }
+        }));
     }
 
     fn start(&mut self, number: u64, op: EngineOp) {
@@ -206,6 +238,11 @@ impl Runner {
             let _ = outgoing.send(ToDispatcher::Restarting).await;
         }
         self.running.abort_all();
+        let unkept = self.worker.unkept();
+        self.keep(unkept).await;
+        if let Some(last) = self.keeping.take() {
+            let _ = last.await;
+        }
         // Nobody waits if the agent was dropped.
         let _ = stop.done.send(());
     }

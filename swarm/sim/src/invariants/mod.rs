@@ -6,6 +6,7 @@
 pub mod acknowledged;
 pub mod addresses;
 pub mod bases;
+pub mod directories;
 pub mod files;
 pub mod history;
 pub mod leaders;

@@ -12,7 +12,7 @@ use crate::store::{Author, Change};
 use crate::testing;
 
 /// Three nodes, of which two have a task each on the network.
-fn bench() -> Bench {
+pub(in crate::dispatcher) fn bench() -> Bench {
     let mut bench = Bench::new(&["n1", "n2", "n3"]);
     let options = [(VNI_OPTION.to_owned(), "4097".to_owned())].into();
     let network = NetworkObject {
@@ -34,14 +34,18 @@ fn bench() -> Bench {
     bench
 }
 
-fn edit(bench: &mut Bench, node: &str, change: impl FnOnce(&mut crate::object::Node)) {
+pub(in crate::dispatcher) fn edit(
+    bench: &mut Bench,
+    node: &str,
+    change: impl FnOnce(&mut crate::object::Node),
+) {
     let mut node = bench.state.nodes().get(node).unwrap().as_ref().clone();
     change(&mut node);
     bench.write(Author::Dispatcher, vec![Change::Update(node.into())]);
 }
 
 /// A task of the network on a node, which gets the gateway ten above.
-fn place(bench: &mut Bench, id: &str, node: &str, last: u8) {
+pub(in crate::dispatcher) fn place(bench: &mut Bench, id: &str, node: &str, last: u8) {
     let mut task = testing::task(id, "web", 1);
     task.node_id = Some(node.into());
     task.attachments = vec![Attachment {
@@ -55,7 +59,7 @@ fn place(bench: &mut Bench, id: &str, node: &str, last: u8) {
     });
 }
 
-fn told(bench: &mut Bench, to: &str) -> Assignments {
+pub(in crate::dispatcher) fn told(bench: &mut Bench, to: &str) -> Assignments {
     let messages = bench.dispatcher.messages(&bench.state);
     let of = messages
         .into_iter()
@@ -80,7 +84,7 @@ fn moves(assignments: &Assignments) -> Vec<String> {
         .collect()
 }
 
-fn ready(bench: &mut Bench, node: &str, addr: &str) {
+pub(in crate::dispatcher) fn ready(bench: &mut Bench, node: &str, addr: &str) {
     bench.register(node, 1);
     edit(bench, node, |it| it.status.addr = addr.to_owned());
 }

@@ -22,7 +22,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let mut bench = Self {
-            worker: Worker::new("n1".into(), Vec::new()),
+            worker: Worker::new("n1".into(), Vec::new(), Vec::new()),
             made: Vec::new(),
             state: ContainerState::Created,
         };

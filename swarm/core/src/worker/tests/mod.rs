@@ -36,6 +36,7 @@ struct World {
     engine: FakeEngine,
     worker: Worker,
     disk: BTreeMap<Id, Record>,
+    kept: BTreeMap<Id, Kept>,
     /// What the store says; tasks as the dispatcher assigns them.
     store: BTreeMap<Id, Task>,
     ever: u64,
@@ -54,8 +55,9 @@ impl World {
                 up: true,
                 ..FakeEngine::default()
             },
-            worker: Worker::new("n1".into(), Vec::new()),
+            worker: Worker::new("n1".into(), Vec::new(), Vec::new()),
             disk: BTreeMap::new(),
+            kept: BTreeMap::new(),
             store: BTreeMap::new(),
             ever: 0,
             flying: Vec::new(),
@@ -71,6 +73,12 @@ impl World {
             match record {
                 Some(record) => drop(self.disk.insert(id, record)),
                 None => drop(self.disk.remove(&id)),
+            }
+        }
+        for (id, kept) in out.keep {
+            match kept {
+                Some(kept) => drop(self.kept.insert(id, kept)),
+                None => drop(self.kept.remove(&id)),
             }
         }
         self.flying.retain(|(op, _)| !out.cancel.contains(op));
@@ -238,8 +246,11 @@ impl World {
     fn restart(&mut self) {
         if self.dice.roll(5) == 0 {
             self.disk.clear();
+            self.kept.clear();
         }
-        self.worker = Worker::new("n1".into(), self.disk.values().cloned().collect());
+        let records = self.disk.values().cloned().collect();
+        let kept = self.kept.values().cloned().collect();
+        self.worker = Worker::new("n1".into(), records, kept);
         self.flying.clear();
         self.connected = false;
         if self.engine.up {

@@ -1,0 +1,105 @@
+//! What a task is to others: whether it serves, and where its container is. It leaves before it is
+//! stopped. Never decides when it is to stop.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use skep_api::task::TaskState;
+
+use super::{Controller, Seen};
+use crate::id::Id;
+use crate::object::Place;
+use crate::plane;
+use crate::worker::{ContainerState, Health};
+use crate::{MILLISECOND, Nanos, Timestamp};
+
+/// How long a task that others may use still runs once it has left every directory. All nodes are
+/// told in the same moment as this one and take it in within a tenth of a second, so this leaves room
+/// for a busy one, and for requests that were under way. (The original sleeps two seconds.)
+pub(crate) const LEAVING: Nanos = 500 * MILLISECOND;
+
+/// Why a container is stopped that is not healthy.
+pub(super) const UNHEALTHY: &str = "dockerexec: unhealthy container";
+
+impl Controller {
+    /// Whether others may be sent here, by what is known on this node. Until the engine has been
+    /// asked, what was written down counts.
+    pub(crate) fn serves(&self) -> bool {
+        let runs = match &self.seen {
+            Seen::Unknown => true,
+            Seen::Gone => false,
+            Seen::There(container) => {
+                container.state == ContainerState::Running
+                    && container.health != Some(Health::Unhealthy)
+            }
+        };
+        runs && self.died.is_none()
+            && !self.removing
+            && !self.unhealthy
+            && self.task.desired_state <= TaskState::Complete
+            && self.status.state == TaskState::Running
+    }
+
+    /// The task's container, if it runs and is on networks of the swarm.
+    pub(crate) fn in_plane(&self) -> Option<plane::Container> {
+        let Seen::There(container) = &self.seen else {
+            return None;
+        };
+        if container.state != ContainerState::Running || container.pid <= 0 {
+            return None;
+        }
+        let addresses: BTreeMap<Id, Vec<IpAddr>> = self.addresses().collect();
+        let spec = self.task.spec.container_spec.as_ref();
+        let resolvers = spec.and_then(|spec| spec.dns_config.as_ref());
+        let resolvers = resolvers.into_iter().flat_map(|dns| &dns.nameservers);
+        (!addresses.is_empty()).then(|| plane::Container {
+            id: self.task.id.clone(),
+            pid: container.pid,
+            addresses,
+            resolvers: resolvers.filter_map(|text| text.parse().ok()).collect(),
+        })
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = (Id, Vec<IpAddr>)> {
+        let attachments = self.task.attachments.iter();
+        attachments.filter_map(|attachment| match &attachment.place {
+            Place::Address(cidr) => Some((attachment.network.clone(), vec![cidr.address.into()])),
+            Place::Engine(_) => None,
+        })
+    }
+
+    /// Whether anybody but this node's own processes can be sent here.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.addresses().next().is_some()
+    }
+
+    /// The container may have got another process while nobody was looking.
+    pub(crate) fn look_at_process(&mut self) {
+        self.look |= matches!(self.seen, Seen::There(_)) && self.is_reachable();
+    }
+
+    /// Until when the container has to run on, so that nobody is still sent to it.
+    pub(super) fn leaves(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if self.status.state != TaskState::Running || !self.is_reachable() {
+            return None;
+        }
+        let until = *self.gone_at.get_or_insert_with(|| now.plus(LEAVING));
+        (until > now).then_some(until)
+    }
+
+    /// The container is not healthy. The others must know before it is stopped.
+    pub(super) fn sickens(&mut self, now: Timestamp) {
+        self.unhealthy = true;
+        if self.is_reachable()
+            && self.status.state == TaskState::Running
+            && self.status.err != UNHEALTHY
+        {
+            UNHEALTHY.clone_into(&mut self.status.err);
+            self.status.timestamp = now;
+            self.changed = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

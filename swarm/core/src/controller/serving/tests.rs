@@ -1,0 +1,159 @@
+//! When a task serves, and how it leaves, step by step.
+
+use skep_api::container::DnsConfig;
+use skep_api::task::{TaskSpec, TaskState};
+
+use super::*;
+use crate::SECOND;
+use crate::controller::{Busy, Step};
+use crate::object::{Attachment, Task};
+use crate::testing::{node, task};
+use crate::worker::{Container, EngineOp, OpOutput};
+
+fn connected() -> Task {
+    let mut task = task("t1", "web", 1);
+    task.attachments = vec![Attachment {
+        network: "net".into(),
+        place: Place::Address("10.0.1.5/24".parse().unwrap()),
+    }];
+    let mut spec = TaskSpec::clone(&task.spec);
+    spec.container_spec.as_mut().unwrap().dns_config = Some(DnsConfig {
+        nameservers: vec!["192.0.2.53".into(), "nonsense".into()],
+        ..DnsConfig::default()
+    });
+    task.spec = spec.into();
+    task
+}
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_nanos(millis * MILLISECOND)
+}
+
+fn shows(state: ContainerState, pid: i64, health: Option<Health>) -> OpOutput {
+    OpOutput::Container(Container {
+        id: "c1".into(),
+        name: "web.1.t1".into(),
+        task: "t1".into(),
+        state,
+        pid,
+        health,
+        ..Container::default()
+    })
+}
+
+fn step(controller: &mut Controller, millis: i64) -> Step {
+    controller.step(Some(&node("n1")), at(millis))
+}
+
+/// One that runs, seen by its engine at the time 0.
+fn running(task: Task) -> Controller {
+    let mut controller = Controller::assigned(task);
+    controller.status.state = TaskState::Running;
+    assert!(matches!(
+        step(&mut controller, 0),
+        Step::Op(EngineOp::Inspect { .. })
+    ));
+    let seen = shows(ContainerState::Running, 42, None);
+    controller.finished(Ok(seen), at(0));
+    assert_eq!(step(&mut controller, 0), Step::Wait(None));
+    controller
+}
+
+fn desire(controller: &mut Controller, state: TaskState) {
+    let mut task = controller.task().clone();
+    task.desired_state = state;
+    controller.assign(task);
+}
+
+fn is_stop(step: &Step) -> bool {
+    matches!(step, Step::Op(EngineOp::Stop { .. }))
+}
+
+#[test]
+fn a_task_leaves_before_it_is_stopped() {
+    let mut controller = running(connected());
+    assert!(controller.serves());
+    let container = controller.in_plane().unwrap();
+    assert_eq!((container.pid, container.addresses.len()), (42, 1));
+    assert_eq!(
+        container.resolvers,
+        ["192.0.2.53".parse::<IpAddr>().unwrap()]
+    );
+
+    desire(&mut controller, TaskState::Shutdown);
+    assert!(!controller.serves());
+    let until = at(10).plus(LEAVING);
+    assert_eq!(step(&mut controller, 10), Step::Wait(Some(until)));
+    assert_eq!(step(&mut controller, 200), Step::Wait(Some(until)));
+    assert!(controller.in_plane().is_some(), "it still runs");
+    assert!(is_stop(&controller.step(None, until)));
+}
+
+#[test]
+fn one_that_nobody_can_be_sent_to_does_not_wait() {
+    let mut alone = running(task("t1", "web", 1));
+    assert_eq!(alone.in_plane(), None);
+    desire(&mut alone, TaskState::Shutdown);
+    assert!(is_stop(&step(&mut alone, 0)));
+
+    let mut starting = Controller::assigned(connected());
+    starting.status.state = TaskState::Starting;
+    step(&mut starting, 0);
+    let seen = shows(ContainerState::Running, 42, Some(Health::Starting));
+    starting.finished(Ok(seen), at(0));
+    assert_eq!(step(&mut starting, 0), Step::Wait(None));
+    assert!(!starting.serves());
+    assert!(starting.in_plane().is_some(), "it can ask for names");
+    desire(&mut starting, TaskState::Shutdown);
+    assert!(is_stop(&step(&mut starting, 0)));
+}
+
+#[test]
+fn one_that_sickens_says_so_before_it_is_stopped() {
+    let mut controller = running(connected());
+    controller.happened(None);
+    step(&mut controller, 0);
+    let seen = shows(ContainerState::Running, 42, Some(Health::Unhealthy));
+    controller.finished(Ok(seen), at(0));
+    assert!(matches!(step(&mut controller, 0), Step::Wait(Some(_))));
+    assert!(!controller.serves());
+    let status = controller.take_status().unwrap();
+    assert_eq!(
+        (status.state, &*status.err),
+        (TaskState::Running, UNHEALTHY)
+    );
+    assert!(is_stop(&controller.step(None, at(0).plus(LEAVING))));
+    assert_eq!(controller.busy, Some(Busy::Stop));
+}
+
+#[test]
+fn a_death_counts_before_the_engine_is_asked() {
+    let mut controller = running(connected());
+    controller.happened(Some(1));
+    assert!(!controller.serves());
+    // It was started again behind our back, as another process.
+    step(&mut controller, 0);
+    let seen = shows(ContainerState::Running, 43, None);
+    controller.finished(Ok(seen), at(0));
+    step(&mut controller, 0);
+    assert!(controller.serves());
+    assert_eq!(controller.in_plane().unwrap().pid, 43);
+    controller.look_at_process();
+    assert!(matches!(
+        step(&mut controller, 0),
+        Step::Op(EngineOp::Inspect { .. })
+    ));
+    let ended = shows(ContainerState::Exited, 0, None);
+    controller.finished(Ok(ended), at(0).plus(SECOND));
+    step(&mut controller, 1000);
+    assert!(!controller.serves() && controller.in_plane().is_none());
+}
+
+#[test]
+fn what_was_written_down_counts_until_the_engine_is_asked() {
+    let mut record = running(connected()).take_record().unwrap();
+    assert!(Controller::from_record(record.clone()).serves());
+    assert_eq!(Controller::from_record(record.clone()).in_plane(), None);
+    record.status.state = TaskState::Failed;
+    assert!(!Controller::from_record(record).serves());
+}

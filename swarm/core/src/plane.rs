@@ -1,0 +1,144 @@
+//! What a node's data plane is told: the networks that it has a part in, who is on them, and which
+//! containers are here. Only the shapes: the dispatcher and the worker decide, the node carries out.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::assignment::Overlay;
+use crate::cidr::Cidr;
+use crate::id::Id;
+use crate::network::bridge_name;
+
+/// A network that is there on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its id.
+    pub id: Id,
+    /// Its name.
+    pub name: String,
+    /// The bridge that it is here.
+    pub bridge: String,
+    /// Its subnet.
+    pub subnet: Cidr,
+    /// The node's own address on it.
+    pub gateway: Ipv4Addr,
+    /// Whether it leads nowhere else.
+    pub internal: bool,
+    /// Whether ports are published on it.
+    pub ingress: bool,
+}
+
+impl From<&Overlay> for Network {
+    fn from(overlay: &Overlay) -> Self {
+        Self {
+            id: overlay.id.clone(),
+            name: overlay.name.clone(),
+            bridge: bridge_name(&overlay.id),
+            subnet: overlay.subnet,
+            gateway: overlay.gateway,
+            internal: overlay.internal,
+            ingress: overlay.ingress,
+        }
+    }
+}
+
+/// A service on one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its id.
+    pub id: Id,
+    /// Its name.
+    pub name: String,
+    /// Other names that it has on this network.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Its virtual addresses there; none if its name stands for its tasks.
+    #[serde(default)]
+    pub vips: Vec<IpAddr>,
+    /// Ports that it publishes on every node; none on networks that are not for that.
+    #[serde(default)]
+    pub ports: Vec<Port>,
+    /// Clients of its published ports may be hidden behind a node's address.
+    #[serde(default)]
+    pub snat: bool,
+    /// Connections to its published ports begin with a PROXY protocol header, version 2.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+}
+
+/// A port that a service publishes on every node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// On the nodes.
+    pub published: u16,
+    /// In the containers.
+    pub target: u16,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+    /// SCTP
+    Sctp,
+}
+
+/// Somebody on a network who is there to be found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The task's id.
+    pub id: Id,
+    /// Its service, if it has one.
+    #[serde(default)]
+    pub service: Option<Id>,
+    /// Its own names on this network.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// Its addresses there.
+    pub addresses: Vec<IpAddr>,
+    /// The address on this network of the node that it is on; `None` if it is on the one that is
+    /// told.
+    #[serde(default)]
+    pub host: Option<Ipv4Addr>,
+}
+
+/// A container that runs on this node and is on networks of the swarm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// The task's id.
+    pub id: Id,
+    /// Its first process.
+    pub pid: i64,
+    /// Its addresses, by network.
+    pub addresses: BTreeMap<Id, Vec<IpAddr>>,
+    /// Resolvers that it was given instead of the node's.
+    pub resolvers: Vec<IpAddr>,
+}
+
+/// Something that is another way now. Telling what is known already changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A network is there, or is another way.
+    Network(Network),
+    /// A network is gone, and all that was on it.
+    NetworkGone(Id),
+    /// A service is on a network.
+    Service(Id, Service),
+    /// No longer: network and service.
+    ServiceGone(Id, Id),
+    /// Somebody is on a network.
+    Endpoint(Id, Endpoint),
+    /// No longer: network and task.
+    EndpointGone(Id, Id),
+    /// A container runs.
+    Container(Container),
+    /// The container of this task does not run any more.
+    ContainerGone(Id),
+}

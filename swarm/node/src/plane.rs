@@ -1,0 +1,113 @@
+//! The data plane of this node: what the worker says, in the words of `skep_dataplane`. Never
+//! decides who is on a network.
+
+use skep_core::plane::{Change, Container, Endpoint, Network, Port, Protocol, Service};
+use skep_dataplane::model;
+use tracing::warn;
+
+/// A running data plane. Dropping it leaves the kernel as it is.
+#[derive(Debug)]
+pub struct Plane(skep_dataplane::Plane);
+
+impl Plane {
+    /// Starts it; it has to be told everything.
+    pub fn start() -> Self {
+        Self(skep_dataplane::Plane::start(Default::default()))
+    }
+
+    /// Tells what is another way now; waits while too much is under way.
+    pub async fn tell(&self, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            let changes = changes.into_iter().filter_map(change).collect();
+            self.0.apply(changes).await;
+        }
+    }
+}
+
+/// Removes what data planes have left in the kernel: the node leaves its swarm. Whatever cannot be
+/// removed is only noted.
+pub async fn clean() {
+    if let Err(error) = skep_dataplane::clean().await {
+        warn!(
+            error,
+            "something of the swarm's networks is left in the kernel"
+        );
+    }
+}
+
+fn change(change: Change) -> Option<model::Change> {
+    Some(match change {
+        Change::Network(it) => model::Change::Network(network(it)),
+        Change::NetworkGone(id) => model::Change::NetworkGone(id.to_string()),
+        Change::Service(network, it) => model::Change::Service(network.to_string(), service(it)),
+        Change::ServiceGone(network, id) => {
+            model::Change::ServiceGone(network.to_string(), id.to_string())
+        }
+        Change::Endpoint(network, it) => model::Change::Endpoint(network.to_string(), endpoint(it)),
+        Change::EndpointGone(network, id) => {
+            model::Change::EndpointGone(network.to_string(), id.to_string())
+        }
+        Change::Container(it) => model::Change::Container(container(it)?),
+        Change::ContainerGone(id) => model::Change::ContainerGone(id.to_string()),
+    })
+}
+
+fn network(network: Network) -> model::Network {
+    let subnet = network.subnet.subnet();
+    model::Network {
+        id: network.id.to_string(),
+        name: network.name,
+        bridge: network.bridge,
+        subnet: (subnet.address, subnet.bits),
+        gateway: network.gateway,
+        internal: network.internal,
+        ingress: network.ingress,
+    }
+}
+
+fn service(service: Service) -> model::Service {
+    model::Service {
+        id: service.id.to_string(),
+        name: service.name,
+        aliases: service.aliases,
+        vips: service.vips,
+        ports: service.ports.into_iter().map(port).collect(),
+        snat: service.snat,
+        proxy_protocol: service.proxy_protocol,
+    }
+}
+
+fn port(port: Port) -> model::Port {
+    model::Port {
+        protocol: match port.protocol {
+            Protocol::Tcp => model::Protocol::Tcp,
+            Protocol::Udp => model::Protocol::Udp,
+            Protocol::Sctp => model::Protocol::Sctp,
+        },
+        published: port.published,
+        target: port.target,
+    }
+}
+
+fn endpoint(endpoint: Endpoint) -> model::Endpoint {
+    model::Endpoint {
+        id: endpoint.id.to_string(),
+        service: endpoint.service.map(|id| id.to_string()),
+        names: endpoint.names,
+        addresses: endpoint.addresses,
+        host: endpoint.host,
+    }
+}
+
+/// `None` for a process that no kernel has.
+fn container(container: Container) -> Option<model::Container> {
+    let addresses = container.addresses.into_iter();
+    Some(model::Container {
+        id: container.id.to_string(),
+        pid: i32::try_from(container.pid).ok()?,
+        addresses: addresses
+            .map(|(network, addresses)| (network.to_string(), addresses))
+            .collect(),
+        resolvers: container.resolvers,
+    })
+}
