@@ -140,7 +140,10 @@ impl Networks {
         for network in self.known.values_mut() {
             network.again = network.made.is_some();
             network.hurry();
-            let sealed = network.wanted.as_ref().is_some_and(|it| !it.keys.is_empty());
+            let sealed = network
+                .wanted
+                .as_ref()
+                .is_some_and(|it| !it.keys.is_empty());
             // What is sealed has gone with the daemon before.
             if network.old && !sealed {
                 network.not_before = Some(now.plus(PATIENCE));
