@@ -247,7 +247,8 @@ async fn inspect(connection: &mut Connection<'_>, head: &RequestHead, id: String
 async fn with_containers(shared: &Shared, network: &[u8]) -> Option<String> {
     let object = Object::parse(network).ok()?;
     let id: String = serde_json::from_str(object.get("Id")?.get()).ok()?;
-    let path = format!("/networks/{}", engine_name(&id.as_str().into()));
+    let ingress = object.get("Ingress").is_some_and(|it| it.get() == "true");
+    let path = format!("/networks/{}", engine_name(&id.as_str().into(), ingress));
     let here = shared.engine.get(&path).await;
     let here = here
         .filter(|(status, _)| *status == 200)
@@ -264,12 +265,17 @@ async fn inspect_here(connection: &mut Connection<'_>, head: &RequestHead, id: &
     let listed = connection.shared.engine.get("/networks").await;
     let listed = listed.map(|(_, body)| body).unwrap_or_default();
     let all: Vec<&RawValue> = serde_json::from_slice(&listed).unwrap_or_default();
-    let mut ours = all.iter().filter_map(|network| Seen::of(network.get()));
-    let found = ours.find(|(own, name)| own == id || name == id);
-    let Some((network, name)) = found else {
+    let mut ours = all.iter().filter_map(|network| {
+        let (own, name) = Seen::of(network.get())?;
+        let engines = Object::parse(network.get().as_bytes()).ok()?;
+        let engines: String = serde_json::from_str(engines.get("Id")?.get()).ok()?;
+        Some((own, name, engines))
+    });
+    let found = ours.find(|(own, name, _)| own == id || name == id);
+    let Some((network, name, engines)) = found else {
         return forward(connection, head).await;
     };
-    let path = format!("/networks/{}", engine_name(&network.as_str().into()));
+    let path = format!("/networks/{engines}");
     let body = match connection.shared.engine.get(&path).await {
         Some((200, body)) => String::from_utf8(body).unwrap_or_default(),
         _ => return forward(connection, head).await,

@@ -21,6 +21,7 @@ pub mod network;
 pub mod object;
 pub mod orchestrator;
 pub mod plane;
+pub mod ports;
 pub mod reach;
 pub mod reconcile;
 pub mod recover;

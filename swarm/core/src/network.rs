@@ -38,9 +38,12 @@ pub const LABEL_NAME: &str = "skep.network.name";
 /// Networks of each engine's own that services may use, by their names there.
 const LOCAL: [&str; 2] = ["bridge", "host"];
 
-/// What the engine's network is called that realises one of ours on a node.
-pub fn engine_name(network: &Id) -> String {
-    format!("skep-{network}")
+/// What the engine's network is called that realises one of ours on a node. Engines before 28 take
+/// the first name of all as the way out of a container: the network on which ports are published
+/// must be that, for answers to go back the way that requests came.
+pub fn engine_name(network: &Id, ingress: bool) -> String {
+    let first = if ingress { "0" } else { "" };
+    format!("{first}skep-{network}")
 }
 
 /// What the bridge is called that is a network on a node. Names of devices have 15 characters.

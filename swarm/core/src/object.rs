@@ -17,6 +17,7 @@ use skep_api::task::{GenericResource, TaskSpec, TaskState, TaskStatus};
 
 use crate::cidr::Cidr;
 use crate::id::Id;
+use crate::ports;
 use crate::shared::Shared;
 use crate::{Nanos, Timestamp};
 
@@ -315,6 +316,13 @@ impl Task {
             (0, None) => String::new(),
             (slot, _) => slot.to_string(),
         }
+    }
+
+    /// Whether it publishes ports on every node. It is then on the network for that before all
+    /// others.
+    pub fn publishes(&self) -> bool {
+        let ports = self.endpoint.iter().flat_map(|it| &it.ports);
+        ports.into_iter().any(ports::in_ingress)
     }
 
     /// What the task reserves on its node: billionths of CPUs and bytes.

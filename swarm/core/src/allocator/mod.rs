@@ -1,11 +1,13 @@
-//! Gives tasks, services and nodes their addresses on the swarm's networks, and tasks leave to be
-//! scheduled. Never chooses a node, a subnet or a network.
+//! Gives tasks, services and nodes their addresses on the swarm's networks, services the ports that
+//! they leave open, and tasks leave to be scheduled. Never chooses a node, a subnet or a network.
 //!
-//! What is taken is read from the store: live tasks, the virtual addresses of services, and the
-//! gateways of nodes. The bitmaps here are a cache of that.
+//! What is taken is read from the store: live tasks, the virtual addresses and ports of services,
+//! and the gateways of nodes. What is here is a cache of that.
 
 mod addresses;
 mod keys;
+mod ports;
+mod publishing;
 pub(crate) mod subnets;
 mod wants;
 
@@ -23,7 +25,8 @@ use crate::store::{Change, Event, State};
 
 use addresses::Addresses;
 pub use keys::Keys;
-use wants::has_vips;
+use publishing::Publishing;
+use wants::has_endpoint;
 
 /// Who needs addresses, in the order in which they get them: a service's come before its tasks'.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +47,7 @@ pub struct Allocator {
     eased: BTreeSet<Id>,
     /// Live tasks by node and network.
     crowds: BTreeMap<(Id, Id), usize>,
+    publishing: Publishing,
 }
 
 impl Reconciler for Allocator {
@@ -52,9 +56,11 @@ impl Reconciler for Allocator {
         for network in view.networks().iter() {
             let addresses = Addresses::of(network).map(|it| (network.id.clone(), it));
             self.networks.extend(addresses);
+            self.publishing.network_came(network);
         }
         for service in view.services().iter() {
             self.hold(vips(service));
+            self.publishing.enter(service);
             self.touch_service(service, view);
         }
         for node in view.nodes().iter() {
@@ -82,29 +88,28 @@ impl Reconciler for Allocator {
             }
             (Some(Object::Task(before)), None) => {
                 self.exit(before);
-                let networks = before.spec.networks.iter().map(|it| &*it.target);
-                self.give_up(networks, &Want::Task(before.id.clone()));
+                self.give_up(&Want::Task(before.id.clone()));
             }
             (before, Some(Object::Service(after))) => {
-                if let Some(Object::Service(before)) = before
-                    && before.endpoint != after.endpoint
-                {
-                    self.drop(vips(before));
-                }
-                self.hold(vips(after));
-                self.touch_service(after, view);
+                let before = match before {
+                    Some(Object::Service(before)) => Some(before),
+                    _ => None,
+                };
+                self.service_changed(before, after, view);
             }
             (Some(Object::Service(before)), None) => {
                 self.drop(vips(before));
-                let networks = before.spec.task_template.networks.iter();
-                let networks = networks.map(|it| &*it.target);
-                self.give_up(networks, &Want::Service(before.id.clone()));
+                self.give_up(&Want::Service(before.id.clone()));
+                self.publishing.exit(before);
+                self.publishing_changed(view);
             }
             (before, Some(Object::Node(after))) => {
-                if let Some(Object::Node(before)) = before
-                    && before.gateways != after.gateways
-                {
-                    self.drop(gateways(before));
+                match before {
+                    Some(Object::Node(before)) if before.gateways != after.gateways => {
+                        self.drop(gateways(before));
+                    }
+                    Some(_) => {}
+                    None => drop(self.dirty.insert(Want::Node(after.id.clone()))),
                 }
                 self.hold(gateways(after));
             }
@@ -113,8 +118,14 @@ impl Reconciler for Allocator {
                 let addresses = Addresses::of(network).map(|it| (network.id.clone(), it));
                 self.networks.extend(addresses);
                 self.eased.insert(network.id.clone());
+                self.publishing.network_came(network);
+                self.publishing_changed(view);
             }
-            (Some(Object::Network(network)), None) => drop(self.networks.remove(&network.id)),
+            (Some(Object::Network(network)), None) => {
+                self.networks.remove(&network.id);
+                self.publishing.network_went(network);
+                self.publishing_changed(view);
+            }
             _ => {}
         }
     }
@@ -192,8 +203,36 @@ impl Allocator {
     }
 
     fn touch_service(&mut self, service: &Service, view: &State) {
-        if !has_vips(service, view) {
+        if !has_endpoint(service, self.publishing.network(), view) {
             self.dirty.insert(Want::Service(service.id.clone()));
+        }
+    }
+
+    fn service_changed(&mut self, before: Option<&Arc<Service>>, after: &Service, view: &State) {
+        if let Some(before) = before {
+            if before.endpoint != after.endpoint {
+                self.drop(vips(before));
+            }
+            self.publishing.exit(before);
+        }
+        self.hold(vips(after));
+        self.publishing.enter(after);
+        self.publishing_changed(view);
+        self.touch_service(after, view);
+    }
+
+    /// Whoever waits for what services publish, or for that they do, has its turn.
+    fn publishing_changed(&mut self, view: &State) {
+        let (services, nodes) = self.publishing.news();
+        for id in services {
+            let tasks = view.tasks_of_service(&id);
+            tasks.for_each(|task| self.touch_task(task));
+            self.dirty.insert(Want::Service(id));
+        }
+        if nodes {
+            let all = view.nodes().iter();
+            self.dirty
+                .extend(all.map(|node| Want::Node(node.id.clone())));
         }
     }
 
@@ -221,11 +260,9 @@ impl Allocator {
     }
 
     /// One that is gone waits for nothing.
-    fn give_up<'a>(&mut self, networks: impl Iterator<Item = &'a str>, want: &Want) {
-        for network in networks {
-            if let Some(waiting) = self.waiting.get_mut(network) {
-                waiting.remove(want);
-            }
+    fn give_up(&mut self, want: &Want) {
+        for waiting in self.waiting.values_mut() {
+            waiting.remove(want);
         }
     }
 

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use skep_api::network::{EndpointSpec, NetworkAttachmentConfig, NetworkSpec, ResolutionMode};
+use skep_api::network::{
+    EndpointSpec, NetworkAttachmentConfig, NetworkSpec, PortConfig, Protocol, PublishMode,
+    ResolutionMode,
+};
 use skep_api::task::TaskState;
 
 use super::*;
@@ -12,6 +15,8 @@ use crate::id::CountingIds;
 use crate::network::{addressing, driver, first_networks};
 use crate::object::{Kind, Meta, NetworkObject};
 use crate::store::{Author, Tx};
+
+mod published;
 
 /// A store and the allocator that watches it.
 struct Harness {
@@ -33,11 +38,11 @@ impl Harness {
             keys: Vec::new(),
         };
         let mut objects = vec![cluster().into(), network.into()];
-        let mirrors = first_networks(None, &mut CountingIds::default());
+        let first = first_networks("10.0.0.0/28".parse().ok(), &mut CountingIds::default());
         objects.extend(
-            mirrors
+            first
                 .into_iter()
-                .zip(["bridge", "host"])
+                .zip(["ingress", "bridge", "host"])
                 .map(|(mut it, id)| {
                     it.id = id.into();
                     Object::from(it)
@@ -94,8 +99,37 @@ impl Harness {
         self.write(Author::Control, vec![Change::Create(service.into())]);
     }
 
+    /// A service on the network that publishes ports of this kind.
+    fn publish(&mut self, id: &str, ports: &[PortConfig]) {
+        let mut service = service(id, id);
+        service.spec.task_template.networks = targets(&["net"]);
+        service.spec.endpoint_spec = Some(EndpointSpec {
+            ports: ports.to_vec(),
+            ..EndpointSpec::default()
+        });
+        self.write(Author::Control, vec![Change::Create(service.into())]);
+    }
+
+    fn remove(&mut self, service: &str) {
+        let version = self.state.services().get(service).unwrap().meta.version;
+        let removal = Change::Remove(Kind::Service, service.into(), version);
+        self.write(Author::Control, vec![removal]);
+    }
+
+    fn published(&self, service: &str) -> Vec<u32> {
+        let endpoint = self.state.services().get(service).unwrap().endpoint.clone();
+        let ports = endpoint.unwrap().ports.into_iter();
+        ports.map(|port| port.published_port).collect()
+    }
+
     fn task(&mut self, id: &str, networks: &[&str], on: &str) {
-        let mut task = task(id, &service("s", "s"), 1, on);
+        self.task_of(id, "s", networks, on);
+    }
+
+    fn task_of(&mut self, id: &str, of: &str, networks: &[&str], on: &str) {
+        let mut task = task(id, &service(of, of), 1, on);
+        let declared = self.state.services().get(of);
+        task.endpoint = declared.and_then(|it| it.spec.endpoint_spec.clone());
         task.spec.networks = targets(networks);
         task.status.state = TaskState::New;
         self.write(Author::Orchestrator, vec![Change::Create(task.into())]);
@@ -124,6 +158,13 @@ impl Harness {
     fn gateway(&self, node: &str) -> Option<String> {
         let gateways = &self.state.nodes().get(node).unwrap().gateways;
         gateways.get("net").map(ToString::to_string)
+    }
+
+    /// The nodes with a part in the network on which ports are published.
+    fn everywhere(&self) -> Vec<&str> {
+        let nodes = self.state.nodes().iter();
+        let nodes = nodes.filter(|node| node.gateways.contains_key("ingress"));
+        nodes.map(|node| &*node.id).collect()
     }
 
     fn err(&self, id: &str) -> (TaskState, String) {
@@ -249,12 +290,20 @@ fn a_service_that_changes_keeps_its_address() {
     assert_eq!(swarm.held(), [] as [String; 0]);
 }
 
+const OPEN: PortConfig = PortConfig {
+    name: String::new(),
+    protocol: Protocol::Tcp,
+    target_port: 80,
+    published_port: 0,
+    publish_mode: PublishMode::Ingress,
+};
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Nobody shares an address, whatever comes and goes, also when there are too few.
     #[test]
-    fn no_two_share_an_address(steps in prop::collection::vec((0_u8..6, 0_u8..12), 1..80)) {
+    fn no_two_share_an_address(steps in prop::collection::vec((0_u8..8, 0_u8..12), 1..80)) {
         let mut swarm = Harness::new("10.0.1.0/28");
         for (number, (kind, who)) in steps.into_iter().enumerate() {
             let on = if who % 2 == 0 { "n1" } else { "n2" };
@@ -268,6 +317,14 @@ proptest! {
                     }
                 }
                 2 | 3 => swarm.task(&format!("t{number}"), &["net"], on),
+                4 => swarm.publish(&format!("s{number}"), &[OPEN, OPEN]),
+                5 => {
+                    let publishes = |it: &&Arc<Service>| crate::ports::publishes(&it.spec);
+                    let found = swarm.state.services().iter().find(publishes);
+                    if let Some(of) = found.map(|it| it.id.to_string()) {
+                        swarm.task_of(&format!("t{number}"), &of, &["net"], on);
+                    }
+                }
                 _ => {
                     let live = |task: &&Arc<Task>| !task.status.state.is_terminal();
                     let found = swarm.state.tasks().iter().filter(live).nth(usize::from(who));
@@ -282,6 +339,11 @@ proptest! {
             let distinct: BTreeSet<&String> = held.iter().collect();
             prop_assert_eq!(distinct.len(), held.len(), "{:?}", held);
             prop_assert!(!held.contains(&"net 10.0.1.1".to_owned()), "that is the gateway's");
+            let services = swarm.state.services().iter();
+            let ports = services.flat_map(|it| it.endpoint.iter().flat_map(|it| &it.ports));
+            let ports: Vec<u32> = ports.map(|port| port.published_port).collect();
+            let distinct: BTreeSet<&u32> = ports.iter().collect();
+            prop_assert_eq!(distinct.len(), ports.len(), "{:?}", ports);
         }
     }
 }

@@ -1,17 +1,19 @@
 //! What a service, a node and a task get of their networks. Each gets all that it needs or nothing;
 //! who finds no address left waits until one becomes free, and a task says so.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_api::network::{Endpoint, EndpointVirtualIp, ResolutionMode};
 use skep_api::service::ServiceSpec;
 use skep_api::task::TaskState;
 
-use super::{Allocator, Want};
+use super::{Allocator, Want, ports};
 use crate::Timestamp;
 use crate::cidr::Cidr;
 use crate::id::Id;
 use crate::object::{Attachment, NetworkObject, Node, Place, Service, Task};
+use crate::ports::publishes;
 use crate::store::{Change, State};
 
 /// What swarmkit writes when a task waits for the scheduler.
@@ -32,34 +34,37 @@ fn networks<'a>(spec: &'a [NetworkTarget], view: &'a State) -> Vec<&'a Arc<Netwo
 
 type NetworkTarget = skep_api::network::NetworkAttachmentConfig;
 
-/// The networks on which a service has an address of its own.
-fn vip_networks<'a>(spec: &'a ServiceSpec, view: &'a State) -> Vec<&'a Arc<NetworkObject>> {
+/// The networks on which a service has an address of its own. The one on which it publishes ports
+/// comes first.
+fn vip_networks<'a>(
+    spec: &'a ServiceSpec,
+    ingress: Option<&Id>,
+    view: &'a State,
+) -> Vec<&'a Arc<NetworkObject>> {
     let mode = spec.endpoint_spec.as_ref().map(|endpoint| &endpoint.mode);
     if mode == Some(&ResolutionMode::DnsRr) {
         return Vec::new();
     }
-    let mut networks = networks(&spec.task_template.networks, view);
-    networks.retain(|network| network.subnet().is_some());
-    networks
+    let ingress = ingress.filter(|_| publishes(spec));
+    let ingress = ingress.and_then(|id| view.networks().get(id));
+    let others = networks(&spec.task_template.networks, view);
+    let mut all: Vec<_> = ingress.into_iter().chain(others).collect();
+    all.retain(|network| network.subnet().is_some());
+    all
 }
 
-/// Whether a service has the virtual addresses that it should have, and what goes with them.
-pub(super) fn has_vips(service: &Service, view: &State) -> bool {
-    if service.endpoint.is_none() && service.spec.task_template.networks.is_empty() {
-        return true;
-    }
-    let wanted = vip_networks(&service.spec, view);
+/// Whether a service has the addresses and ports that it should have.
+pub(super) fn has_endpoint(service: &Service, ingress: Option<&Id>, view: &State) -> bool {
+    let wanted = vip_networks(&service.spec, ingress, view);
     let Some(endpoint) = &service.endpoint else {
-        return wanted.is_empty();
+        return wanted.is_empty() && !publishes(&service.spec);
     };
     let have = &endpoint.virtual_ips;
-    let each = wanted.iter().zip(have);
+    let given = |network: &Id| have.iter().any(|vip| vip.network_id == **network);
     wanted.len() == have.len()
-        && !have.is_empty()
-        && each
-            .into_iter()
-            .all(|(want, have)| *want.id == have.network_id)
-        && Some(&endpoint.spec) == service.spec.endpoint_spec.as_ref().or(Some(&endpoint.spec))
+        && wanted.iter().all(|network| given(&network.id))
+        && ports::are_right(service, &endpoint.ports)
+        && endpoint.spec == service.spec.endpoint_spec.clone().unwrap_or_default()
 }
 
 impl Allocator {
@@ -69,54 +74,53 @@ impl Allocator {
         view: &State,
         want: &Want,
     ) -> Option<Change> {
-        if has_vips(service, view) {
+        let ingress = self.publishing.network().cloned();
+        if has_endpoint(service, ingress.as_ref(), view) {
             return None;
         }
-        let old = service
-            .endpoint
-            .as_ref()
-            .map(|it| it.virtual_ips.as_slice());
-        let old = old.unwrap_or_default();
-        let mut virtual_ips = Vec::new();
+        let wanted = vip_networks(&service.spec, ingress.as_ref(), view);
+        let old = service.endpoint.iter().flat_map(|it| &it.virtual_ips);
+        // Addresses stay, and so does their order.
+        let mut virtual_ips: Vec<EndpointVirtualIp> = old
+            .filter(|vip| wanted.iter().any(|network| *network.id == vip.network_id))
+            .cloned()
+            .collect();
         let mut taken = Vec::new();
-        for network in vip_networks(&service.spec, view) {
-            let addr = match old.iter().find(|vip| *network.id == vip.network_id) {
-                Some(vip) => vip.addr.clone(),
-                None => match self.take(&network.id) {
-                    Some(cidr) => {
-                        taken.push((network.id.clone(), cidr));
-                        cidr.to_string()
-                    }
-                    None => {
-                        self.wait(&network.id, taken, want);
-                        return None;
-                    }
-                },
+        for network in wanted {
+            if virtual_ips.iter().any(|vip| *network.id == vip.network_id) {
+                continue;
+            }
+            let Some(cidr) = self.take(&network.id) else {
+                self.wait(&network.id, taken, want);
+                return None;
             };
+            taken.push((network.id.clone(), cidr));
             virtual_ips.push(EndpointVirtualIp {
                 network_id: network.id.to_string(),
-                addr,
+                addr: cidr.to_string(),
             });
         }
+        let Some(ports) = self.publishing.choose(service) else {
+            self.give_back(taken);
+            return None;
+        };
         let mut service = service.as_ref().clone();
-        let spec = service.spec.endpoint_spec.clone().unwrap_or_default();
-        service.endpoint = (!virtual_ips.is_empty()).then(|| Endpoint {
-            ports: spec.ports.clone(),
-            spec,
+        service.endpoint = Some(Endpoint {
+            spec: service.spec.endpoint_spec.clone().unwrap_or_default(),
+            ports,
             virtual_ips,
         });
         Some(Change::Update(service.into()))
     }
 
-    /// A node has one address on every network of which it has live tasks.
+    /// A node has one address on every network of which it has live tasks, and on the one on which
+    /// ports are published.
     pub(super) fn give_node(&mut self, node: &Arc<Node>, want: &Want) -> Option<Change> {
         let here = (node.id.clone(), Id::from(""))..;
-        let wanted: Vec<Id> = self
-            .crowds
-            .range(here)
-            .take_while(|((of, _), _)| *of == node.id)
-            .map(|((_, network), _)| network.clone())
-            .collect();
+        let crowds = self.crowds.range(here);
+        let crowds = crowds.take_while(|((of, _), _)| *of == node.id);
+        let mut wanted: BTreeSet<Id> = crowds.map(|((_, network), _)| network.clone()).collect();
+        wanted.extend(self.publishing.everywhere().cloned());
         let mut gateways = node.gateways.clone();
         gateways.retain(|network, _| wanted.contains(network));
         for network in wanted {
@@ -174,6 +178,9 @@ impl Allocator {
         view: &State,
         want: &Want,
     ) -> Result<Vec<Attachment>, String> {
+        if self.publishing.is_waiting(&task.service_id) {
+            return Err("no port is left to publish between 30000 and 32767".to_owned());
+        }
         let mut attachments = Vec::new();
         let mut taken = Vec::new();
         let targets = task.spec.networks.iter().map(|wanted| &*wanted.target);
@@ -184,7 +191,10 @@ impl Allocator {
             self.wait(&gone.into(), taken, want);
             return Err(format!("network {gone} not found"));
         }
-        for network in networks(&task.spec.networks, view) {
+        let ingress = self.publishing.network().filter(|_| task.publishes());
+        let ingress = ingress.and_then(|id| view.networks().get(id));
+        let others = networks(&task.spec.networks, view);
+        for network in ingress.into_iter().chain(others) {
             let place = if network.subnet().is_none() {
                 Place::Engine(network.spec.name.clone())
             } else if let Some(cidr) = self.take(&network.id) {
@@ -210,11 +220,15 @@ impl Allocator {
 
     /// Gives back what was taken so far and waits for the network.
     fn wait(&mut self, network: &Id, taken: Vec<(Id, Cidr)>, want: &Want) {
+        self.give_back(taken);
+        let waiting = self.waiting.entry(network.clone()).or_default();
+        waiting.insert(want.clone());
+    }
+
+    fn give_back(&mut self, taken: Vec<(Id, Cidr)>) {
         for (network, cidr) in taken {
             self.release(&network, cidr.address);
         }
-        let waiting = self.waiting.entry(network.clone()).or_default();
-        waiting.insert(want.clone());
     }
 }
 

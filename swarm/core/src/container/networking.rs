@@ -9,14 +9,17 @@ use super::Body;
 use crate::network::{engine_name, mac};
 use crate::object::{Attachment, Place, Task};
 
+/// The priority of the network that is a container's way out; that of others is 0.
+const GATEWAY: i32 = 100;
+
 /// Puts the container on its first network.
 pub(super) fn attach(task: &Task, body: &mut Body, host: &mut Body) {
     let Some(first) = first(task) else { return };
     let name = match &first.place {
         Place::Engine(name) => name.clone(),
-        Place::Address(_) => engine_name(&first.network),
+        Place::Address(_) => called(task, first),
     };
-    if let Some((name, endpoint)) = endpoint(first) {
+    if let Some((name, endpoint)) = endpoint(task, first) {
         let mut endpoints = Body::default();
         endpoints.set(&name, endpoint);
         body.set(
@@ -31,7 +34,7 @@ pub(super) fn attach(task: &Task, body: &mut Body, host: &mut Body) {
 pub fn further_networks(task: &Task) -> Vec<(String, Value)> {
     let first = first(task);
     let others = task.attachments.iter().filter(|it| Some(*it) != first);
-    others.filter_map(endpoint).collect()
+    others.filter_map(|it| endpoint(task, it)).collect()
 }
 
 /// The first, or whichever is the engine's own: a container cannot be connected with the host's
@@ -42,21 +45,37 @@ fn first(task: &Task) -> Option<&Attachment> {
     own.or(task.attachments.first())
 }
 
-fn endpoint(attachment: &Attachment) -> Option<(String, Value)> {
+/// What the engine calls the network of one of the task's addresses.
+fn called(task: &Task, attachment: &Attachment) -> String {
+    engine_name(&attachment.network, is_ingress(task, attachment))
+}
+
+/// Whether the task's published ports are on the network. It has to be the container's way out: on
+/// any other, answers would not go back the way that requests came.
+fn is_ingress(task: &Task, attachment: &Attachment) -> bool {
+    task.publishes() && task.attachments.first() == Some(attachment)
+}
+
+fn endpoint(task: &Task, attachment: &Attachment) -> Option<(String, Value)> {
     let Place::Address(cidr) = &attachment.place else {
         return None;
     };
     let address = cidr.address;
-    let config = json!({
-        "IPAMConfig": { "IPv4Address": address },
-        // Engines from 28 on, and podman, would draw one.
-        "MacAddress": mac(address),
-    });
-    Some((engine_name(&attachment.network), config))
+    let mut config = Body::default();
+    config.set("IPAMConfig", json!({ "IPv4Address": address }));
+    // Engines from 28 on, and podman, would draw one.
+    config.set("MacAddress", mac(address));
+    if is_ingress(task, attachment) {
+        // What its name says to older engines.
+        config.set("GwPriority", GATEWAY);
+    }
+    Some((called(task, attachment), config.done()))
 }
 
 #[cfg(test)]
 mod tests {
+    use skep_api::network::{EndpointSpec, PortConfig, PublishMode};
+
     use super::*;
     use crate::container::create_body;
     use crate::testing::{node, task};
@@ -95,6 +114,27 @@ mod tests {
             "IPAMConfig": { "IPv4Address": "10.0.2.255" }, "MacAddress": "02:42:0a:00:02:ff",
         });
         assert_eq!(others, [("skep-b".to_owned(), config)]);
+    }
+
+    #[test]
+    fn published_ports_make_their_network_the_way_out() {
+        let mut task = on(&[("i", "10.0.0.5/24"), ("a", "10.0.1.5/24")]);
+        task.endpoint = Some(EndpointSpec {
+            ports: vec![PortConfig::default()],
+            ..EndpointSpec::default()
+        });
+        let endpoints = json!({ "EndpointsConfig": { "0skep-i": {
+            "IPAMConfig": { "IPv4Address": "10.0.0.5" }, "MacAddress": "02:42:0a:00:00:05",
+            "GwPriority": 100,
+        } } });
+        assert_eq!(body(&task), (json!("0skep-i"), endpoints));
+        let others = further_networks(&task);
+        assert_eq!(others[0].0, "skep-a");
+        assert_eq!(others[0].1.get("GwPriority"), None);
+        for port in &mut task.endpoint.as_mut().unwrap().ports {
+            port.publish_mode = PublishMode::Host;
+        }
+        assert_eq!(body(&task).0, json!("skep-i"));
     }
 
     #[test]

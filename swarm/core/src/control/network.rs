@@ -4,7 +4,7 @@
 //! Source of the behaviour and of the texts: swarmkit `manager/controlapi/network.go`. There the
 //! allocator comes later, and a network without a subnet stays one without a word.
 
-use skep_api::network::{NetworkSpec, PublishMode};
+use skep_api::network::NetworkSpec;
 use skep_api::service::ServiceSpec;
 use skep_api::task::TaskState;
 use skep_api::{Code, Error};
@@ -16,6 +16,7 @@ use crate::command::Reply;
 use crate::id::{Id, IdSource};
 use crate::network::{OVERLAY, VNI_OPTION, addressing, driver};
 use crate::object::{Kind, Meta, NetworkObject};
+use crate::ports::publishes;
 use crate::store::{Author, Change, State};
 use crate::validate::{check_network, refused};
 
@@ -126,12 +127,6 @@ pub(super) fn remove(view: &State, id: &Id) -> Result<Outcome, Error> {
     }
     let change = Change::Remove(Kind::Network, id.clone(), network.meta.version);
     Ok((vec![change], Author::Control, Reply::Done))
-}
-
-fn publishes(spec: &ServiceSpec) -> bool {
-    let ports = spec.endpoint_spec.iter().flat_map(|it| &it.ports);
-    let mut ports = ports.map(|port| &port.publish_mode);
-    ports.any(|mode| *mode != PublishMode::Host)
 }
 
 fn uses(spec: &ServiceSpec, network: &Id) -> bool {

@@ -1,7 +1,6 @@
 //! Services: create, update, roll back, remove. Makes no tasks: the orchestrator sees the service
 //! change and acts.
 
-use skep_api::network::{PortConfig, Protocol, PublishMode};
 use skep_api::service::{JobStatus, ServiceSpec, UpdateState, UpdateStatus};
 use skep_api::{Code, Error};
 
@@ -11,8 +10,9 @@ use crate::command::{AuthFrom, Reply};
 use crate::id::{Id, IdSource};
 use crate::labels;
 use crate::object::{Kind, Meta, Secret, Service};
+use crate::ports;
 use crate::store::{Author, Change, State};
-use crate::validate::{check_service, refused, unsupported};
+use crate::validate::{check_service, unsupported};
 
 /// What an update brings.
 pub(super) struct Update<'a> {
@@ -32,8 +32,9 @@ pub(super) fn create(
     check_service(spec)?;
     labels::check(spec)?;
     network::usable(view, spec)?;
-    port_conflicts(view, spec, None)?;
+    ports::conflicts(view, spec, None)?;
     files::references(view, spec)?;
+    ports::on_a_network(view, spec)?;
     unsupported(spec)?;
     if view.service_named(&spec.name).is_some() {
         let text = format!(
@@ -96,8 +97,10 @@ pub(super) fn rollback(
         let text = format!("service {id} does not have a previous spec");
         return Err(Error::rpc(Code::FailedPrecondition, text));
     };
-    // The original goes back also to secrets that are gone, to tasks that never start.
+    // The original goes back also to secrets that are gone and to ports that others have, to tasks
+    // that never start.
     files::references(view, &previous)?;
+    ports::usable(view, &previous, Some(id))?;
     service.run_again(now);
     service.previous_spec = Some(std::mem::replace(&mut service.spec, previous));
     let version = service.previous_spec_version.replace(service.spec_version);
@@ -134,7 +137,7 @@ fn checked(view: &State, id: &Id, update: &Update<'_>) -> Result<(Service, Optio
     network::usable(view, spec)?;
     let service = service.ok_or_else(|| not_found("service", id))?;
     if spec.endpoint_spec.is_some() && spec.endpoint_spec != service.spec.endpoint_spec {
-        port_conflicts(view, spec, Some(id))?;
+        ports::conflicts(view, spec, Some(id))?;
     }
     let kind = |spec: &ServiceSpec| {
         let mode = &spec.mode;
@@ -158,6 +161,7 @@ fn checked(view: &State, id: &Id, update: &Update<'_>) -> Result<(Service, Optio
         ));
     }
     files::references(view, spec)?;
+    ports::on_a_network(view, spec)?;
     unsupported(spec)?;
     in_sequence(&service.meta, update.version)?;
     Ok((service.as_ref().clone(), auth))
@@ -194,48 +198,6 @@ pub(super) fn remove(view: &State, id: &Id) -> Result<Outcome, Error> {
         .ok_or_else(|| not_found("service", id))?;
     let change = Change::Remove(Kind::Service, id.clone(), service.meta.version);
     Ok((vec![change], Author::Control, Reply::Done))
-}
-
-/// Refuses a published port that another service has. Two services may publish the same port in
-/// host mode: the scheduler keeps them apart.
-fn port_conflicts(view: &State, spec: &ServiceSpec, myself: Option<&Id>) -> Result<(), Error> {
-    let ports = |spec: &ServiceSpec| -> Vec<PortConfig> {
-        let endpoint = spec.endpoint_spec.iter();
-        endpoint
-            .flat_map(|e| e.ports.iter().filter(|p| p.published_port != 0).cloned())
-            .collect()
-    };
-    let key =
-        |port: &PortConfig| -> (Protocol, u32) { (port.protocol.clone(), port.published_port) };
-    let wanted = ports(spec);
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    for other in view
-        .services()
-        .iter()
-        .filter(|service| Some(&service.id) != myself)
-    {
-        for taken in ports(&other.spec) {
-            let in_host_mode = taken.publish_mode == PublishMode::Host;
-            let clash = wanted.iter().any(|want| {
-                key(want) == key(&taken)
-                    && !(in_host_mode && want.publish_mode == PublishMode::Host)
-            });
-            if clash {
-                let how = if in_host_mode {
-                    "a host-published port"
-                } else {
-                    "an ingress port"
-                };
-                return Err(refused(format!(
-                    "port '{}' is already in use by service '{}' ({}) as {how}",
-                    taken.published_port, other.spec.name, other.id
-                )));
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Tests of the commands for services.
 
 use skep_api::container::{Mount, MountType};
+use skep_api::network::{Endpoint, EndpointSpec, PortConfig, Protocol, PublishMode};
 use skep_api::service::{GlobalJob, GlobalService, ReplicatedJob, ReplicatedService, ServiceMode};
 
 use super::*;
 use crate::command::Command;
 use crate::control::testing::{NOW, run, service, spec, state};
+use crate::id::CountingIds;
+use crate::network::first_networks;
 use crate::object::Object;
 use crate::store::Tx;
 
@@ -248,4 +251,104 @@ fn credentials_are_kept_when_none_are_sent() {
         error,
         Error::system("service does not have a previous spec")
     );
+}
+
+fn port(published_port: u32, publish_mode: PublishMode) -> PortConfig {
+    PortConfig {
+        protocol: Protocol::Tcp,
+        target_port: 80,
+        published_port,
+        publish_mode,
+        ..PortConfig::default()
+    }
+}
+
+fn publishing(name: &str, ports: &[PortConfig]) -> ServiceSpec {
+    let mut spec = spec(name);
+    spec.endpoint_spec = Some(EndpointSpec {
+        ports: ports.to_vec(),
+        ..EndpointSpec::default()
+    });
+    spec
+}
+
+fn ingress() -> Object {
+    let subnet = "10.0.0.0/24".parse().ok();
+    first_networks(subnet, &mut CountingIds::default())
+        .remove(0)
+        .into()
+}
+
+#[test]
+fn a_port_is_one_services() {
+    use PublishMode::{Host, Ingress};
+    let mut web = service("s1", "web");
+    web.spec = publishing(
+        "web",
+        &[port(80, Ingress), port(81, Host), port(0, Ingress)],
+    );
+    web.endpoint = Some(Endpoint {
+        ports: vec![port(80, Ingress), port(81, Host), port(30_000, Ingress)],
+        ..Endpoint::default()
+    });
+    let view = state([ingress(), web.into()]);
+    let refused = |number, how| {
+        let text = format!("port '{number}' is already in use by service 'web' (s1) as {how}");
+        Some(format!("rpc error: code = InvalidArgument desc = {text}"))
+    };
+    let table = [
+        (port(80, Ingress), refused(80, "an ingress port")),
+        (port(80, Host), refused(80, "an ingress port")),
+        (port(81, Ingress), refused(81, "a host-published port")),
+        (port(81, Host), None),
+        (port(30_000, Ingress), refused(30_000, "an ingress port")),
+        (port(30_001, Ingress), None),
+        (port(0, Ingress), None),
+        (
+            PortConfig {
+                protocol: Protocol::Udp,
+                ..port(80, Ingress)
+            },
+            None,
+        ),
+    ];
+    for (port, expected) in table {
+        let result = create(&view, publishing("api", std::slice::from_ref(&port)));
+        assert_eq!(result.err().map(|it| it.message), expected, "{port:?}");
+        // Its own are no obstacle.
+        let own = publishing("web", &[port]);
+        assert!(run(&view, &update_command(1, own, false)).is_ok());
+    }
+}
+
+#[test]
+fn nobody_returns_to_a_port_that_another_has() {
+    use PublishMode::Ingress;
+    let mut web = service("s1", "web");
+    web.spec = publishing("web", &[port(81, Ingress)]);
+    web.previous_spec = Some(publishing("web", &[port(80, Ingress)]));
+    let mut api = service("s2", "api");
+    api.spec = publishing("api", &[port(80, Ingress)]);
+    let body = web.spec.clone();
+    let view = state([ingress(), web.clone().into(), api.into()]);
+    assert_eq!(
+        message(run(&view, &update_command(1, body.clone(), true))),
+        "rpc error: code = InvalidArgument desc = port '80' is already in use by service 'api' \
+         (s2) as an ingress port"
+    );
+    let view = state([ingress(), web.into()]);
+    assert!(run(&view, &update_command(1, body, true)).is_ok());
+}
+
+#[test]
+fn ports_need_a_network_to_be_published_on() {
+    use PublishMode::{Host, Ingress};
+    let view = state([service("s1", "web").into()]);
+    let text = "rpc error: code = FailedPrecondition desc = service needs ingress network, but no \
+                ingress network is present";
+    let open = publishing("api", &[port(0, Ingress)]);
+    assert_eq!(message(create(&view, open)), text);
+    let open = publishing("web", &[port(0, Ingress)]);
+    assert_eq!(message(run(&view, &update_command(1, open, false))), text);
+    assert!(create(&view, publishing("api", &[port(80, Host)])).is_ok());
 }

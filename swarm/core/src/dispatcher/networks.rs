@@ -221,6 +221,9 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
             remotes.extend(remote(state, Some(on), node).map(|at| (address, at)));
         }
     }
+    // Where ports are published every node has a part, with tasks or without.
+    let everywhere = state.nodes().iter().filter(|_| of.spec.ingress);
+    nodes.extend(everywhere.map(|other| &other.id));
     for other in nodes {
         let theirs = state
             .nodes()

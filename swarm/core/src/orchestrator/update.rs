@@ -20,6 +20,7 @@ use crate::Timestamp;
 use crate::control::files;
 use crate::id::IdSource;
 use crate::object::{Service, Task};
+use crate::ports;
 use crate::reconcile::Plan;
 use crate::store::{Change, State};
 
@@ -165,8 +166,10 @@ fn give_up(view: &State, service: &Service, config: &UpdateConfig, failed: &Task
     if wants_rollback
         && !rolling_back
         && let Some(previous) = service.previous_spec.take_if(|spec| {
-            // Tasks of a spec whose secrets are gone would never start.
+            // Tasks of a spec whose secrets are gone, or whose ports another service has by now,
+            // would never start.
             files::references(view, spec).is_ok()
+                && ports::usable(view, spec, Some(&service.id)).is_ok()
         })
     {
         // Once: there is nothing left to return to from here.

@@ -3,7 +3,6 @@
 
 use skep_api::Error;
 use skep_api::container::{ContainerSpec, MountType};
-use skep_api::network::PublishMode;
 use skep_api::service::ServiceSpec;
 
 use super::missing;
@@ -19,16 +18,10 @@ pub fn unsupported(spec: &ServiceSpec) -> Result<(), Error> {
 /// Features with whether the spec uses them, in the order in which they are refused.
 fn features(spec: &ServiceSpec) -> Vec<(bool, &'static str)> {
     let task = &spec.task_template;
-    let ports = spec
-        .endpoint_spec
-        .iter()
-        .flat_map(|endpoint| &endpoint.ports)
-        .any(|port| port.publish_mode != PublishMode::Host);
     let driver_options = task.networks.iter().any(|it| !it.driver_opts.is_empty());
     let mut all = vec![
         (task.plugin_spec.is_some(), "a plugin service"),
         (driver_options, "a driver option of a service's network"),
-        (ports, "a port published in ingress mode"),
     ];
     all.extend(task.container_spec.iter().flat_map(container));
     all
@@ -64,10 +57,6 @@ mod tests {
                 "a driver option of a service's network",
             ),
             (
-                r#"{"TaskTemplate":{"ContainerSpec":{}},"EndpointSpec":{"Ports":[{"TargetPort":80}]}}"#,
-                "a port published in ingress mode",
-            ),
-            (
                 r#"{"TaskTemplate":{"ContainerSpec":{"Mounts":[{"Type":"cluster","Target":"a"}]}}}"#,
                 "a cluster volume",
             ),
@@ -84,7 +73,7 @@ mod tests {
             r#"{"TaskTemplate":{"ContainerSpec":{"Mounts":[{"Type":"npipe","Source":"a","Target":"/a"}]}}}"#,
             r#"{"TaskTemplate":{"ContainerSpec":{"Privileges":{"CredentialSpec":{"File":"a.json"}}}}}"#,
             r#"{"TaskTemplate":{"ContainerSpec":{}},
-                "EndpointSpec":{"Ports":[{"TargetPort":80,"PublishMode":"host"}]}}"#,
+                "EndpointSpec":{"Ports":[{"TargetPort":80,"PublishMode":"host"},{"TargetPort":80}]}}"#,
         ] {
             assert_eq!(refusal(spec), None, "{spec}");
         }

@@ -3,7 +3,7 @@
 //!
 //! Source of the behaviour: moby `daemon/cluster/convert/network.go` and `daemon/network/filter.go`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use skep_api::filters::Filters;
@@ -51,7 +51,7 @@ pub struct NetworkResource {
     pub peers: Vec<PeerInfo>,
 }
 
-/// A node that has tasks of a network.
+/// A node that has a part in a network.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PeerInfo {
@@ -107,13 +107,10 @@ pub fn network(network: &NetworkObject) -> NetworkResource {
     }
 }
 
-/// One network with the nodes that have tasks of it.
+/// One network with the nodes that have a part in it.
 pub fn network_in_full(view: &State, of: &NetworkObject) -> NetworkResource {
-    let live = view
-        .tasks_of_network(&of.id)
-        .filter(|task| !task.status.state.is_terminal());
-    let nodes: BTreeSet<_> = live.filter_map(|task| task.node_id.as_ref()).collect();
-    let nodes = nodes.into_iter().filter_map(|id| view.nodes().get(id));
+    let nodes = view.nodes().iter();
+    let nodes = nodes.filter(|node| node.gateways.contains_key(&of.id));
     let peers = nodes.map(|node| PeerInfo {
         name: node.id.chars().take(12).collect(),
         ip: node.data_address().to_owned(),

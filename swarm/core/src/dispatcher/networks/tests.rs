@@ -169,3 +169,21 @@ fn a_part_ends_and_begins_anew() {
     // The gateway of its other task's node came along with that.
     assert_eq!(remotes(&anew).len(), 3, "{:?}", remotes(&anew));
 }
+
+#[test]
+fn where_ports_are_published_nodes_without_tasks_are_told_and_known() {
+    let mut bench = bench();
+    let network = bench.state.networks().get("net").unwrap();
+    let mut network = network.as_ref().clone();
+    network.spec.ingress = true;
+    bench.write(Author::Control, vec![Change::Update(network.into())]);
+    edit(&mut bench, "n3", |it| {
+        it.gateways.extend([("net".into(), [10, 0, 1, 31].into())]);
+    });
+    ready(&mut bench, "n1", "192.0.2.1");
+    let known = told(&mut bench, "n1");
+    assert!(known.networks[0].ingress);
+    assert!(remotes(&known).contains(&"10.0.1.31 192.0.2.3".to_owned()));
+    edit(&mut bench, "n3", |it| it.gateways.clear());
+    assert_eq!(moves(&told(&mut bench, "n1")), ["10.0.1.31 -"]);
+}

@@ -42,7 +42,7 @@ pub(super) async fn list(link: &Link) -> OpResult {
 
 /// Makes a network what it should be.
 pub(super) async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
-    let name = engine_name(&overlay.id);
+    let name = engine_name(&overlay.id, overlay.ingress);
     match inspect(link, &name).await {
         Ok(found) if is_same(&found, overlay) => {}
         Ok(_) => {
@@ -87,9 +87,11 @@ pub(super) async fn moved(
 
 /// Removes all of a network. The engine goes first: it refuses while containers are on it.
 pub(super) async fn remove(link: &Link, crypt: &Crypt, network: &Id) -> OpResult {
-    match delete(link, &engine_name(network)).await {
-        Ok(()) | Err(OpError::NotFound(_)) => {}
-        Err(error) => return Err(error),
+    for ingress in [false, true] {
+        match delete(link, &engine_name(network, ingress)).await {
+            Ok(()) | Err(OpError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
     let device = vxlan_name(network);
     crypt.forget(&device);

@@ -1,0 +1,91 @@
+//! Published ports: which a service has, and who may have which. Two services may publish one port
+//! in host mode, the scheduler keeps their tasks apart; a port in ingress mode is one service's
+//! alone. Chooses no port: `allocator/ports.rs` does.
+
+use skep_api::network::{PortConfig, Protocol, PublishMode};
+use skep_api::service::ServiceSpec;
+use skep_api::{Code, Error};
+
+use crate::id::Id;
+use crate::object::Service;
+use crate::store::State;
+use crate::validate::refused;
+
+/// A port of the hosts.
+pub(crate) type Key = (Protocol, u32);
+
+/// Whether the port is published on every node.
+pub(crate) fn in_ingress(port: &PortConfig) -> bool {
+    port.publish_mode != PublishMode::Host
+}
+
+/// The port of the hosts that it names.
+pub(crate) fn key(port: &PortConfig) -> Key {
+    (port.protocol.clone(), port.published_port)
+}
+
+/// The ports that a spec publishes.
+pub(crate) fn of_spec(spec: &ServiceSpec) -> &[PortConfig] {
+    let endpoint = spec.endpoint_spec.as_ref();
+    endpoint.map_or(&[], |endpoint| &endpoint.ports)
+}
+
+/// Whether a spec publishes ports on every node.
+pub fn publishes(spec: &ServiceSpec) -> bool {
+    of_spec(spec).iter().any(in_ingress)
+}
+
+/// The ports of hosts that a service has: those that its spec names and those that were chosen.
+pub(crate) fn held(service: &Service) -> impl Iterator<Item = &PortConfig> {
+    let chosen = service.endpoint.iter().flat_map(|it| &it.ports);
+    let chosen = chosen.filter(|port| in_ingress(port));
+    let all = of_spec(&service.spec).iter().chain(chosen);
+    all.filter(|port| port.published_port != 0)
+}
+
+/// Refuses ports that a service cannot publish: another one has them, or there is no network to
+/// publish them on.
+///
+/// # Errors
+/// The original's words.
+pub(crate) fn usable(view: &State, spec: &ServiceSpec, myself: Option<&Id>) -> Result<(), Error> {
+    conflicts(view, spec, myself)?;
+    on_a_network(view, spec)
+}
+
+/// Refuses ports on every node where there is no network for them.
+pub(crate) fn on_a_network(view: &State, spec: &ServiceSpec) -> Result<(), Error> {
+    let mut networks = view.networks().iter();
+    if publishes(spec) && !networks.any(|network| network.spec.ingress) {
+        let text = "service needs ingress network, but no ingress network is present";
+        return Err(Error::rpc(Code::FailedPrecondition, text));
+    }
+    Ok(())
+}
+
+/// Refuses a published port that another service has.
+pub(crate) fn conflicts(view: &State, spec: &ServiceSpec, me: Option<&Id>) -> Result<(), Error> {
+    let wanted = of_spec(spec);
+    if wanted.iter().all(|port| port.published_port == 0) {
+        return Ok(());
+    }
+    let services = view.services().iter();
+    for other in services.filter(|service| Some(&service.id) != me) {
+        for taken in held(other) {
+            let clash = wanted
+                .iter()
+                .any(|want| key(want) == key(taken) && (in_ingress(want) || in_ingress(taken)));
+            if clash {
+                let how = match in_ingress(taken) {
+                    true => "an ingress port",
+                    false => "a host-published port",
+                };
+                return Err(refused(format!(
+                    "port '{}' is already in use by service '{}' ({}) as {how}",
+                    taken.published_port, other.spec.name, other.id
+                )));
+            }
+        }
+    }
+    Ok(())
+}
