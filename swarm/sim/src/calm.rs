@@ -7,7 +7,7 @@ use skep_core::{Id, Nanos, SECOND, State};
 
 use crate::event::Event;
 use crate::invariants::{
-    Verdict, directories, files, history, membership, named, planners, settled,
+    Verdict, directories, files, history, membership, named, planners, ports, settled,
 };
 use crate::specs;
 use crate::workload::{force, update_node};
@@ -138,6 +138,7 @@ impl World {
                 directories::at_rest(view, &host.node, &daemon.plane, &host.engine)?;
             }
         }
+        ports::at_rest(view)?;
         history::check(view)?;
         let applied = self.managers[leader].replica.applied;
         let behind = self

@@ -29,6 +29,7 @@ pub fn bend(mutation: Option<Mutation>, batch: &mut Batch, state: &State, dice: 
         Some(Mutation::ShareAddress) => {
             updated(batch, |author| *author == Author::Allocator, share_address);
         }
+        Some(Mutation::SharePort) => share_port(batch),
         Some(Mutation::RemoveUsed) if dice.chance(5) => remove_used(batch, state),
         Some(Mutation::ForgetRoll) => change_behind(batch, state),
         Some(Mutation::KeepHistory) => forget(batch, |author| *author == Author::Reaper),
@@ -44,6 +45,22 @@ fn share_address(task: &mut Task) {
     for attachment in &mut task.attachments {
         if let Place::Address(cidr) = &mut attachment.place {
             *cidr = cidr.with((cidr.first() + 99).into());
+        }
+    }
+}
+
+/// Whatever the allocator has chosen.
+fn share_port(batch: &mut Batch) {
+    let allocators = |tx: &&mut Tx| tx.author == Author::Allocator;
+    for tx in batch.txs.iter_mut().filter(allocators) {
+        for change in &mut tx.changes {
+            if let Change::Update(Object::Service(service)) = change
+                && let Some(endpoint) = &mut std::sync::Arc::make_mut(service).endpoint
+            {
+                let ports = endpoint.ports.iter_mut().zip(&endpoint.spec.ports);
+                let open = ports.filter(|(_, asked)| asked.published_port == 0);
+                open.for_each(|(port, _)| port.published_port = 30_002);
+            }
         }
     }
 }

@@ -44,6 +44,8 @@ pub enum Mutation {
     EarlierRun,
     /// Some tasks get one address.
     ShareAddress,
+    /// The swarm gives every service the same port.
+    SharePort,
     /// A node keeps the secrets and configs of tasks that have ended.
     KeepFiles,
     /// A secret or config is removed although a service uses it.
@@ -75,6 +77,7 @@ impl Mutation {
         Self::OneTooMany,
         Self::EarlierRun,
         Self::ShareAddress,
+        Self::SharePort,
         Self::KeepFiles,
         Self::RemoveUsed,
         Self::ForgetRoll,

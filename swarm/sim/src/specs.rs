@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use skep_api::container::{ContainerSpec, HealthConfig};
-use skep_api::network::NetworkAttachmentConfig;
+use skep_api::network::{EndpointSpec, NetworkAttachmentConfig, PortConfig, Protocol};
 use skep_api::service::{
     FailureAction, GlobalJob, GlobalService, ReplicatedJob, ReplicatedService, ServiceMode,
     ServiceSpec, UpdateConfig, UpdateState,
@@ -23,6 +23,10 @@ use crate::dice::Dice;
 pub const ZONE: &str = "zone";
 /// Containers of these end by themselves, the last kind not always well.
 const JOBS: [&str; 3] = ["job:1", "job:2", "job-crash:1"];
+/// The network that ports are published on.
+pub const INGRESS: &str = "ingress";
+/// Ports that services publish, two of which the swarm may choose as well; 0 lets it choose.
+const PORTS: [u32; 6] = [0, 0, 8080, 8081, 30_000, 30_001];
 /// Networks of every swarm here.
 pub const NETWORKS: [&str; 2] = ["front", "back"];
 const IMAGES: [&str; 6] = ["web:1", "web:2", "web:3", "crash:1", "crash:2", "bad:1"];
@@ -43,6 +47,7 @@ pub fn service(name: &str, most: i64, dice: &mut Dice) -> ServiceSpec {
         mode,
         update_config: (!job && dice.chance(70)).then(|| update(dice)),
         rollback_config: (!job && dice.chance(30)).then(|| update(dice)),
+        endpoint_spec: dice.chance(30).then(|| endpoint(dice)),
         ..ServiceSpec::default()
     };
     normal(spec)
@@ -143,6 +148,24 @@ fn networks(dice: &mut Dice) -> Vec<NetworkAttachmentConfig> {
         ..NetworkAttachmentConfig::default()
     };
     used.map(attachment).collect()
+}
+
+/// Ports on every node. Often another service has one of them already.
+pub fn endpoint(dice: &mut Dice) -> EndpointSpec {
+    let count = dice.place(3);
+    let port = |number: usize, dice: &mut Dice| PortConfig {
+        target_port: if number == 0 { 80 } else { 81 },
+        published_port: dice.pick(&PORTS).copied().unwrap_or_default(),
+        protocol: match dice.chance(30) {
+            true => Protocol::Udp,
+            false => Protocol::Tcp,
+        },
+        ..PortConfig::default()
+    };
+    EndpointSpec {
+        ports: (0..count).map(|number| port(number, dice)).collect(),
+        ..EndpointSpec::default()
+    }
 }
 
 fn check() -> HealthConfig {

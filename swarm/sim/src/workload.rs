@@ -176,11 +176,12 @@ impl World {
     fn update(&mut self, service: &Service, view: &State) -> Command {
         let dice = &mut self.dice;
         let job = specs::is_job(&service.spec.mode);
-        update_with(service, false, |spec| match dice.place(7) {
+        update_with(service, false, |spec| match dice.place(8) {
             0 => spec.task_template.placement = Some(specs::placement(dice)),
             1 if !job => spec.update_config = Some(specs::update(dice)),
             2 => spec.task_template.restart_policy = Some(specs::restart(dice)),
             3 => files::use_some(spec, view, dice),
+            4 => spec.endpoint_spec = Some(specs::endpoint(dice)),
             _ => {
                 if let Some(container) = &mut spec.task_template.container_spec {
                     container.image = specs::image(job, dice);

@@ -33,7 +33,7 @@ use crate::net::Net;
 use crate::reads::Reads;
 use crate::roles::first_members;
 use crate::settings::Settings;
-use crate::specs::{NETWORKS, ZONE, zone};
+use crate::specs::{INGRESS, NETWORKS, ZONE, zone};
 use crate::trace::Trace;
 use crate::workload::Client;
 
@@ -351,9 +351,10 @@ fn first_state(settings: &Settings, hosts: &[Host], dice: &mut Dice) -> State {
     state
 }
 
-/// Networks whose ids are their names.
+/// Networks whose ids are their names, the one that ports are published on first.
 fn networks() -> impl Iterator<Item = NetworkObject> {
-    NETWORKS.into_iter().zip(1_u32..).map(|(name, number)| {
+    let all = [INGRESS].into_iter().chain(NETWORKS);
+    all.zip(0_u32..).map(|(name, number)| {
         let config = IpamConfig {
             subnet: format!("10.0.{number}.0/24"),
             gateway: format!("10.0.{number}.1"),
@@ -365,6 +366,7 @@ fn networks() -> impl Iterator<Item = NetworkObject> {
             meta: Meta::default(),
             spec: NetworkSpec {
                 name: name.to_owned(),
+                ingress: name == INGRESS,
                 ..NetworkSpec::default()
             },
             driver_state: Some(Driver {

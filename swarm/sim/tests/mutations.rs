@@ -144,6 +144,11 @@ fn tasks_that_share_an_address() {
 }
 
 #[test]
+fn services_that_share_a_port() {
+    caught(Mutation::SharePort, &["ports"], &[]);
+}
+
+#[test]
 fn files_that_outlive_their_task() {
     caught(Mutation::KeepFiles, &["files"], &[]);
 }

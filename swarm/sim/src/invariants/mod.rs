@@ -16,6 +16,7 @@ pub mod modes;
 pub mod once;
 pub mod placement;
 pub mod planners;
+pub mod ports;
 pub mod same_state;
 pub mod settled;
 pub mod slots;
@@ -130,6 +131,7 @@ impl Checks {
             modes::check(&write).map_err(named("modes"))?;
             self.files.check(&write).map_err(named("files"))?;
             addresses::check(&write).map_err(named("addresses"))?;
+            ports::check(&write).map_err(named("ports"))?;
             self.slots.note(&write);
             before = next;
         }
