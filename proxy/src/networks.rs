@@ -294,7 +294,9 @@ async fn create(connection: &mut Connection<'_>, head: &RequestHead, manages: bo
     let Some(asked) = asked.filter(|asked| !PREDEFINED.contains(&asked.name.as_str())) else {
         return forward(connection, head).await;
     };
-    let of_swarm = asked.driver == OVERLAY || asked.scope == SCOPE || asked.ingress;
+    // What only configures others is each engine's own.
+    let of_swarm =
+        (asked.driver == OVERLAY || asked.scope == SCOPE || asked.ingress) && !asked.config_only;
     if of_swarm && !manages {
         let text = "Cannot create a multi-host network from a worker node. Please create the \
                     network from a manager node.";

@@ -16,6 +16,8 @@ use crate::allocator::subnets::LAST_VNI;
 use crate::cidr::Cidr;
 use crate::network::{MTU_OPTION, OVERLAY, PREDEFINED, SCOPE, VNI_OPTION};
 
+/// The driver that engines take where none is named.
+const BRIDGE: &str = "bridge";
 /// The smallest MTU of IPv4, and the largest that the kernel takes.
 const MTUS: std::ops::RangeInclusive<u32> = 68..=65_535;
 
@@ -29,11 +31,28 @@ pub fn network_spec(asked: CreateRequest) -> Result<NetworkSpec, Error> {
             "IPv4 cannot be disabled in a Swarm scoped network",
         ));
     }
-    if asked.driver == OVERLAY && !matches!(asked.scope.as_str(), "" | SCOPE) {
+    let driver = match asked.driver.as_str() {
+        "" => BRIDGE,
+        driver => driver,
+    };
+    if driver == OVERLAY && !matches!(asked.scope.as_str(), "" | SCOPE | "global") {
         return Err(Error::forbidden(
             "cannot downgrade network scope for overlay networks",
         ));
     }
+    if asked.ingress && driver != OVERLAY {
+        let text = "Ingress network can only be global scope network";
+        return Err(Error::forbidden(text));
+    }
+    let config_from = asked.config_from.clone();
+    let config_from = config_from.filter(|from| !from.network.is_empty());
+    if config_from.is_some() && configures(&asked) {
+        return Err(Error::forbidden(
+            "user specified configurations are not supported if the network depends on a \
+             configuration network",
+        ));
+    }
+    let driver = driver.to_owned();
     let ipam_options = asked.ipam.map(|ipam| IpamOptions {
         driver: Driver {
             name: ipam.driver,
@@ -54,7 +73,7 @@ pub fn network_spec(asked: CreateRequest) -> Result<NetworkSpec, Error> {
         name: asked.name,
         labels: asked.labels,
         driver_configuration: Some(Driver {
-            name: asked.driver,
+            name: driver,
             options: asked.options,
         }),
         ipv6_enabled: asked.enable_ipv6.unwrap_or_default(),
@@ -62,9 +81,20 @@ pub fn network_spec(asked: CreateRequest) -> Result<NetworkSpec, Error> {
         attachable: asked.attachable,
         ingress: asked.ingress,
         ipam_options,
-        config_from: asked.config_from.filter(|from| !from.network.is_empty()),
+        config_from,
         scope: SCOPE.to_owned(),
     })
+}
+
+/// Whether a request says itself what the network that it names as its configuration is to say.
+fn configures(asked: &CreateRequest) -> bool {
+    let ipam = asked.ipam.as_ref().is_some_and(|ipam| {
+        !matches!(ipam.driver.as_str(), "" | "default")
+            || !ipam.config.is_empty()
+            || ipam.options.as_ref().is_some_and(|it| !it.is_empty())
+    });
+    let labels = !asked.labels.is_empty() || !asked.options.is_empty();
+    ipam || labels || asked.enable_ipv6.unwrap_or_default()
 }
 
 /// Refuses a network's spec that no state could make good.
@@ -101,9 +131,6 @@ pub fn check_network(spec: &NetworkSpec) -> Result<(), Error> {
     if spec.ipv6_enabled {
         return Err(missing("IPv6 on a network of the swarm"));
     }
-    if spec.config_from.is_some() {
-        return Err(missing("a network of the swarm that others configure"));
-    }
     Ok(())
 }
 
@@ -122,7 +149,8 @@ fn options(options: &Labels) -> Result<(), Error> {
 fn addressing(ipam: &IpamOptions) -> Result<(), Error> {
     let driver = ipam.driver.name.as_str();
     if !matches!(driver, "" | "default") {
-        return Err(missing("an IPAM driver of one's own"));
+        // Plugins are an engine's, and none of them could give out addresses for all nodes.
+        return Err(refused(format!("error during lookup of plugin {driver}")));
     }
     for config in &ipam.configs {
         check_pool(config)?;
@@ -173,7 +201,10 @@ mod tests {
     use super::*;
 
     fn refusal(body: &str) -> Option<(Kind, String)> {
-        let asked: CreateRequest = decode(body.as_bytes()).unwrap();
+        let mut asked: CreateRequest = decode(body.as_bytes()).unwrap();
+        if asked.driver.is_empty() {
+            asked.driver = OVERLAY.to_owned();
+        }
         let checked = network_spec(asked).and_then(|spec| check_network(&spec));
         checked.err().map(|error| (error.kind, error.message))
     }
@@ -227,6 +258,21 @@ mod tests {
                 "cannot downgrade network scope for overlay networks".to_owned(),
             ),
             (
+                r#"{"Name":"n","Driver":"macvlan","Ingress":true,"Attachable":true}"#.to_owned(),
+                "Ingress network can only be global scope network".to_owned(),
+            ),
+            (
+                r#"{"Name":"n","IPAM":{"Driver":"mine"}}"#.to_owned(),
+                invalid("error during lookup of plugin mine"),
+            ),
+            (
+                r#"{"Name":"n","ConfigFrom":{"Network":"c"},"IPAM":{"Config":[{"Subnet":"10.1.0.0/24"}]}}"#
+                    .to_owned(),
+                "user specified configurations are not supported if the network depends on a \
+                 configuration network"
+                    .to_owned(),
+            ),
+            (
                 r#"{"Name":"n","EnableIPv4":false}"#.to_owned(),
                 "IPv4 cannot be disabled in a Swarm scoped network".to_owned(),
             ),
@@ -251,6 +297,12 @@ mod tests {
             let text = format!("{what} is not supported by this version of skep");
             assert_eq!(refusal(body), Some((Kind::NotImplemented, text)), "{body}");
         }
+    }
+
+    #[test]
+    fn a_network_may_name_another_as_its_configuration() {
+        let body = r#"{"Name":"n","IPAM":{"Driver":"default"},"ConfigFrom":{"Network":"c"}}"#;
+        assert_eq!(refusal(body), None);
     }
 
     #[test]
