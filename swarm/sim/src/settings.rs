@@ -58,7 +58,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::CommitAlone,
         Self::IgnoreBase,
         Self::ForgetRecords,
