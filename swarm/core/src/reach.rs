@@ -64,12 +64,11 @@ fn found(task: &Arc<Task>, by: By) -> Option<Found<'_>> {
 }
 
 /// The task of a slot or, where slots have no numbers, of a node by its id or host name: the one
-/// that runs, else the youngest that has a container. Looks at the tasks of one service or node.
+/// that runs, else the youngest that has a container. Looks at the tasks of one slot or node.
 fn in_slot<'a>(state: &'a State, service: &Service, place: &str) -> Option<&'a Arc<Task>> {
     let number = place.parse::<u64>().ok().filter(|slot| *slot > 0);
     if let Some(slot) = number {
-        let tasks = state.tasks_of_service(&service.id);
-        return likeliest(tasks.filter(|task| task.slot == slot));
+        return likeliest(state.tasks_of_slot(&service.id, slot));
     }
     let called = |node: &&Arc<crate::object::Node>| {
         let description = node.description.as_ref();

@@ -8,11 +8,12 @@
 use skep_api::service::UpdateState;
 use skep_api::task::TaskState;
 
-use super::dirty::differs;
 use super::homes::Homes;
+use super::places::Places;
+use super::progress::{Progress, Standing};
 use super::settle::settle;
-use super::slots::{self, Place, Slot, Slots};
-use super::{BATCH, Made, create, is_dirty, restart, update, want};
+use super::slots::{Place, Slot, Slots};
+use super::{Made, create, restart, update, want};
 use crate::Timestamp;
 use crate::id::{Id, IdSource};
 use crate::object::Service;
@@ -23,104 +24,110 @@ use crate::store::{Change, State};
 pub(super) fn plan(
     view: &State,
     service: &Service,
+    places: &mut Places,
+    fresh: Slots,
     now: Timestamp,
     ids: &mut dyn IdSource,
 ) -> Plan {
     let mut plan = Plan::default();
-    let mut slots = slots::of_service(view, &service.id);
-    if let Some(verdict) = update::judge(view, service, &slots, now) {
+    let homes = Homes::of(view, service);
+    count(view, service, &homes, places, &fresh, now);
+    places.open(fresh);
+    if let Some(verdict) = update::judge(view, service, &places.progress) {
         plan.changes.push(verdict);
         return plan;
     }
-    let homes = Homes::of(view, service);
-    evict(view, &homes, &mut slots, &mut plan);
-    let takes = |place: &Place| matches!(place, Place::Node(node) if homes.takes(node));
-    settle(view, service, &slots, &takes, now, ids, &mut plan);
-    fill(view, service, &homes, &slots, now, ids, &mut plan);
-    if !plan.changes.is_empty() {
-        return plan;
+    while let Some((place, slot)) = places.next(&plan) {
+        let mut one = Plan::default();
+        if let Place::Node(node) = &place {
+            if homes.keeps(node) {
+                let takes = homes.takes(node);
+                settle(view, service, (&place, &slot), takes, now, ids, &mut one);
+                if homes.wants(node) && is_free(&slot) {
+                    fill(view, service, (&place, &slot), now, ids, &mut one);
+                }
+            } else {
+                evict(view, node, &slot, &mut one);
+            }
+        }
+        places.settled(&place, one, &mut plan);
     }
-    // A paused node takes no part in updates, but does not keep two tasks for that.
-    update::retire_replaced(view, service, &slots, &mut plan);
-    slots.retain(|place, _| takes(place));
     if plan.changes.is_empty() {
-        plan.changes.extend(resume(view, service, &slots, now));
+        // A paused node takes no part in updates, but does not keep two tasks for that.
+        update::retire_replaced(view, service, &places.progress, &mut plan);
+        if plan.changes.is_empty() {
+            plan.changes
+                .extend(resume(view, service, &places.progress, now));
+        }
+        if plan.changes.is_empty() {
+            update::advance(view, service, places, now, ids, &mut plan);
+        }
     }
-    if plan.changes.is_empty() {
-        update::advance(view, service, &slots, now, ids, &mut plan);
-    }
+    places.wake(&mut plan);
     plan
 }
 
-/// Takes away what is where it must not be: on nodes that are drained, down, or do not satisfy the
-/// constraints. What was on a node that was removed leaves no history.
-pub(super) fn evict(view: &State, homes: &Homes<'_>, slots: &mut Slots, plan: &mut Plan) {
-    slots.retain(|place, slot| {
-        let Place::Node(node) = place else {
-            return false;
-        };
-        if homes.keeps(node) {
-            return true;
-        }
-        let desired = if view.nodes().get(node).is_none() {
-            TaskState::Remove
-        } else {
-            TaskState::Shutdown
-        };
-        let lost = slot.0.iter().filter_map(|task| want(task, desired));
-        let room = BATCH.saturating_sub(plan.changes.len());
-        plan.changes.extend(lost.take(room));
-        false
-    });
-}
-
-/// Creates tasks on nodes that have none.
-fn fill(
+/// What the places that changed add up to with the others.
+fn count(
     view: &State,
     service: &Service,
     homes: &Homes<'_>,
-    slots: &Slots,
+    places: &mut Places,
+    fresh: &Slots,
+    now: Timestamp,
+) {
+    let config = update::config(service);
+    for (place, slot) in fresh {
+        let takes_part = matches!(place, Place::Node(node) if homes.takes(node));
+        let standing = Standing::of(view, service, config.as_ref(), slot, takes_part);
+        places.progress.note(place, standing);
+    }
+    places.progress.pass(now);
+}
+
+/// Takes away what is where it must not be: on a node that is drained, down, or does not satisfy the
+/// constraints. What was on a node that was removed leaves no history.
+pub(super) fn evict(view: &State, node: &Id, slot: &Slot, plan: &mut Plan) {
+    let desired = if view.nodes().get(node).is_none() {
+        TaskState::Remove
+    } else {
+        TaskState::Shutdown
+    };
+    plan.changes
+        .extend(slot.0.iter().filter_map(|task| want(task, desired)));
+}
+
+/// Whether a node that is to have a task has none.
+pub(super) fn is_free(slot: &Slot) -> bool {
+    slot.wanted().next().is_none() && !restart::gave_up(slot)
+}
+
+/// Creates a task in a place that is free.
+pub(super) fn fill(
+    view: &State,
+    service: &Service,
+    (place, slot): (&Place, &Slot),
     now: Timestamp,
     ids: &mut dyn IdSource,
     plan: &mut Plan,
 ) {
-    let room = BATCH.saturating_sub(plan.changes.len());
-    let empty = Slot::default();
-    for (place, slot) in free(homes, slots).take(room) {
-        let slot = slot.unwrap_or(&empty);
-        let gate = restart::gate(view, service, slot, 0, now);
-        plan.changes
-            .push(create(service, &place, gate, Made::ToFill, now, ids));
-    }
-}
-
-/// The nodes that are to have a task and have none.
-pub(super) fn free<'a>(
-    homes: &'a Homes<'a>,
-    slots: &'a Slots,
-) -> impl Iterator<Item = (Place, Option<&'a Slot>)> {
-    let places = homes.all().map(|node: &Id| Place::Node(node.clone()));
-    places.filter_map(|place| {
-        let slot = slots.get(&place);
-        let taken =
-            slot.is_some_and(|slot| slot.wanted().next().is_some() || restart::gave_up(slot));
-        (!taken).then_some((place, slot))
-    })
+    let gate = restart::gate(view, service, slot, 0, now);
+    plan.changes
+        .push(create(service, place, gate, Made::ToFill, now, ids));
 }
 
 /// What was on a paused node when the service was updated is updated once it is not paused any
 /// more, although the update had come to an end.
-fn resume(view: &State, service: &Service, slots: &Slots, now: Timestamp) -> Option<Change> {
+fn resume(view: &State, service: &Service, progress: &Progress, now: Timestamp) -> Option<Change> {
     let status = service.update_status.as_ref()?;
     let state = match status.state {
         UpdateState::Completed => UpdateState::Updating,
         UpdateState::RollbackCompleted => UpdateState::RollbackStarted,
         _ => return None,
     };
-    let current = || slots.values().filter_map(Slot::current);
-    if !current().any(|task| is_dirty(view, service, task)) {
+    if progress.outdated.is_empty() {
         return None;
     }
-    let keeps_spec = !current().any(|task| differs(view, service, task));
+    let keeps_spec = !update::any_differs(view, service, &progress.outdated);
     Some(update::begin(service, state, keeps_spec, now))
 }

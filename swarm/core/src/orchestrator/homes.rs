@@ -41,14 +41,13 @@ impl<'a> Homes<'a> {
         node.is_some_and(|node| self.suits(node) && !is_paused(node))
     }
 
-    /// The nodes that are to have a task, in the order of ids.
-    pub fn all(&self) -> impl Iterator<Item = &'a Id> {
-        let wanted = |node: &Node| {
+    /// Whether this node is to have a task.
+    pub fn wants(&self, node: &Id) -> bool {
+        let node = self.view.nodes().get(node);
+        node.is_some_and(|node| {
             let there = !self.ready_only || node.status.state == NodeState::Ready;
             there && self.suits(node) && !is_paused(node)
-        };
-        let nodes = self.view.nodes().iter();
-        nodes.filter(move |node| wanted(node)).map(|node| &node.id)
+        })
     }
 
     fn suits(&self, node: &Node) -> bool {

@@ -10,10 +10,12 @@ use skep_api::service::ReplicatedJob;
 use skep_api::task::TaskState;
 
 use super::cron;
+use super::global::{evict, fill, is_free};
 use super::homes::Homes;
+use super::places::Places;
 use super::settle::settle;
 use super::slots::{self, Place, Slot, Slots};
-use super::{BATCH, Made, create, global, is_over, iteration, restart, want};
+use super::{BATCH, is_over, iteration, want};
 use crate::Timestamp;
 use crate::id::IdSource;
 use crate::object::{Service, Task};
@@ -24,112 +26,134 @@ use crate::store::State;
 pub(super) fn plan(
     view: &State,
     service: &Service,
+    places: &mut Places,
+    fresh: Slots,
     now: Timestamp,
     ids: &mut dyn IdSource,
 ) -> Plan {
     let mut plan = Plan::default();
+    count(service, places, &fresh);
+    places.open(fresh);
     if cron::is_before_first_run(service) {
         return plan;
     }
-    let mut slots = slots::of_service(view, &service.id);
-    let run = iteration(service);
-    retire(service, run, &slots, &mut plan);
-    if !plan.changes.is_empty() {
-        return plan;
-    }
-    for slot in slots.values_mut() {
-        // Of earlier runs only what may still run counts.
-        slot.0.retain(|task| {
-            task.job_iteration == run || task.desired_state > TaskState::Complete && !is_over(task)
-        });
-    }
     let homes = Homes::of(view, service);
-    let done = finished(&mut slots, run, &mut plan);
-    match &service.spec.mode.replicated_job {
-        Some(job) => {
-            settle(view, service, &slots, &|_| true, now, ids, &mut plan);
-            let free = free(job, &slots, &done);
-            fill(view, service, free, now, ids, &mut plan);
+    let mut at_rest = true;
+    while let Some((place, slot)) = places.next(&plan) {
+        let mut one = Plan::default();
+        retire(service, &slot, &mut one);
+        at_rest &= one.changes.is_empty();
+        if one.changes.is_empty() {
+            let of_run = of_run(service, slot);
+            look(view, service, &homes, (&place, &of_run), now, ids, &mut one);
         }
-        None => {
-            global::evict(view, &homes, &mut slots, &mut plan);
-            let takes = |place: &Place| matches!(place, Place::Node(node) if homes.takes(node));
-            settle(view, service, &slots, &takes, now, ids, &mut plan);
-            let free = global::free(&homes, &slots).filter(|(place, _)| !done.contains_key(place));
-            fill(view, service, free, now, ids, &mut plan);
-        }
+        places.settled(&place, one, &mut plan);
     }
+    // What is left of the run before is told to stop first: then it can be waited for.
+    if let Some(job) = service.spec.mode.replicated_job.as_ref().filter(|_| at_rest) {
+        start(view, service, job, places, now, ids, &mut plan);
+    }
+    places.wake(&mut plan);
     plan
 }
 
+/// Which places of a replicated job are done with or busy.
+fn count(service: &Service, places: &mut Places, fresh: &Slots) {
+    for (place, slot) in fresh {
+        let Place::Slot(number) = place else { continue };
+        let slot = of_run(service, slot.clone());
+        let done = is_done(service, &slot);
+        places.numbers.set(*number, done || !is_free(&slot));
+        if !done && slot.wanted().next().is_some() {
+            places.busy.insert(place.clone());
+        } else {
+            places.busy.remove(place);
+        }
+    }
+}
+
 /// Takes away what runs of earlier runs; where there is one task a node, also what has ended.
-fn retire(service: &Service, run: Option<u64>, slots: &Slots, plan: &mut Plan) {
+fn retire(service: &Service, slot: &Slot, plan: &mut Plan) {
     let everything = service.spec.mode.global_job.is_some();
-    let tasks = slots.values().flat_map(|slot| &slot.0);
-    let old = tasks.filter(|task| {
+    let run = iteration(service);
+    let old = slot.0.iter().filter(|task| {
         task.job_iteration != run && (everything || task.status.state <= TaskState::Running)
     });
-    plan.changes.extend(
-        old.filter_map(|task| want(task, TaskState::Remove))
-            .take(BATCH),
-    );
+    plan.changes
+        .extend(old.filter_map(|task| want(task, TaskState::Remove)));
 }
 
-/// Takes out the places that have come to their end. What was started there a second time, because
-/// nobody could know, is not needed any more.
-fn finished(slots: &mut Slots, run: Option<u64>, plan: &mut Plan) -> Slots {
+/// Of earlier runs only what may still run counts.
+fn of_run(service: &Service, mut slot: Slot) -> Slot {
+    let run = iteration(service);
+    slot.0.retain(|task| {
+        task.job_iteration == run || task.desired_state > TaskState::Complete && !is_over(task)
+    });
+    slot
+}
+
+/// Whether a place has come to its end.
+fn is_done(service: &Service, slot: &Slot) -> bool {
+    let run = iteration(service);
     let completed =
         |task: &Task| task.job_iteration == run && task.status.state == TaskState::Complete;
-    let is_done = |slot: &Slot| slot.0.iter().any(|task| completed(task));
-    let (done, rest): (Slots, Slots) = std::mem::take(slots)
-        .into_iter()
-        .partition(|(_, slot)| is_done(slot));
-    *slots = rest;
-    let twice = done.values().flat_map(Slot::wanted);
-    let twice = twice.filter(|task| !task.status.state.is_terminal());
-    plan.changes.extend(
-        twice
-            .filter_map(|task| want(task, TaskState::Shutdown))
-            .take(BATCH),
-    );
-    done
+    slot.0.iter().any(|task| completed(task))
 }
 
-/// The slots in which a replicated job may start a task now, lowest first.
-fn free<'a>(
-    job: &ReplicatedJob,
-    slots: &'a Slots,
-    done: &'a Slots,
-) -> impl Iterator<Item = (Place, Option<&'a Slot>)> {
-    let busy = slots.values().filter(|slot| slot.wanted().next().is_some());
-    let room = job
-        .max_concurrent
-        .unwrap_or(1)
-        .saturating_sub(busy.count() as u64);
-    let places = (0..job.total_completions.unwrap_or(1)).map(Place::Slot);
-    let free = places.filter_map(|place| {
-        let slot = slots.get(&place);
-        let taken =
-            slot.is_some_and(|slot| slot.wanted().next().is_some() || restart::gave_up(slot));
-        (!taken && !done.contains_key(&place)).then_some((place, slot))
-    });
-    free.take(usize::try_from(room).unwrap_or(usize::MAX))
-}
-
-fn fill<'a>(
+/// What one place needs; a node that is to have a task gets one.
+fn look(
     view: &State,
     service: &Service,
-    free: impl Iterator<Item = (Place, Option<&'a Slot>)>,
+    homes: &Homes<'_>,
+    (place, slot): (&Place, &Slot),
     now: Timestamp,
     ids: &mut dyn IdSource,
     plan: &mut Plan,
 ) {
-    let room = BATCH.saturating_sub(plan.changes.len());
-    let empty = Slot::default();
-    for (place, slot) in free.take(room) {
-        let slot = slot.unwrap_or(&empty);
-        let gate = restart::gate(view, service, slot, 0, now);
-        plan.changes
-            .push(create(service, &place, gate, Made::ToFill, now, ids));
+    if is_done(service, slot) {
+        return finish(slot, plan);
+    }
+    if service.spec.mode.replicated_job.is_some() {
+        return settle(view, service, (place, slot), true, now, ids, plan);
+    }
+    let Place::Node(node) = place else { return };
+    if !homes.keeps(node) {
+        return evict(view, node, slot, plan);
+    }
+    let takes = homes.takes(node);
+    settle(view, service, (place, slot), takes, now, ids, plan);
+    if homes.wants(node) && is_free(slot) {
+        fill(view, service, (place, slot), now, ids, plan);
+    }
+}
+
+/// What was started a second time in a place that has come to its end, because nobody could know, is
+/// not needed any more.
+fn finish(slot: &Slot, plan: &mut Plan) {
+    let twice = slot.wanted();
+    let twice = twice.filter(|task| !task.status.state.is_terminal());
+    plan.changes
+        .extend(twice.filter_map(|task| want(task, TaskState::Shutdown)));
+}
+
+/// Starts as many tasks of a replicated job as may run now, in the lowest slots.
+fn start(
+    view: &State,
+    service: &Service,
+    job: &ReplicatedJob,
+    places: &Places,
+    now: Timestamp,
+    ids: &mut dyn IdSource,
+    plan: &mut Plan,
+) {
+    let concurrent = job.max_concurrent.unwrap_or(1);
+    let room = concurrent.saturating_sub(places.busy.len() as u64);
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    let room = room.min(BATCH.saturating_sub(plan.changes.len()));
+    let total = job.total_completions.unwrap_or(1);
+    let free = places.numbers.free().take_while(|number| *number < total);
+    for place in free.take(room).map(Place::Slot) {
+        let slot = of_run(service, slots::of_place(view, &service.id, &place));
+        fill(view, service, (&place, &slot), now, ids, plan);
     }
 }

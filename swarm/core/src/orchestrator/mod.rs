@@ -9,6 +9,8 @@ mod enforcer;
 mod global;
 mod homes;
 mod jobs;
+mod numbers;
+mod places;
 mod progress;
 mod reaper;
 mod rebalance;
@@ -17,7 +19,9 @@ mod restart;
 mod services;
 mod settle;
 mod slots;
+mod surplus;
 mod update;
+mod waits;
 
 pub use cron::Cron;
 pub(crate) use dirty::is_dirty;

@@ -1,75 +1,87 @@
-//! How far an update is, read from the tasks of the service. Remembers nothing and decides nothing:
-//! `update.rs` does.
+//! How far an update is, read from the tasks of the service: where each place stands, and what that
+//! adds up to. Remembers nothing but sums, which follow the places, and decides nothing: `update.rs`
+//! does.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_api::service::UpdateConfig;
 use skep_api::task::TaskState;
 
 use super::is_dirty;
-use super::slots::{Place, Slot, Slots};
+use super::slots::{Place, Slot};
+use crate::id::Id;
 use crate::object::{Service, Task};
-use crate::reconcile::earliest;
 use crate::store::State;
 use crate::{Nanos, SECOND, Timestamp};
 
-/// Where the slots of an update are.
-#[derive(Default)]
-pub(super) struct Progress<'a> {
-    /// Slots that are still on an older spec, with their places.
-    pub dirty: Vec<(&'a Place, &'a Slot)>,
-    /// Slots in which an old task waits for the new one beside it to run.
-    pub beside: u64,
-    /// Tasks that this update made, one in each slot that it has come to.
-    pub made: Vec<&'a Arc<Task>>,
-    /// How many of them do not run yet, or not for long enough to go on to the next slot.
-    pub in_flight: u64,
-    /// When the first of those has run for long enough.
-    pub next_at: Option<Timestamp>,
-    /// When the last slot was done with.
-    pub last_at: Option<Timestamp>,
+/// Where one place stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Standing {
+    /// What this update made there.
+    made: Option<Made>,
+    /// It is still on an older spec.
+    dirty: bool,
+    /// An old task waits for the new one beside it to run.
+    beside: bool,
+    /// The new one beside it runs.
+    replaced: bool,
+    /// What stands for the place is of an older spec, whether or not an update is under way.
+    outdated: bool,
+    /// It takes part in updates: only what failed is counted where it does not.
+    takes_part: bool,
 }
 
-impl<'a> Progress<'a> {
-    /// Reads the progress of the update to the present spec.
+/// A task that this update made.
+#[derive(Clone, Debug, PartialEq)]
+struct Made {
+    /// When it has run, or had failed, for long enough to go on.
+    done: Option<Timestamp>,
+    /// It is still to come to something.
+    awaited: bool,
+    /// It ended early although nobody wanted it to.
+    failed: Option<(Timestamp, Id)>,
+}
+
+impl Standing {
+    /// Reads it from the tasks of the place. `config` is that of the update that is under way or
+    /// about to be.
     pub fn of(
         view: &State,
         service: &Service,
-        slots: &'a Slots,
-        config: &UpdateConfig,
-        now: Timestamp,
+        config: Option<&UpdateConfig>,
+        slot: &Slot,
+        takes_part: bool,
     ) -> Self {
-        let mut progress = Self::default();
-        for (place, slot) in slots {
-            // What is younger and of another spec was made by a later update: then this one has
-            // not come to the slot yet, whatever the clock of a leader before may have said.
-            let newest = slot.0.iter().rev();
-            let mut of_this = newest.take_while(|task| !is_dirty(view, service, task));
-            let made = of_this.find(|task| was_made(service, task));
-            if let Some(task) = made {
-                progress.made.push(task);
-                progress.time(task, config.delay.max(0), now);
-            }
-            let (dirty, clean): (Vec<_>, Vec<_>) = slot
-                .wanted()
-                .partition(|task| is_dirty(view, service, task));
-            if !clean.is_empty() {
-                progress.beside += u64::from(!dirty.is_empty());
-            } else if made.is_none() && slot.current().is_some_and(|t| is_dirty(view, service, t)) {
-                progress.dirty.push((place, slot));
-            }
+        let is_dirty = |task: &Task| is_dirty(view, service, task);
+        let mut standing = Self {
+            outdated: slot.current().is_some_and(|task| is_dirty(task)),
+            ..Self::default()
+        };
+        if slot.wanted().nth(1).is_some() && slot.wanted().any(|task| is_dirty(task)) {
+            let clean = || slot.wanted().filter(|task| !is_dirty(task));
+            standing.beside = clean().next().is_some();
+            standing.replaced = clean().any(|task| task.status.state == TaskState::Running);
         }
-        progress
+        if let Some(config) = config {
+            // What is younger and of another spec was made by a later update: then this one has not
+            // come to the place yet, whatever the clock of a leader before may have said.
+            let made = slot.0.iter().rfind(|task| was_made(service, task));
+            let made = made.filter(|made| {
+                let younger = slot.0.iter().rev().take_while(|task| task.id != made.id);
+                younger.chain([*made]).all(|task| !is_dirty(task))
+            });
+            standing.made = made.map(|task| Made::of(task, config));
+            standing.dirty = standing.outdated
+                && standing.made.is_none()
+                && slot.wanted().all(|task| is_dirty(task));
+        }
+        standing.takes_part = takes_part && standing != Self::default();
+        standing
     }
+}
 
-    /// The slots that the update is about.
-    pub fn total(&self) -> usize {
-        self.dirty.len() + self.made.len()
-    }
-
-    /// Takes the time of a new task into account: the update goes on when it has run, or failed,
-    /// `delay` ago.
-    fn time(&mut self, task: &Task, delay: Nanos, now: Timestamp) {
+impl Made {
+    fn of(task: &Task, config: &UpdateConfig) -> Self {
         let came_to_something = task.running_since.or_else(|| {
             // The time of the last write, since the agents' clocks are their own.
             task.status
@@ -77,30 +89,137 @@ impl<'a> Progress<'a> {
                 .is_terminal()
                 .then_some(task.meta.updated_at)
         });
-        match came_to_something {
-            Some(at) => {
-                let done = at.plus(delay);
-                self.last_at = self.last_at.max(Some(done));
-                if done > now {
-                    self.in_flight += 1;
-                    self.next_at = earliest(self.next_at, Some(done));
-                }
-            }
+        let failed = failed_early(task, monitor(config));
+        Self {
+            done: came_to_something.map(|at| at.plus(config.delay.max(0))),
             // A task that is not wanted any more will come to nothing: its slot has gone, or its
             // node, and then the task in its place counts.
-            None => self.in_flight += u64::from(task.desired_state <= TaskState::Complete),
+            awaited: came_to_something.is_none() && task.desired_state <= TaskState::Complete,
+            failed: failed.then(|| (task.meta.updated_at, task.id.clone())),
+        }
+    }
+}
+
+/// Where the places of an update are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Progress {
+    standings: BTreeMap<Place, Standing>,
+    /// The places that the update is about.
+    total: usize,
+    failed: BTreeSet<(Timestamp, Id)>,
+    /// Places that are still on an older spec.
+    pub dirty: BTreeSet<Place>,
+    /// Places in which the new task runs beside an old one.
+    pub replaced: BTreeSet<Place>,
+    /// Places whose task is of an older spec.
+    pub outdated: BTreeSet<Place>,
+    /// Places in which an old task waits for the new one beside it to run.
+    pub beside: usize,
+    awaited: usize,
+    /// When new tasks have run for long enough.
+    done: BTreeSet<(Timestamp, Place)>,
+    /// How many of those have by `now`.
+    passed: usize,
+    now: Timestamp,
+}
+
+impl Progress {
+    /// A place stands so now.
+    pub fn note(&mut self, place: &Place, standing: Standing) {
+        if let Some(before) = self.standings.remove(place) {
+            self.count(place, &before, false);
+        }
+        if standing != Standing::default() {
+            self.count(place, &standing, true);
+            self.standings.insert(place.clone(), standing);
         }
     }
 
-    /// The new tasks that ended early although nobody wanted them to, in the order of slots.
-    pub fn failed(&self, config: &UpdateConfig) -> Vec<&'a Arc<Task>> {
-        let monitor = monitor(config);
-        self.made
-            .iter()
-            .copied()
-            .filter(|task| failed_early(task, monitor))
-            .collect()
+    /// Adds where a place stands to the sums, or takes it away.
+    fn count(&mut self, place: &Place, standing: &Standing, add: bool) {
+        let made = standing.made.as_ref();
+        let parts = usize::from(standing.dirty) + usize::from(made.is_some());
+        tally(&mut self.total, parts, add);
+        put(
+            &mut self.failed,
+            made.and_then(|made| made.failed.clone()),
+            add,
+        );
+        let place_if = |is: bool| is.then(|| place.clone());
+        put(&mut self.replaced, place_if(standing.replaced), add);
+        if !standing.takes_part {
+            return;
+        }
+        put(&mut self.dirty, place_if(standing.dirty), add);
+        put(&mut self.outdated, place_if(standing.outdated), add);
+        tally(&mut self.beside, usize::from(standing.beside), add);
+        let Some(made) = made else { return };
+        tally(&mut self.awaited, usize::from(made.awaited), add);
+        if let Some(done) = made.done {
+            put(&mut self.done, Some((done, place.clone())), add);
+            tally(&mut self.passed, usize::from(done <= self.now), add);
+        }
     }
+
+    /// It is this time now.
+    pub fn pass(&mut self, now: Timestamp) {
+        let (from, to) = (self.now.min(now), self.now.max(now));
+        let between = self.done_after(from).take_while(|at| *at <= to).count();
+        tally(&mut self.passed, between, now >= self.now);
+        self.now = now;
+    }
+
+    fn done_after(&self, moment: Timestamp) -> impl Iterator<Item = Timestamp> {
+        let first = (moment.plus(1), Place::Slot(0));
+        self.done.range(first..).map(|(at, _)| *at)
+    }
+
+    /// The places that the update is about.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// How many new tasks do not run yet, or not for long enough to go on to the next place.
+    pub fn in_flight(&self) -> u64 {
+        (self.awaited + self.done.len() - self.passed) as u64
+    }
+
+    /// When the first of those has run for long enough.
+    pub fn next_at(&self) -> Option<Timestamp> {
+        self.done_after(self.now).next()
+    }
+
+    /// When the last place was done with.
+    pub fn last_at(&self) -> Option<Timestamp> {
+        self.done.last().map(|(at, _)| *at)
+    }
+
+    /// How many new tasks ended early although nobody wanted them to.
+    pub fn failures(&self) -> usize {
+        self.failed.len()
+    }
+
+    /// The last of them.
+    pub fn last_failed(&self) -> Option<&Id> {
+        self.failed.last().map(|(_, task)| task)
+    }
+}
+
+fn put<T: Ord>(set: &mut BTreeSet<T>, item: Option<T>, add: bool) {
+    let Some(item) = item else { return };
+    if add {
+        set.insert(item);
+    } else {
+        set.remove(&item);
+    }
+}
+
+fn tally(sum: &mut usize, by: usize, add: bool) {
+    *sum = if add {
+        sum.saturating_add(by)
+    } else {
+        sum.saturating_sub(by)
+    };
 }
 
 /// Whether a task was made by the update that is under way.

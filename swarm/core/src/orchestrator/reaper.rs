@@ -3,13 +3,14 @@
 //!
 //! Source of the behaviour: swarmkit `manager/orchestrator/taskreaper`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skep_api::task::TaskState;
 
+use super::places::Stale;
 use super::progress::was_made;
-use super::slots;
+use super::slots::{self, Place, Slot, Slots};
 use super::{is_over, iteration};
 use crate::Timestamp;
 use crate::id::{Id, IdSource};
@@ -25,30 +26,46 @@ const BATCH: usize = 1_000;
 /// Removes dead tasks.
 #[derive(Debug, Default)]
 pub struct Reaper {
-    /// Services with tasks to look at.
-    dirty: BTreeSet<Id>,
+    /// Services with places to look at.
+    dirty: BTreeMap<Id, Stale>,
 }
 
 impl Reconciler for Reaper {
     fn mark_all(&mut self, view: &State) {
-        self.dirty = view
-            .tasks()
-            .iter()
-            .map(|task| task.service_id.clone())
-            .collect();
+        let services = view.tasks().iter().map(|task| task.service_id.clone());
+        self.dirty = services.map(|id| (id, Stale::All)).collect();
     }
 
     fn observe(&mut self, event: &Event, view: &State) {
-        match event.after.as_ref().or(event.before.as_ref()) {
-            Some(Object::Task(task)) => {
-                self.dirty.insert(task.service_id.clone());
+        match (&event.before, &event.after) {
+            (Some(Object::Task(before)), Some(Object::Task(after))) => {
+                if reads(before) != reads(after) {
+                    self.mark(before, view);
+                    self.mark(after, view);
+                }
+            }
+            (None, Some(Object::Task(task))) | (Some(Object::Task(task)), None) => {
+                self.mark(task, view);
+            }
+            // A job that runs again has history from then on.
+            (Some(Object::Service(before)), Some(Object::Service(after)))
+                if iteration(before) != iteration(after) =>
+            {
+                self.dirty.insert(after.id.clone(), Stale::All);
+            }
+            // Its tasks are sorted by what they have, not by what it was.
+            (Some(Object::Service(service)), None) => {
+                self.dirty.insert(service.id.clone(), Stale::All);
             }
             // The limit may be another one now.
-            Some(Object::Cluster(_)) => self.mark_all(view),
+            (Some(Object::Cluster(before)), Some(Object::Cluster(after)))
+                if before.spec.orchestration == after.spec.orchestration => {}
+            (_, Some(Object::Cluster(_))) => self.mark_all(view),
             // A node that is gone will report nothing of its tasks any more.
-            Some(Object::Node(node)) if event.after.is_none() => {
-                let tasks = view.tasks_of_node(&node.id);
-                self.dirty.extend(tasks.map(|task| task.service_id.clone()));
+            (Some(Object::Node(node)), None) => {
+                for task in view.tasks_of_node(&node.id) {
+                    self.mark(task, view);
+                }
             }
             _ => {}
         }
@@ -56,9 +73,11 @@ impl Reconciler for Reaper {
 
     fn plan(&mut self, view: &State, now: Timestamp, _ids: &mut dyn IdSource) -> Plan {
         let mut plan = Plan::default();
-        while let Some(service) = self.dirty.pop_first() {
-            let dead = dead_tasks(view, &service);
-            plan.changes.extend(dead.iter().map(remove));
+        while let Some((service, stale)) = self.dirty.pop_first() {
+            let left = reap(view, &service, stale, &mut plan);
+            if !left.is_empty() {
+                self.dirty.insert(service, Stale::Some(left));
+            }
             if plan.changes.len() >= BATCH {
                 plan.wake(now);
                 break;
@@ -68,45 +87,78 @@ impl Reconciler for Reaper {
     }
 }
 
+impl Reaper {
+    fn mark(&mut self, task: &Task, view: &State) {
+        let place = Place::of(task, slots::numbers(view, &task.service_id));
+        let places = self.dirty.entry(task.service_id.clone());
+        places.or_insert_with(Stale::none).add(place);
+    }
+}
+
+/// What decides whether a task is dead, apart from its place and its service.
+fn reads(task: &Task) -> (TaskState, bool, Option<&Id>) {
+    (task.desired_state, is_over(task), task.node_id.as_ref())
+}
+
+/// Removes what is dead in some places of a service; gives those that did not fit into the plan.
+fn reap(view: &State, service: &Id, stale: Stale, plan: &mut Plan) -> BTreeSet<Place> {
+    let (mut slots, mut places) = match stale {
+        Stale::All => (slots::of_service(view, service), BTreeSet::new()),
+        Stale::Some(places) => (Slots::new(), places),
+    };
+    while plan.changes.len() < BATCH {
+        let known = slots.pop_first().map(|(_, slot)| slot);
+        let Some(slot) = known.or_else(|| {
+            let place = places.pop_first()?;
+            Some(slots::of_place(view, service, &place))
+        }) else {
+            break;
+        };
+        let dead = dead_tasks(view, service, slot);
+        plan.changes.extend(dead.iter().map(remove));
+    }
+    places.extend(slots.into_keys());
+    places
+}
+
 fn remove(task: &Arc<Task>) -> Change {
     Change::Remove(Kind::Task, task.id.clone(), task.meta.version)
 }
 
-/// The tasks of a service that are to go.
-fn dead_tasks(view: &State, service: &Id) -> Vec<Arc<Task>> {
+/// The tasks of one place that are to go.
+fn dead_tasks(view: &State, service: &Id, slot: Slot) -> Vec<Arc<Task>> {
     let mut dead = Vec::new();
-    let run = view.services().get(service).and_then(|s| iteration(s));
-    for slot in slots::of_service(view, service).into_values() {
-        let youngest = slot.0.last().map(|task| task.id.clone());
-        let mut history = Vec::new();
-        let mut kept = 0usize;
-        for task in slot.0 {
-            if task.desired_state >= TaskState::Remove && may_go(view, &task) {
-                dead.push(task);
-            } else if (task.desired_state > TaskState::Complete || is_past(run, &task))
-                && is_over(&task)
-            {
-                history.push(task);
-            } else {
-                kept += 1;
-            }
+    let service = view.services().get(service);
+    let run = service.and_then(|service| iteration(service));
+    let youngest = slot.0.last().map(|task| task.id.clone());
+    let mut history = Vec::new();
+    let mut kept = 0usize;
+    for task in slot.0 {
+        if task.desired_state >= TaskState::Remove && may_go(view, &task) {
+            dead.push(task);
+        } else if (task.desired_state > TaskState::Complete || is_past(run, &task))
+            && is_over(&task)
+        {
+            history.push(task);
+        } else {
+            kept += 1;
         }
-        let Some(limit) = history.last().and_then(|newest| limit(view, newest)) else {
-            continue;
-        };
-        // The last task of a slot says that the slot is not free.
-        let surplus = (kept + history.len()).saturating_sub(limit.max(1));
-        // The youngest stands for its slot, also while one before it is slow to stop: without it
-        // that one would seem to be what the slot ended with.
-        if history.last().map(|task| &task.id) == youngest.as_ref() {
-            history.pop();
-        }
-        // An update that is under way counts how its tasks ended.
-        let update = view.services().get(service).filter(|_| limit > 1);
-        let counts = |task: &Arc<Task>| update.is_some_and(|update| was_made(update, task));
-        let (last, first): (Vec<_>, Vec<_>) = history.into_iter().partition(counts);
-        dead.extend(first.into_iter().chain(last).take(surplus));
     }
+    let Some(limit) = history.last().and_then(|newest| limit(view, newest)) else {
+        return dead;
+    };
+    // The last task of a slot says that the slot is not free.
+    let surplus = (kept + history.len()).saturating_sub(limit.max(1));
+    // The youngest stands for its slot, also while one before it is slow to stop: without it
+    // that one would seem to be what the slot ended with.
+    if history.last().map(|task| &task.id) == youngest.as_ref() {
+        history.pop();
+    }
+    // An update that is under way counts how its tasks ended.
+    let update = service.filter(|_| limit > 1);
+    let counts = |task: &Arc<Task>| update.is_some_and(|update| was_made(update, task));
+    let (last, first): (Vec<_>, Vec<_>) = history.into_iter().partition(counts);
+    dead.extend(first.into_iter().chain(last).take(surplus));
     dead
 }
 

@@ -2,15 +2,15 @@
 //!
 //! Source of the behaviour: swarmkit `manager/orchestrator/replicated`.
 
-use std::collections::BTreeMap;
-
 use skep_api::task::TaskState;
 
+use super::places::Places;
+use super::progress::Standing;
 use super::settle::settle;
 use super::slots::{self, Place, Slot, Slots};
 use super::{BATCH, Made, create, replicas, restart, update, want};
 use crate::Timestamp;
-use crate::id::{Id, IdSource};
+use crate::id::IdSource;
 use crate::object::Service;
 use crate::reconcile::Plan;
 use crate::store::State;
@@ -19,61 +19,67 @@ use crate::store::State;
 pub(super) fn plan(
     view: &State,
     service: &Service,
+    places: &mut Places,
+    fresh: Slots,
     now: Timestamp,
     ids: &mut dyn IdSource,
 ) -> Plan {
     let mut plan = Plan::default();
-    let mut slots = slots::of_service(view, &service.id);
-    if let Some(verdict) = update::judge(view, service, &slots, now) {
+    count(view, service, places, &fresh, now);
+    places.open(fresh);
+    if let Some(verdict) = update::judge(view, service, &places.progress) {
         plan.changes.push(verdict);
         return plan;
     }
-    retire(&mut slots, service, &mut plan);
-    settle(view, service, &slots, &|_| true, now, ids, &mut plan);
-    fill(view, service, &slots, now, ids, &mut plan);
+    retire(view, service, places, &mut plan);
+    while let Some((place, slot)) = places.next(&plan) {
+        let mut one = Plan::default();
+        settle(view, service, (&place, &slot), true, now, ids, &mut one);
+        places.settled(&place, one, &mut plan);
+    }
+    fill(view, service, places, now, ids, &mut plan);
     // An update counts what is under way, so it looks again once this is written.
     if plan.changes.is_empty() {
-        update::advance(view, service, &slots, now, ids, &mut plan);
+        update::advance(view, service, places, now, ids, &mut plan);
     }
+    places.wake(&mut plan);
     plan
 }
 
-/// Takes surplus slots away, with their history: those that do not run first, then those on the
-/// nodes that have most, the highest number first among equals.
-fn retire(slots: &mut Slots, service: &Service, plan: &mut Plan) {
-    let mut filled: Vec<(bool, Place)> = slots
-        .iter()
-        .filter(|(_, slot)| slot.current().is_some())
-        .map(|(place, slot)| (!slot.runs(), place.clone()))
-        .collect();
-    let surplus = filled
-        .len()
-        .saturating_sub(usize::try_from(replicas(service)).unwrap_or(usize::MAX));
+/// What the places that changed add up to with the others.
+fn count(view: &State, service: &Service, places: &mut Places, fresh: &Slots, now: Timestamp) {
+    let config = update::config(service);
+    for (place, slot) in fresh {
+        if let Place::Slot(number) = place {
+            places.numbers.set(*number, slot.current().is_some());
+        }
+        let standing = Standing::of(view, service, config.as_ref(), slot, true);
+        places.progress.note(place, standing);
+        places.surplus.note(place, slot);
+    }
+    places.progress.pass(now);
+}
+
+/// Takes surplus slots away, with their history.
+fn retire(view: &State, service: &Service, places: &mut Places, plan: &mut Plan) {
+    let surplus = places.numbers.taken().saturating_sub(replicas(service));
     if surplus == 0 {
-        return;
+        return places.surplus.forget();
     }
-    filled.sort_unstable();
-    // The first, second, third ... copy on its node, those that run counted first.
-    let mut copies: BTreeMap<Option<&Id>, usize> = BTreeMap::new();
-    let mut ranked: Vec<(bool, usize, Place)> = Vec::with_capacity(filled.len());
-    for (idle, place) in filled {
-        let copy = copies
-            .entry(slots.get(&place).and_then(Slot::node))
-            .or_default();
-        *copy += 1;
-        ranked.push((idle, *copy, place));
-    }
-    ranked.sort_unstable();
-    for (_, _, place) in ranked.into_iter().rev().take(surplus) {
+    for _ in 0..surplus {
         if plan.changes.len() >= BATCH {
             return;
         }
-        let tasks = slots.remove(&place).unwrap_or_default().0;
+        let Some(place) = places.surplus.next(view, &service.id) else {
+            return;
+        };
+        let Slot(tasks) = slots::of_place(view, &service.id, &place);
         plan.changes.extend(
             tasks
                 .iter()
                 .filter_map(|task| want(task, TaskState::Remove)),
         );
+        places.close(&place);
     }
 }
 
@@ -82,23 +88,18 @@ fn retire(slots: &mut Slots, service: &Service, plan: &mut Plan) {
 fn fill(
     view: &State,
     service: &Service,
-    slots: &Slots,
+    places: &Places,
     now: Timestamp,
     ids: &mut dyn IdSource,
     plan: &mut Plan,
 ) {
-    let is_free = |place: &Place| slots.get(place).and_then(Slot::current).is_none();
-    let taken = slots
-        .values()
-        .filter(|slot| slot.current().is_some())
-        .count() as u64;
-    let missing = replicas(service).saturating_sub(taken);
+    let missing = replicas(service).saturating_sub(places.numbers.taken());
     let room = BATCH.saturating_sub(plan.changes.len());
-    let free = (1u64..).map(Place::Slot).filter(is_free);
-    let empty = Slot::default();
-    for place in free.take(room.min(usize::try_from(missing).unwrap_or(room))) {
-        let slot = slots.get(&place).unwrap_or(&empty);
-        let gate = restart::gate(view, service, slot, 0, now);
+    let room = room.min(usize::try_from(missing).unwrap_or(room));
+    let free = places.numbers.free().filter(|number| *number > 0);
+    for place in free.take(room).map(Place::Slot) {
+        let slot = slots::of_place(view, &service.id, &place);
+        let gate = restart::gate(view, service, &slot, 0, now);
         plan.changes
             .push(create(service, &place, gate, Made::ToFill, now, ids));
     }

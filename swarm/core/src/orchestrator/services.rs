@@ -1,16 +1,20 @@
-//! The orchestrator itself: knows which services are to be looked at, and when, and lets the file of
-//! each one's mode plan. Planning one service is a pure function of the service, its tasks, the
-//! nodes and the time.
+//! The orchestrator itself: knows which places of which services are to be looked at, and when, and
+//! lets the file of each one's mode plan. What comes of planning one service depends on the service,
+//! its tasks, the nodes and the time, and on nothing else: what is remembered only says where there
+//! is nothing to do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_api::task::TaskState;
 
 use super::dependents::Dependents;
+use super::places::Places;
+use super::slots::{Place, Slot, Slots, is_everywhere};
+use super::waits::Waits;
 use super::{BATCH, global, jobs, replicated, want};
 use crate::Timestamp;
 use crate::id::{Id, IdSource};
-use crate::object::{Node, Object, Service};
+use crate::object::{Node, Object, Service, Task};
 use crate::reconcile::{Plan, Reconciler};
 use crate::store::{Event, State};
 
@@ -18,8 +22,10 @@ use crate::store::{Event, State};
 #[derive(Debug, Default)]
 pub struct Orchestrator {
     dirty: BTreeSet<Id>,
+    /// What is known of the places of each service; it is read anew where it is not there.
+    places: BTreeMap<Id, Places>,
     /// Services that wait for a moment.
-    waiting: BTreeMap<Id, Timestamp>,
+    waiting: Waits<Id>,
     /// Services with a task on every node, which every node concerns.
     everywhere: BTreeSet<Id>,
     /// Services that wait for others.
@@ -29,36 +35,51 @@ pub struct Orchestrator {
 impl Reconciler for Orchestrator {
     fn mark_all(&mut self, view: &State) {
         let services = || view.services().iter();
-        self.dirty = services().map(|service| service.id.clone()).collect();
-        self.everywhere = services()
-            .filter(|service| is_everywhere(service))
-            .map(|service| service.id.clone())
-            .collect();
-        self.dependents = Dependents::of(view);
+        *self = Self {
+            dirty: services().map(|service| service.id.clone()).collect(),
+            everywhere: services()
+                .filter(|service| is_everywhere(service))
+                .map(|service| service.id.clone())
+                .collect(),
+            dependents: Dependents::of(view),
+            ..Self::default()
+        };
         // Services that are gone may have left tasks behind.
         self.dirty
             .extend(view.tasks().iter().map(|task| task.service_id.clone()));
     }
 
     fn observe(&mut self, event: &Event, view: &State) {
-        self.dirty.extend(self.dependents.follow(event));
-        match event.after.as_ref().or(event.before.as_ref()) {
-            Some(Object::Service(service)) => {
-                self.dirty.insert(service.id.clone());
-                if event.after.is_none() {
-                    self.everywhere.remove(&service.id);
-                } else if is_everywhere(service) {
+        for id in self.dependents.follow(event) {
+            if let Some(places) = self.places.get_mut(&id) {
+                places.mark_dependencies();
+            }
+            self.dirty.insert(id);
+        }
+        match (&event.before, &event.after) {
+            (_, Some(Object::Service(service))) => {
+                self.mark(&service.id, Places::mark_all);
+                if is_everywhere(service) {
                     self.everywhere.insert(service.id.clone());
                 }
             }
-            Some(Object::Task(task)) => {
-                self.dirty.insert(task.service_id.clone());
+            (Some(Object::Service(service)), None) => {
+                self.mark(&service.id, Places::mark_all);
+                self.everywhere.remove(&service.id);
             }
-            Some(Object::Node(node)) => {
-                let tasks = view.tasks_of_node(&node.id);
-                self.dirty.extend(tasks.map(|task| task.service_id.clone()));
+            (Some(Object::Task(before)), Some(Object::Task(after))) => {
+                self.follow(Some(before), Some(after), &after.service_id);
+            }
+            (None, Some(Object::Task(task))) => self.follow(None, Some(task), &task.service_id),
+            (Some(Object::Task(task)), None) => self.follow(Some(task), None, &task.service_id),
+            (_, Some(Object::Node(node))) | (Some(Object::Node(node)), None) => {
+                for task in view.tasks_of_node(&node.id) {
+                    self.mark(&task.service_id, |places| places.mark_place_of(task));
+                }
                 if matters(event) {
-                    self.dirty.extend(self.everywhere.iter().cloned());
+                    for id in self.everywhere.clone() {
+                        self.mark(&id, |places| places.mark(Place::Node(node.id.clone())));
+                    }
                 }
             }
             _ => {}
@@ -66,38 +87,69 @@ impl Reconciler for Orchestrator {
     }
 
     fn plan(&mut self, view: &State, now: Timestamp, ids: &mut dyn IdSource) -> Plan {
-        let due = self.waiting.iter().filter(|(_, at)| **at <= now);
-        let due: Vec<Id> = due.map(|(id, _)| id.clone()).collect();
-        self.dirty.extend(due);
+        self.dirty.extend(self.waiting.due(now));
         let mut plan = Plan::default();
-        while let Some(id) = self.dirty.pop_first() {
-            self.waiting.remove(&id);
-            let one = plan_service(view, &id, now, ids);
+        let mut unfinished = Vec::new();
+        while plan.changes.len() < BATCH
+            && let Some(id) = self.dirty.pop_first()
+        {
+            let mut places = self.places.remove(&id).unwrap_or_default();
+            let one = plan_service(view, &id, &mut places, now, ids);
+            self.waiting.set(&id, one.wake_at);
+            if places.is_open() && !one.changes.is_empty() {
+                unfinished.push(id.clone());
+            }
+            let is_gone = view.services().get(&id).is_none()
+                && view.tasks_of_service(&id).next().is_none();
+            if !is_gone {
+                self.places.insert(id, places);
+            }
             plan.changes.extend(one.changes);
-            if let Some(at) = one.wake_at {
-                self.waiting.insert(id, at);
-            }
-            if plan.changes.len() >= BATCH {
-                plan.wake(now);
-                break;
-            }
         }
-        if let Some(at) = self.waiting.values().min() {
-            plan.wake(*at);
-        }
+        self.dirty.extend(unfinished);
+        plan.wake_at = if plan.changes.len() >= BATCH {
+            Some(now)
+        } else {
+            self.waiting.first()
+        };
         plan
     }
 }
 
-/// What one service needs now.
-pub(super) fn plan_service(view: &State, id: &Id, now: Timestamp, ids: &mut dyn IdSource) -> Plan {
-    let mut plan = match view.services().get(id) {
-        None => wind_down(view, id),
-        Some(service) if service.spec.mode.global.is_some() => {
-            global::plan(view, service, now, ids)
+impl Orchestrator {
+    /// Marks what a service has to be looked at for; all of it if nothing is known of it.
+    fn mark(&mut self, id: &Id, what: impl FnOnce(&mut Places)) {
+        if let Some(places) = self.places.get_mut(id) {
+            what(places);
         }
-        Some(service) if is_job(service) => jobs::plan(view, service, now, ids),
-        Some(service) => replicated::plan(view, service, now, ids),
+        self.dirty.insert(id.clone());
+    }
+
+    /// A task of the service came, changed or went.
+    fn follow(&mut self, before: Option<&Task>, after: Option<&Task>, id: &Id) {
+        let places = self.places.get_mut(id);
+        if places.is_none_or(|places| places.follow(before, after)) {
+            self.dirty.insert(id.clone());
+        }
+    }
+}
+
+/// What one service needs now, as far as it fits into one plan.
+fn plan_service(
+    view: &State,
+    id: &Id,
+    places: &mut Places,
+    now: Timestamp,
+    ids: &mut dyn IdSource,
+) -> Plan {
+    let fresh = places.fresh(view, id, now);
+    let mut plan = match view.services().get(id) {
+        None => wind_down(places, fresh),
+        Some(service) if service.spec.mode.global.is_some() => {
+            global::plan(view, service, places, fresh, now, ids)
+        }
+        Some(service) if is_job(service) => jobs::plan(view, service, places, fresh, now, ids),
+        Some(service) => replicated::plan(view, service, places, fresh, now, ids),
     };
     if plan.changes.len() >= BATCH {
         plan.wake(now);
@@ -106,24 +158,21 @@ pub(super) fn plan_service(view: &State, id: &Id, now: Timestamp, ids: &mut dyn 
 }
 
 /// A service is gone: so are its tasks.
-fn wind_down(view: &State, id: &Id) -> Plan {
-    let left = view
-        .tasks_of_service(id)
-        .filter_map(|task| want(task, TaskState::Remove));
-    Plan {
-        changes: left.take(BATCH).collect(),
-        wake_at: None,
+fn wind_down(places: &mut Places, fresh: Slots) -> Plan {
+    places.open(fresh);
+    let mut plan = Plan::default();
+    while let Some((_, Slot(left))) = places.next(&plan) {
+        let left = left
+            .iter()
+            .filter_map(|task| want(task, TaskState::Remove));
+        plan.changes.extend(left);
     }
+    plan
 }
 
 fn is_job(service: &Service) -> bool {
     let mode = &service.spec.mode;
     mode.replicated_job.is_some() || mode.global_job.is_some()
-}
-
-fn is_everywhere(service: &Service) -> bool {
-    let mode = &service.spec.mode;
-    mode.global.is_some() || mode.global_job.is_some()
 }
 
 /// Whether a node may suit other services now than before. Says yes for one that came or went.

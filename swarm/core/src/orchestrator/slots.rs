@@ -20,8 +20,8 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// The place of a task.
-    fn of(task: &Task, by_number: bool) -> Self {
+    /// The place of a task, in a service whose tasks have numbers or one where each has its node.
+    pub fn of(task: &Task, by_number: bool) -> Self {
         match &task.node_id {
             Some(node) if task.slot == 0 && !by_number => Self::Node(node.clone()),
             _ => Self::Slot(task.slot),
@@ -70,8 +70,7 @@ impl Slot {
 
 /// All places of a service, those that hold nothing but history included.
 pub(super) fn of_service(view: &State, id: &Id) -> Slots {
-    let service = view.services().get(id);
-    let by_number = service.is_some_and(|service| numbers(service));
+    let by_number = numbers(view, id);
     let mut slots = Slots::new();
     for task in view.tasks_of_service(id) {
         let place = Place::of(task, by_number);
@@ -83,10 +82,36 @@ pub(super) fn of_service(view: &State, id: &Id) -> Slots {
     slots
 }
 
+/// One place of a service; an empty one if there is nothing.
+pub(super) fn of_place(view: &State, id: &Id, place: &Place) -> Slot {
+    let mut slot = match place {
+        Place::Slot(number) => {
+            let by_number = *number > 0 || numbers(view, id);
+            let tasks = view.tasks_of_slot(id, *number);
+            let here = tasks.filter(|task| by_number || task.node_id.is_none());
+            Slot(here.cloned().collect())
+        }
+        Place::Node(node) => {
+            let tasks = view.tasks_of_node(node);
+            let here = tasks.filter(|task| task.service_id == *id && task.slot == 0);
+            Slot(here.cloned().collect())
+        }
+    };
+    slot.0.sort_by_key(age);
+    slot
+}
+
 /// Whether the service's tasks have numbers; otherwise each has its node.
-fn numbers(service: &Service) -> bool {
+pub(super) fn numbers(view: &State, id: &Id) -> bool {
+    view.services()
+        .get(id)
+        .is_some_and(|service| !is_everywhere(service))
+}
+
+/// Whether a service has a task on every node that suits.
+pub(super) fn is_everywhere(service: &Service) -> bool {
     let mode = &service.spec.mode;
-    mode.global.is_none() && mode.global_job.is_none()
+    mode.global.is_some() || mode.global_job.is_some()
 }
 
 /// Sorts oldest first; tasks of one moment by what was written first, then by id.

@@ -1,24 +1,26 @@
 //! Rolling updates and rollbacks: replaces tasks of an older spec, so many at a time, watches the
-//! new ones, and stops or turns back when too many fail. Remembers nothing: how far an update is
-//! shows in the tasks, when it began in the service's status.
+//! new ones, and stops or turns back when too many fail. Remembers nothing that is not written: how
+//! far an update is shows in the tasks, when it began in the service's status.
 //!
 //! Source of the behaviour and of the texts: swarmkit `manager/orchestrator/update`. Different on
 //! purpose: where a rollback is asked for and there is no previous spec, or its secrets and configs are
 //! gone, or the rollback itself fails, the update is paused; the original leaves it under way, or calls
 //! it completed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_api::service::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};
 use skep_api::task::TaskState;
 
 use super::dirty::differs;
+use super::places::Places;
 use super::progress::{Progress, monitor};
-use super::slots::{Place, Slot, Slots};
+use super::slots::{self, Place, Slot};
 use super::{Made, create, is_dirty, restart, want};
 use crate::Timestamp;
 use crate::control::files;
-use crate::id::IdSource;
+use crate::id::{Id, IdSource};
 use crate::object::{Service, Task};
 use crate::ports;
 use crate::reconcile::Plan;
@@ -28,7 +30,7 @@ use crate::store::{Change, State};
 const IN_PROGRESS: &str = "update in progress";
 
 /// How the service's update proceeds; `None` if none is under way or about to be.
-fn config(service: &Service) -> Option<UpdateConfig> {
+pub(super) fn config(service: &Service) -> Option<UpdateConfig> {
     let state = service.update_status.as_ref().map(|status| &status.state);
     let config = match state {
         None | Some(UpdateState::Updating) => &service.spec.update_config,
@@ -40,27 +42,18 @@ fn config(service: &Service) -> Option<UpdateConfig> {
 
 /// What the update does about its failures, if there are more than it endures. To be asked before
 /// the tasks that failed are replaced.
-pub(super) fn judge(
-    view: &State,
-    service: &Service,
-    slots: &Slots,
-    now: Timestamp,
-) -> Option<Change> {
+pub(super) fn judge(view: &State, service: &Service, progress: &Progress) -> Option<Change> {
     service.update_status.as_ref()?;
     let config = config(service)?;
     if config.failure_action == FailureAction::Continue {
         return None;
     }
-    let progress = Progress::of(view, service, slots, &config, now);
-    let failed = progress.failed(&config);
-    let ratio = failed.len() as f64 / progress.total().max(1) as f64;
+    let ratio = progress.failures() as f64 / progress.total().max(1) as f64;
     if ratio <= f64::from(config.max_failure_ratio) {
         return None;
     }
     // The one that was too many.
-    let last = failed
-        .iter()
-        .max_by_key(|task| (task.meta.updated_at, &task.id))?;
+    let last = progress.last_failed()?;
     Some(give_up(view, service, &config, last))
 }
 
@@ -68,59 +61,65 @@ pub(super) fn judge(
 pub(super) fn advance(
     view: &State,
     service: &Service,
-    slots: &Slots,
+    places: &Places,
     now: Timestamp,
     ids: &mut dyn IdSource,
     plan: &mut Plan,
 ) {
-    retire_replaced(view, service, slots, plan);
+    let progress = &places.progress;
+    retire_replaced(view, service, progress, plan);
     let Some(config) = config(service) else {
         return;
     };
-    let progress = Progress::of(view, service, slots, &config, now);
     if service.update_status.is_none() {
         if !progress.dirty.is_empty() {
-            let mut old = progress.dirty.iter().filter_map(|(_, slot)| slot.current());
-            let keeps_spec = !old.any(|task| differs(view, service, task));
+            let keeps_spec = !any_differs(view, service, &progress.dirty);
             plan.changes
                 .push(begin(service, UpdateState::Updating, keeps_spec, now));
         }
         return;
     }
     if progress.dirty.is_empty() {
-        finish(service, &config, &progress, now, plan);
+        finish(service, &config, progress, now, plan);
         return;
     }
     let room = match config.parallelism {
         0 => u64::MAX,
-        most => most.saturating_sub(progress.in_flight),
+        most => most.saturating_sub(progress.in_flight()),
     };
     let room = usize::try_from(room)
         .unwrap_or(usize::MAX)
         .min(super::BATCH);
-    for (place, slot) in progress.dirty.iter().take(room) {
-        replace(view, service, &config, (place, slot), now, ids, plan);
+    for place in progress.dirty.iter().take(room) {
+        let slot = slots::of_place(view, &service.id, place);
+        replace(view, service, &config, (place, &slot), now, ids, plan);
     }
-    if let Some(at) = progress.next_at {
+    if let Some(at) = progress.next_at() {
         plan.wake(at);
     }
 }
 
+/// Whether what stands for one of these places has another spec than the service.
+pub(super) fn any_differs(view: &State, service: &Service, places: &BTreeSet<Place>) -> bool {
+    places.iter().any(|place| {
+        let slot = slots::of_place(view, &service.id, place);
+        slot.current()
+            .is_some_and(|task| differs(view, service, task))
+    })
+}
+
 /// Where a new task runs beside the old one (start-first), the old one has done its work.
-pub(super) fn retire_replaced(view: &State, service: &Service, slots: &Slots, plan: &mut Plan) {
-    for slot in slots.values().filter(|slot| slot.wanted().nth(1).is_some()) {
-        let (old, new): (Vec<_>, Vec<_>) = slot
-            .wanted()
-            .partition(|task| is_dirty(view, service, task));
-        if new
-            .iter()
-            .any(|task| task.status.state == TaskState::Running)
-        {
-            plan.changes.extend(
-                old.into_iter()
-                    .filter_map(|task| want(task, TaskState::Shutdown)),
-            );
-        }
+pub(super) fn retire_replaced(
+    view: &State,
+    service: &Service,
+    progress: &Progress,
+    plan: &mut Plan,
+) {
+    for place in progress.replaced.iter().take(super::BATCH) {
+        let slot = slots::of_place(view, &service.id, place);
+        let old = slot.wanted().filter(|task| is_dirty(view, service, task));
+        plan.changes
+            .extend(old.filter_map(|task| want(task, TaskState::Shutdown)));
     }
 }
 
@@ -157,10 +156,10 @@ fn replace(
 }
 
 /// Stops an update that fails, or turns it back.
-fn give_up(view: &State, service: &Service, config: &UpdateConfig, failed: &Task) -> Change {
+fn give_up(view: &State, service: &Service, config: &UpdateConfig, failed: &Id) -> Change {
     let mut service = service.clone();
     let mut status = service.update_status.take().unwrap_or_default();
-    let because = format!("due to failure or early termination of task {}", failed.id);
+    let because = format!("due to failure or early termination of task {failed}");
     let rolling_back = status.state == UpdateState::RollbackStarted;
     let wants_rollback = config.failure_action == FailureAction::Rollback && !service.rebalancing;
     if wants_rollback
@@ -218,17 +217,17 @@ pub(super) fn begin(
 fn finish(
     service: &Service,
     config: &UpdateConfig,
-    progress: &Progress<'_>,
+    progress: &Progress,
     now: Timestamp,
     plan: &mut Plan,
 ) {
-    if let Some(at) = progress.next_at {
+    if let Some(at) = progress.next_at() {
         plan.wake(at);
     }
-    if progress.in_flight > 0 || progress.beside > 0 {
+    if progress.in_flight() > 0 || progress.beside > 0 {
         return;
     }
-    if let Some(until) = progress.last_at.map(|at| at.plus(monitor(config)))
+    if let Some(until) = progress.last_at().map(|at| at.plus(monitor(config)))
         && now < until
     {
         plan.wake(until);

@@ -9,7 +9,7 @@ use super::{Reject, State, Tables};
 use crate::id::Id;
 use crate::object::{Kind, Object, Task};
 
-/// Tasks of a service that are looked at for one with the same spec.
+/// Tasks on either side of one, by slot, that are looked at for one with the same spec.
 const NEARBY: usize = 8;
 
 impl State {
@@ -25,8 +25,7 @@ impl State {
         let Some(id) = after.or(before).map(|task| &task.id) else {
             return Ok(());
         };
-        let (from, to) = (before.map(service_of), after.map(service_of));
-        move_task(&mut self.tasks_of_service, from, to, id);
+        self.index_slot(before, after);
         let (from, to) = (before.and_then(node_of), after.and_then(node_of));
         move_task(&mut self.tasks_of_node, from, to, id);
         let (from, to) = (networks_of(before), networks_of(after));
@@ -40,6 +39,24 @@ impl State {
             to.map(|container| self.by_container.insert(container.into(), id.clone()));
         }
         Ok(())
+    }
+
+    fn index_slot(&mut self, before: Option<&Task>, after: Option<&Task>) {
+        if before.map(slot_of) == after.map(slot_of) {
+            return;
+        }
+        if let Some(task) = before
+            && let Some(tasks) = self.tasks_of_service.get_mut(&task.service_id)
+        {
+            tasks.remove(&(task.slot, task.id.clone()));
+            if tasks.is_empty() {
+                self.tasks_of_service.remove(&task.service_id);
+            }
+        }
+        if let Some(task) = after {
+            let tasks = self.tasks_of_service.entry(task.service_id.clone());
+            tasks.or_default().insert((task.slot, task.id.clone()));
+        }
     }
 
     fn index_name(
@@ -72,8 +89,12 @@ impl State {
         let before = before.and_then(self::task);
         let alike = |other: &&Task| other.spec_version == task.spec_version;
         let Some(other) = before.or_else(|| {
-            let ids = self.tasks_of_service.get(&task.service_id)?.iter().rev();
-            let others = ids.take(NEARBY).filter_map(|id| self.tasks().get(id));
+            let tasks = self.tasks_of_service.get(&task.service_id)?;
+            let here = (task.slot, task.id.clone());
+            // An update comes to the slots in their order.
+            let near = tasks.range(..here.clone()).rev().take(NEARBY);
+            let near = near.chain(tasks.range(here..).take(NEARBY));
+            let others = near.filter_map(|(_, id)| self.tasks().get(id));
             others.map(Arc::as_ref).find(alike)
         }) else {
             return;
@@ -140,8 +161,8 @@ fn move_task(index: &mut OrdMap<Id, OrdSet<Id>>, from: Option<&Id>, to: Option<&
     }
 }
 
-fn service_of(task: &Task) -> &Id {
-    &task.service_id
+fn slot_of(task: &Task) -> (&Id, u64) {
+    (&task.service_id, task.slot)
 }
 
 fn node_of(task: &Task) -> Option<&Id> {

@@ -29,7 +29,8 @@ pub struct State {
     tables: Tables,
     /// Services, secrets, configs and networks by name, each kind for itself.
     by_name: OrdMap<(Kind, Arc<str>), Id>,
-    tasks_of_service: OrdMap<Id, OrdSet<Id>>,
+    /// With their slots.
+    tasks_of_service: OrdMap<Id, OrdSet<(u64, Id)>>,
     tasks_of_node: OrdMap<Id, OrdSet<Id>>,
     tasks_of_network: OrdMap<Id, OrdSet<Id>>,
     /// Tasks by the ids of their containers.
@@ -119,9 +120,25 @@ impl State {
         self.by_name.get(&(kind, folded(name)))
     }
 
-    /// The tasks of a service, in the order of ids.
+    /// The tasks of a service, in the order of slots and, within one, of ids.
     pub fn tasks_of_service<'a>(&'a self, service: &str) -> impl Iterator<Item = &'a Arc<Task>> {
-        self.indexed(self.tasks_of_service.get(service))
+        let ids = self.tasks_of_service.get(service);
+        ids.into_iter()
+            .flatten()
+            .filter_map(|(_, id)| self.tasks().get(id))
+    }
+
+    /// The tasks of one slot of a service, in the order of ids. Those that have no slot are in 0.
+    pub fn tasks_of_slot<'a>(
+        &'a self,
+        service: &str,
+        slot: u64,
+    ) -> impl Iterator<Item = &'a Arc<Task>> {
+        let ids = self.tasks_of_service.get(service);
+        ids.into_iter()
+            .flat_map(move |ids| ids.range((slot, Id::from(""))..))
+            .take_while(move |(number, _)| *number == slot)
+            .filter_map(|(_, id)| self.tasks().get(id))
     }
 
     /// The tasks assigned to a node, in the order of ids.

@@ -219,6 +219,37 @@ fn a_snapshot_restores_tables_and_indexes() {
 }
 
 #[test]
+fn the_tasks_of_a_slot_are_found_without_the_others() {
+    let mut state = State::default();
+    let of = |service: &str, slot: u64, id: &str| {
+        let mut task = a_task(id);
+        (task.service_id, task.slot) = (service.into(), slot);
+        create(task)
+    };
+    let all = vec![
+        of("s", 2, "c"),
+        of("s", 1, "d"),
+        of("s", 2, "a"),
+        of("s", 3, "b"),
+        of("t", 2, "e"),
+    ];
+    state.apply(&tx(Author::Orchestrator, all)).unwrap();
+    let found = |state: &State, slot: u64| -> Vec<String> {
+        let tasks = state.tasks_of_slot("s", slot);
+        tasks.map(|task| task.id.to_string()).collect()
+    };
+    assert_eq!(found(&state, 2), ["a", "c"]);
+    assert_eq!(found(&state, 1), ["d"]);
+    assert!(found(&state, 0).is_empty() && found(&state, 4).is_empty());
+    let version = state.tasks().get("a").unwrap().meta.version;
+    let remove = Change::Remove(Kind::Task, "a".into(), version);
+    state.apply(&tx(Author::Reaper, vec![remove])).unwrap();
+    assert_eq!(found(&state, 2), ["c"]);
+    let ids: Vec<_> = state.tasks_of_service("s").map(|task| &*task.id).collect();
+    assert_eq!(ids, ["d", "c", "b"], "in the order of slots");
+}
+
+#[test]
 fn tasks_of_one_template_share_it_also_after_a_snapshot() {
     let of_version = |id: &str, version: u64| {
         let mut task = a_task(id);

@@ -141,7 +141,11 @@ pub fn tasks(view: &State, filters: &Filters) -> Result<Vec<WireTask>, Error> {
         None
     };
     Ok(match one {
-        Some(service) => collect(view, view.tasks_of_service(service), matches),
+        Some(service) => {
+            let mut tasks = collect(view, view.tasks_of_service(service), matches);
+            tasks.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+            tasks
+        }
         None => collect(view, view.tasks().iter(), matches),
     })
 }
