@@ -1,7 +1,7 @@
 //! How long the leader takes to give tasks their nodes, in the shapes of swarmkit's own benchmark:
 //! ready nodes, and as many services as pending tasks, until all are assigned in the store. Then one
-//! update in a large cluster and a drain in a smaller one. Only measures; `tests/scale.rs` says that what is measured
-//! happens.
+//! update in a large cluster and a drain in a smaller one, and one service of very many tasks. Only
+//! measures; `tests/scale.rs` says that what is measured happens.
 //!
 //! `cargo bench -p skep-sim`; with `-- --test` everything runs once in clusters a hundred times
 //! smaller. Whole shapes by name: `cargo bench -p skep-sim -- 'place/1000x100000'`.
@@ -22,6 +22,8 @@ const SHAPES: [(usize, usize); 4] = [
 ];
 /// Nodes, services and replicas of each, all running.
 const LARGE: (usize, usize, u64) = (10_000, 10_000, 100);
+/// Nodes, and tasks of one service.
+const HUGE: (usize, u64) = (1_000, 100_000);
 
 /// Updates that are made for a sample at most: each takes a service that had none before.
 const UPDATES: u64 = 20;
@@ -49,6 +51,10 @@ fn time(times: u64, make: impl Fn() -> Scale, what: impl Fn(&mut Scale)) -> Dura
 
 fn settle(scale: &mut Scale) {
     scale.settle();
+}
+
+fn settle_all(scale: &mut Scale) {
+    scale.settle_all();
 }
 
 fn place(criterion: &mut Criterion) {
@@ -114,5 +120,40 @@ fn running(nodes: usize, services: usize, replicas: u64) -> Scale {
     scale
 }
 
-criterion_group!(benches, place, large);
+/// One service: until all of it runs, and what one task of it takes that fails.
+fn huge(criterion: &mut Criterion) {
+    let (nodes, tasks) = (HUGE.0 / divisor(), HUGE.1 / divisor() as u64);
+    let make = || {
+        let mut scale = Scale::connected(nodes);
+        scale.create_one(tasks);
+        scale
+    };
+    let mut group = criterion.benchmark_group("one_service");
+    group.sample_size(10).warm_up_time(Duration::from_millis(1));
+    group.bench_function(BenchmarkId::new("run", tasks), |bench| {
+        bench.iter_custom(|times| time(times, make, settle_all));
+    });
+    let mut cluster = None;
+    group.bench_function(BenchmarkId::new("fail", tasks), |bench| {
+        let scale = cluster.get_or_insert_with(|| {
+            let mut scale = make();
+            scale.settle_all();
+            scale
+        });
+        bench.iter_custom(|times| {
+            let once = |_| {
+                scale.fail_one();
+                let begin = Instant::now();
+                scale.settle_all();
+                begin.elapsed()
+            };
+            let made = times.min(UPDATES);
+            let took: Duration = (0..made).map(once).sum();
+            took.mul_f64(times as f64 / made as f64)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, place, large, huge);
 criterion_main!(benches);

@@ -1,6 +1,8 @@
 //! Large clusters through the leader, for measurements: many nodes, many tasks, no network, no
 //! engines and one moment. Knows no clock: whoever runs it measures.
 
+mod agents;
+
 use std::sync::Arc;
 
 use skep_api::node::{Availability, NodeDescription, NodeSpec, NodeState};

@@ -58,3 +58,25 @@ fn what_is_measured_happens() {
     assert!(first.iter().take(2).all(|node| !left.contains_key(node)));
     assert!(left.values().all(|tasks| (15..=19).contains(tasks)));
 }
+
+#[test]
+fn what_is_measured_of_one_service_happens() {
+    let mut scale = Scale::connected(10);
+    scale.create_one(200);
+    scale.settle_all();
+    assert_eq!(scale.running(), 200);
+    assert!(spread(&scale.state).values().all(|tasks| *tasks == 20));
+    scale.fail_one();
+    scale.settle_all();
+    assert_eq!(scale.running(), 199, "the next one waits for its moment");
+    assert_eq!(scale.placed(), 200);
+    scale.update_one("web:2");
+    scale.settle_all();
+    assert_eq!((scale.of_image("web:2"), scale.running()), (200, 200));
+    scale.scale_one(100);
+    scale.settle_all();
+    assert_eq!(scale.running(), 100);
+    scale.remove_one();
+    scale.settle_all();
+    assert!(scale.state.tasks().is_empty());
+}

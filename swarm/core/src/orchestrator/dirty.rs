@@ -2,10 +2,9 @@
 //!
 //! Source of the behaviour: swarmkit `manager/orchestrator/task.go`.
 
-use skep_api::task::{TaskSpec, TaskState};
+use skep_api::task::{Runtime, TaskSpec, TaskState};
 
 use super::constraint::Constraint;
-use super::template;
 use crate::labels::grants;
 use crate::object::{Service, Task};
 use crate::store::State;
@@ -30,27 +29,48 @@ pub(super) fn differs(view: &State, service: &Service, task: &Task) -> bool {
     if !grants::same(&task.service_labels, &service.spec.labels) || moved(service, task) {
         return true;
     }
-    let wanted = template(service);
-    if *task.spec == wanted {
-        return false;
-    }
-    let elsewhere = TaskSpec {
-        placement: wanted.placement.clone(),
-        ..TaskSpec::clone(&task.spec)
-    };
-    if elsewhere != wanted {
+    let wanted = &service.spec.task_template;
+    if !is_same_elsewhere(&task.spec, wanted) {
         return true;
     }
-    let constraints = wanted
-        .placement
-        .map(|placement| placement.constraints)
-        .unwrap_or_default();
+    if task.spec.placement == wanted.placement {
+        return false;
+    }
+    let placement = wanted.placement.as_ref();
+    let constraints = placement.map_or(&[][..], |placement| &placement.constraints);
     let node = task.node_id.as_ref().and_then(|id| view.nodes().get(id));
     !node.is_some_and(|node| {
-        Constraint::parse_all(&constraints)
+        Constraint::parse_all(constraints)
             .iter()
             .all(|c| c.matches(node))
     })
+}
+
+/// Whether a task's spec is as the template says, placement apart. Said of every task of a service
+/// that is updated: compares without making the spec that the task would get.
+fn is_same_elsewhere(spec: &TaskSpec, template: &TaskSpec) -> bool {
+    let TaskSpec {
+        container_spec,
+        plugin_spec,
+        network_attachment_spec,
+        resources,
+        restart_policy,
+        placement: _,
+        networks,
+        log_driver,
+        force_update,
+        runtime,
+    } = spec;
+    // In a task it is never named.
+    *runtime == Runtime::Unset
+        && *force_update == template.force_update
+        && *container_spec == template.container_spec
+        && *plugin_spec == template.plugin_spec
+        && *network_attachment_spec == template.network_attachment_spec
+        && *resources == template.resources
+        && *restart_policy == template.restart_policy
+        && *networks == template.networks
+        && *log_driver == template.log_driver
 }
 
 /// Whether the service is to be reached in another way than when the task was made. Tasks that

@@ -50,7 +50,13 @@ pub(super) fn plan(
         places.settled(&place, one, &mut plan);
     }
     // What is left of the run before is told to stop first: then it can be waited for.
-    if let Some(job) = service.spec.mode.replicated_job.as_ref().filter(|_| at_rest) {
+    if let Some(job) = service
+        .spec
+        .mode
+        .replicated_job
+        .as_ref()
+        .filter(|_| at_rest)
+    {
         start(view, service, job, places, now, ids, &mut plan);
     }
     places.wake(&mut plan);

@@ -214,6 +214,25 @@ impl Places {
     }
 }
 
+#[cfg(test)]
+impl Places {
+    /// Unless something is to be looked at yet, all sums are those of places that were counted anew.
+    pub fn assert_counts_as(&self, anew: &Self, now: Timestamp) {
+        if self.ask || self.stale != Stale::none() {
+            return;
+        }
+        assert_eq!(self.numbers, anew.numbers);
+        assert_eq!(self.busy, anew.busy);
+        let at_once = |progress: &Progress| {
+            let mut progress = progress.clone();
+            progress.pass(now);
+            progress
+        };
+        assert_eq!(at_once(&self.progress), at_once(&anew.progress));
+        assert_eq!(self.met, anew.met);
+    }
+}
+
 /// Whether all that is read of a task here is as before. Most of what agents, the allocator and the
 /// scheduler write is about other things.
 fn reads_alike(before: &Task, after: &Task) -> bool {
@@ -235,7 +254,10 @@ fn what_is_read(task: &Task) -> Read<'_> {
     let steps = [TaskState::Ready, TaskState::Assigned, TaskState::New];
     let reached = match state {
         state if state >= TaskState::Running => state,
-        state => steps.into_iter().find(|step| *step <= state).unwrap_or(state),
+        state => steps
+            .into_iter()
+            .find(|step| *step <= state)
+            .unwrap_or(state),
     };
     (
         (task.desired_state, reached),

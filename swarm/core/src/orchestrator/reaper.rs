@@ -38,11 +38,11 @@ impl Reconciler for Reaper {
 
     fn observe(&mut self, event: &Event, view: &State) {
         match (&event.before, &event.after) {
-            (Some(Object::Task(before)), Some(Object::Task(after))) => {
-                if reads(before) != reads(after) {
-                    self.mark(before, view);
-                    self.mark(after, view);
-                }
+            (Some(Object::Task(before)), Some(Object::Task(after)))
+                if reads(before) != reads(after) =>
+            {
+                self.mark(before, view);
+                self.mark(after, view);
             }
             (None, Some(Object::Task(task))) | (Some(Object::Task(task)), None) => {
                 self.mark(task, view);

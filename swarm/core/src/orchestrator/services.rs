@@ -99,8 +99,8 @@ impl Reconciler for Orchestrator {
             if places.is_open() && !one.changes.is_empty() {
                 unfinished.push(id.clone());
             }
-            let is_gone = view.services().get(&id).is_none()
-                && view.tasks_of_service(&id).next().is_none();
+            let is_gone =
+                view.services().get(&id).is_none() && view.tasks_of_service(&id).next().is_none();
             if !is_gone {
                 self.places.insert(id, places);
             }
@@ -134,6 +134,19 @@ impl Orchestrator {
     }
 }
 
+#[cfg(test)]
+impl Orchestrator {
+    /// What is known of every service is what counting anew says.
+    pub fn recount(&self, view: &State, now: Timestamp) {
+        let mut ids = crate::id::CountingIds::default();
+        for (id, places) in &self.places {
+            let mut anew = Places::default();
+            plan_service(view, id, &mut anew, now, &mut ids);
+            places.assert_counts_as(&anew, now);
+        }
+    }
+}
+
 /// What one service needs now, as far as it fits into one plan.
 fn plan_service(
     view: &State,
@@ -162,9 +175,7 @@ fn wind_down(places: &mut Places, fresh: Slots) -> Plan {
     places.open(fresh);
     let mut plan = Plan::default();
     while let Some((_, Slot(left))) = places.next(&plan) {
-        let left = left
-            .iter()
-            .filter_map(|task| want(task, TaskState::Remove));
+        let left = left.iter().filter_map(|task| want(task, TaskState::Remove));
         plan.changes.extend(left);
     }
     plan

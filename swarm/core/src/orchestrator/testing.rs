@@ -12,7 +12,7 @@ use crate::id::{Id, IdSource, RANDOM_BYTES};
 use crate::object::{Meta, Node, NodeStatus, Object, Role, Task};
 use crate::reconcile::{Plan, Reconciler, earliest};
 use crate::scheduler::Scheduler;
-use crate::store::{Author, Change, State, Tx};
+use crate::store::{Author, Change, State, Tx, reads};
 use crate::{Nanos, SECOND, Timestamp};
 
 /// A ready, active worker.
@@ -88,6 +88,10 @@ pub struct Harness {
     pub state: State,
     pub now: Timestamp,
     pub ids: Ids,
+    /// How many objects the parts looked at, those apart that a new leader's would.
+    pub reads: usize,
+    /// Whether plans are held against those of a new leader, which takes its time in large clusters.
+    pub held: bool,
     parts: Parts,
     wake_at: Option<Timestamp>,
 }
@@ -99,6 +103,8 @@ impl Harness {
             state: State::default(),
             now: at(1_000),
             ids: Ids::default(),
+            reads: 0,
+            held: true,
             parts: Parts::default(),
             wake_at: None,
         };
@@ -119,11 +125,13 @@ impl Harness {
             .state
             .apply(&tx)
             .unwrap_or_else(|why| panic!("{why}: {tx:?}"));
+        let before = reads();
         for event in &events {
             for (_, part) in self.parts.each() {
                 part.observe(event, &self.state);
             }
         }
+        self.reads += reads() - before;
     }
 
     /// Creates or replaces a node, cluster or service.
@@ -197,13 +205,22 @@ impl Harness {
 
     /// One part's plan, which must be the one that a new leader would make.
     fn plan_one(&mut self, index: usize) -> (Author, Plan) {
+        let ids = self.ids.clone();
+        let (author, part) = &mut self.parts.each()[index];
+        let (author, before) = (author.clone(), reads());
+        let plan = part.plan(&self.state, self.now, &mut self.ids);
+        self.reads += reads() - before;
+        if self.held {
+            self.hold(index, &plan, ids);
+        }
+        (author, plan)
+    }
+
+    fn hold(&self, index: usize, plan: &Plan, mut ids: Ids) {
         let mut fresh = Parts::default();
-        let mut ids = self.ids.clone();
-        let (_, new) = &mut fresh.each()[index];
+        let (author, new) = &mut fresh.each()[index];
         new.mark_all(&self.state);
         let oracle = new.plan(&self.state, self.now, &mut ids);
-        let (author, part) = &mut self.parts.each()[index];
-        let plan = part.plan(&self.state, self.now, &mut self.ids);
         assert_eq!(
             plan.changes, oracle.changes,
             "a new leader ({author:?}) would plan otherwise"
@@ -212,7 +229,7 @@ impl Harness {
             plan.wake_at, oracle.wake_at,
             "a new leader ({author:?}) would wake otherwise"
         );
-        (author.clone(), plan)
+        self.parts.orchestrator.recount(&self.state, self.now);
     }
 
     /// An agent reports a state of its task.
@@ -228,7 +245,7 @@ impl Harness {
     }
 
     /// What an agent that is quick and lucky would report next.
-    fn next_report(&self, task: &Task) -> Option<TaskState> {
+    pub fn next_report(&self, task: &Task) -> Option<TaskState> {
         let node = self.state.nodes().get(task.node_id.as_ref()?)?;
         let reached = match task.desired_state {
             TaskState::Ready => TaskState::Ready,

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use index::folded;
 pub use table::Table;
+#[cfg(test)]
+pub(crate) use table::reads;
 pub use tx::{Author, Batch, Change, Event, Reject, Tx};
 
 use crate::Timestamp;

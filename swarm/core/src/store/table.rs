@@ -49,12 +49,12 @@ impl<'de, T: Clone + Deserialize<'de>> Deserialize<'de> for Table<T> {
 impl<T: Clone + Entity> Table<T> {
     /// The object with this id.
     pub fn get(&self, id: &str) -> Option<&Arc<T>> {
-        self.0.get(id)
+        self.0.get(id).inspect(read)
     }
 
     /// Every object, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.0.values()
+        self.0.values().inspect(read)
     }
 
     /// Objects whose id starts with `prefix`, in the order of ids.
@@ -63,6 +63,7 @@ impl<T: Clone + Entity> Table<T> {
             .range(Id::from(prefix)..)
             .take_while(move |(id, _)| id.starts_with(prefix))
             .map(|(_, object)| object)
+            .inspect(read)
     }
 
     /// How many objects there are.
@@ -87,4 +88,21 @@ impl<T: Clone + Entity> Table<T> {
     pub fn meta(&self, id: &str) -> Option<&Meta> {
         self.0.get(id).map(|object| object.meta())
     }
+}
+
+/// An object was looked at: tests count that.
+fn read<T>(_: &&Arc<T>) {
+    #[cfg(test)]
+    READS.set(READS.get() + 1);
+}
+
+#[cfg(test)]
+thread_local! {
+    static READS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many objects this thread has looked at, in all states.
+#[cfg(test)]
+pub(crate) fn reads() -> usize {
+    READS.get()
 }

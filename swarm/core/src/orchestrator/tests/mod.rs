@@ -4,6 +4,7 @@ mod failures;
 mod global;
 mod jobs;
 mod limits;
+mod many;
 mod properties;
 mod restarts;
 mod rolls;
