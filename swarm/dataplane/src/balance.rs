@@ -1,15 +1,50 @@
-//! Virtual addresses: connections to a service's address reach one of its tasks.
+//! Virtual addresses: connections to a service's address reach one of its tasks. Each container
+//! has a table of its own for that, so that the task sees who its client is; the host has one for
+//! itself, and for containers whose table is not there yet.
 
+mod answers;
+mod catalogue;
+mod inner;
+mod rules;
+mod space;
+mod text;
+mod wire;
+
+use inner::Inner;
+use rules::Step;
+
+use crate::netlink::nftables::{Nftables, Refused};
 use crate::plane::Part;
 use crate::state::{State, Touched};
 
+/// How often somebody else may be faster than we clean up.
+const TRIES: usize = 8;
+
 /// See the head of the file.
 #[derive(Debug, Default)]
-pub(crate) struct Balance {}
+pub(crate) struct Balance {
+    /// Lent to the thread that speaks with the kernel.
+    inner: Inner,
+}
 
 impl Balance {
     pub(crate) fn new() -> Self {
-        Self {}
+        Self::default()
+    }
+
+    /// Speaks with the kernel on a thread that may wait.
+    async fn lend<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Inner) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let mut inner = std::mem::take(&mut self.inner);
+        let lent = tokio::task::spawn_blocking(move || {
+            let result = work(&mut inner);
+            (inner, result)
+        });
+        let (inner, result) = lent.await.map_err(|error| error.to_string())?;
+        self.inner = inner;
+        Ok(result)
     }
 }
 
@@ -18,11 +53,29 @@ impl Part for Balance {
         "balance"
     }
 
-    async fn converge(&mut self, _state: &State, _touched: &Touched) -> Result<(), String> {
-        Ok(())
+    async fn converge(&mut self, state: &State, touched: &Touched) -> Result<(), String> {
+        self.inner.prepare(state, touched);
+        self.lend(Inner::work).await?
     }
 
     async fn intact(&mut self) -> bool {
-        true
+        self.lend(Inner::intact).await.unwrap_or(false)
     }
+}
+
+/// Takes everything of ours away from the host. Containers' tables go with them.
+pub(crate) fn clean() -> Result<(), String> {
+    let said = |error: &dyn std::fmt::Display| format!("virtual addresses: {error}");
+    answers::clean().map_err(|error| said(&error))?;
+    let mut kernel = Nftables::open().map_err(|error| said(&error))?;
+    let mut result = Ok(());
+    for _ in 0..TRIES {
+        let generation = kernel.generation().map_err(|error| said(&error))?;
+        let batch = wire::batch(generation, &[Step::Table, Step::NoTable]);
+        result = kernel.commit(batch).map(drop);
+        if !matches!(result, Err(Refused::Overtaken)) {
+            break;
+        }
+    }
+    result.map_err(|error| said(&error))
 }

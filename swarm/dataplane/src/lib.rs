@@ -10,7 +10,7 @@ mod link;
 mod mesh;
 pub mod model;
 mod names;
-#[allow(dead_code)] // Used as the parts come.
+mod netlink;
 mod netns;
 #[allow(dead_code)] // Used as the parts come.
 mod nft;

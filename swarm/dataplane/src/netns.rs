@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 use nix::sched::{CloneFlags, setns};
 use tokio::sync::oneshot;
@@ -44,6 +45,28 @@ pub(crate) async fn within<T: Send + 'static>(
         .unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace failed").into()))
 }
 
+/// The same for a thread that may wait.
+pub(crate) fn inside<T: Send + 'static>(
+    place: Place,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    if place == Place::Host {
+        return Ok(work()?);
+    }
+    let thread = std::thread::Builder::new().name("skep-netns".to_owned());
+    let result = thread.spawn(move || enter(place, work))?.join();
+    result.unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace failed").into()))
+}
+
+/// What tells a namespace from all others, for as long as it is there.
+pub(crate) fn identity(place: Place) -> Result<u64, Error> {
+    let path = match place {
+        Place::Host => "/proc/thread-self/ns/net".to_owned(),
+        Place::Of(pid) => format!("/proc/{pid}/ns/net"),
+    };
+    Ok(std::fs::metadata(path).map_err(absence)?.ino())
+}
+
 /// Enters with the thread that calls, which must end soon after.
 fn enter<T>(place: Place, work: impl FnOnce() -> io::Result<T>) -> Result<T, Error> {
     if let Place::Of(pid) = place {
@@ -80,5 +103,8 @@ mod tests {
         let inode = || std::fs::read_link("/proc/thread-self/ns/net");
         let there = within(Place::Host, inode).await.unwrap();
         assert_eq!(there, inode().unwrap());
+        let own = i32::try_from(std::process::id()).unwrap();
+        let identity = |place| identity(place).unwrap();
+        assert_eq!(identity(Place::Host), identity(Place::Of(own)));
     }
 }

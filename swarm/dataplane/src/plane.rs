@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 
-use crate::balance::Balance;
+use crate::balance::{self, Balance};
 use crate::mesh::Mesh;
 use crate::model::Change;
 use crate::names::Names;
@@ -64,6 +64,15 @@ impl Plane {
         let (changes, inbox) = mpsc::channel(QUEUE);
         let running = tokio::spawn(run(config, inbox));
         Self { changes, running }
+    }
+
+    /// Takes everything of ours away from the host, for one that leaves its swarm. Nothing may run.
+    ///
+    /// # Errors
+    /// When the kernel refuses; all the rest is away.
+    pub async fn clean() -> Result<(), String> {
+        let balance = tokio::task::spawn_blocking(balance::clean).await;
+        balance.map_err(|error| error.to_string())?
     }
 
     /// Tells what is another way now; waits while too much is under way.

@@ -1,0 +1,190 @@
+//! All namespaces, and what each has to do when something changes. What is decided is decided
+//! before the first of them is spoken with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZero;
+
+use super::answers::{Answers, Wishes};
+use super::catalogue::{Catalogue, Changed};
+use super::rules::{Role, Table, Targets};
+use super::space::{Space, Work};
+use crate::model::Container;
+use crate::netns::Place;
+use crate::state::{State, Touched};
+
+/// So few namespaces are not worth more threads.
+const FEW: usize = 4;
+
+/// See the head of the file.
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    /// Whether it has ever seen the state.
+    knows: bool,
+    catalogue: Catalogue,
+    host: Option<Tenant>,
+    containers: BTreeMap<String, Tenant>,
+    answers: Answers,
+    wishes: Wishes,
+}
+
+/// A namespace, and what is to be done there.
+#[derive(Debug)]
+struct Tenant {
+    pid: i32,
+    space: Space,
+    work: Option<Work>,
+}
+
+impl Inner {
+    /// Decides what is to be done.
+    pub(crate) fn prepare(&mut self, state: &State, touched: &Touched) {
+        let all = Touched {
+            all: true,
+            ..Touched::default()
+        };
+        // Whoever has seen nothing yet looks at everything.
+        let touched = if self.knows { touched } else { &all };
+        self.knows = true;
+        let changed = self.catalogue.follow(state, touched);
+        self.wishes = self
+            .answers
+            .wishes(state, &self.catalogue, &changed, touched.all);
+        let anew = self.movers(state, touched);
+        let catalogue = &self.catalogue;
+        for (id, tenant) in &mut self.containers {
+            let Some(container) = state.containers.get(id) else {
+                continue;
+            };
+            let mut on = container.addresses.keys();
+            let all = touched.all
+                || anew.contains(id)
+                || tenant.space.wants_all()
+                || on.any(|it| touched.networks.contains(it));
+            let networks = visible(container, state);
+            tenant.work = work(catalogue, networks, &changed, all);
+        }
+        let host = self.host.get_or_insert_with(|| host(state));
+        let all = touched.all || host.space.wants_all();
+        host.work = work(catalogue, catalogue.networks(), &changed, all);
+    }
+
+    /// Containers that came or are another way; forgets those that went.
+    fn movers(&mut self, state: &State, touched: &Touched) -> BTreeSet<String> {
+        let mut movers = touched.containers.clone();
+        if touched.all {
+            movers.extend(self.containers.keys().cloned());
+            movers.extend(state.containers.keys().cloned());
+        }
+        for id in &movers {
+            let Some(container) = state.containers.get(id) else {
+                self.containers.remove(id);
+                continue;
+            };
+            let known = self.containers.get(id);
+            if known.is_none_or(|it| it.pid != container.pid) {
+                self.containers.insert(id.clone(), tenant(container));
+            }
+        }
+        movers
+    }
+
+    /// Does what was decided, everywhere; the first thing that failed is what is said.
+    pub(crate) fn work(&mut self) -> Result<(), String> {
+        let host = self.host.iter_mut();
+        // Containers first: the host's table is for those that have none.
+        let mut tenants: Vec<&mut Tenant> = self.containers.values_mut().chain(host).collect();
+        tenants.retain(|tenant| tenant.work.is_some());
+        let done = everywhere(tenants);
+        let answered = self.answers.follow(std::mem::take(&mut self.wishes));
+        done.into_iter().chain([answered]).collect()
+    }
+
+    /// Whether nobody else was at it, anywhere.
+    pub(crate) fn intact(&mut self) -> bool {
+        let tenants = self.containers.values_mut().chain(&mut self.host);
+        // All of them are looked at, so that all are repaired at once.
+        let broken = tenants.filter_map(|it| (!it.space.intact()).then_some(()));
+        broken.count() == 0 && self.answers.intact()
+    }
+}
+
+fn tenant(container: &Container) -> Tenant {
+    let addresses = container.addresses.values().flatten();
+    let seed = addresses.fold(0, |seed, address| match address {
+        IpAddr::V4(address) => seed ^ u32::from(*address),
+        IpAddr::V6(_) => seed,
+    });
+    let role = Role::Container;
+    Tenant {
+        pid: container.pid,
+        space: Space::new(Place::Of(container.pid), Table { role, seed }),
+        work: None,
+    }
+}
+
+fn host(state: &State) -> Tenant {
+    let networks = state.networks.values();
+    let mut gateways = networks.filter_map(|it| it.network.as_ref().map(|it| it.gateway));
+    let seed = gateways.next().map_or(0, |it: Ipv4Addr| it.into());
+    let role = Role::Host;
+    Tenant {
+        pid: 0,
+        space: Space::new(Place::Host, Table { role, seed }),
+        work: None,
+    }
+}
+
+/// The networks whose services a container is to reach. Nobody asks for one on the network that
+/// ports are published on.
+fn visible<'a>(container: &'a Container, state: &'a State) -> impl Iterator<Item = &'a String> {
+    container.addresses.keys().filter(|network| {
+        let known = state.networks.get(*network);
+        let known = known.and_then(|it| it.network.as_ref());
+        known.is_none_or(|network| !network.ingress)
+    })
+}
+
+/// What a namespace on these networks has to do.
+fn work<'a>(
+    catalogue: &Catalogue,
+    networks: impl Iterator<Item = &'a String>,
+    changed: &Changed,
+    all: bool,
+) -> Option<Work> {
+    if all {
+        let on = networks.filter_map(|network| catalogue.on(network));
+        let all: Targets = on.flatten().map(|(vip, it)| (*vip, it.clone())).collect();
+        return Some(Work::All(all));
+    }
+    let mut some = BTreeMap::new();
+    for (network, vips) in networks.filter_map(|it| changed.get_key_value(it)) {
+        let target = |vip| (vip, catalogue.target(network, vip).cloned());
+        some.extend(vips.iter().map(|vip| target(*vip)));
+    }
+    (!some.is_empty()).then_some(Work::Some(some))
+}
+
+/// Lets all of them work, on as many threads as there are processors.
+fn everywhere(mut tenants: Vec<&mut Tenant>) -> Vec<Result<(), String>> {
+    let one = |tenant: &mut &mut Tenant| match tenant.work.take() {
+        Some(work) => tenant.space.follow(&work),
+        None => Ok(()),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    if tenants.len() <= FEW || threads == 1 {
+        return tenants.iter_mut().map(one).collect();
+    }
+    let share = tenants.len().div_ceil(threads);
+    std::thread::scope(|scope| {
+        let shares = tenants.chunks_mut(share);
+        let running: Vec<_> = shares
+            .map(|share| scope.spawn(move || share.iter_mut().map(one).collect::<Vec<_>>()))
+            .collect();
+        let lost = || vec![Err("a thread of the data plane failed".to_owned())];
+        let results = running.into_iter().map(|it| it.join());
+        results
+            .flat_map(|it| it.unwrap_or_else(|_| lost()))
+            .collect()
+    })
+}

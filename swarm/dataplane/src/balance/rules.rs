@@ -1,0 +1,242 @@
+//! What a namespace's table says, in steps that `nft` can be told as text and the kernel as bytes.
+//! Pure. The first packet of a connection costs two look-ups, however many services there are, and
+//! a change touches only what belongs to its own address.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// The table's name; its family is IPv4's.
+pub(crate) const TABLE: &str = "skep-vip";
+
+/// Whose namespace it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The host's: for itself, and for containers whose own table is not there yet.
+    Host,
+    /// A container's.
+    Container,
+}
+
+/// Where connections to a virtual address go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Who serves, in order and each once.
+    pub(crate) backends: Vec<Ipv4Addr>,
+    /// As whom the host speaks with them.
+    pub(crate) gateway: Option<Ipv4Addr>,
+}
+
+/// By virtual address.
+pub(crate) type Targets = BTreeMap<Ipv4Addr, Arc<Target>>;
+
+/// A table: whose it is, and a number that differs from client to client, so that not everybody's
+/// first connection goes to the same backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) role: Role,
+    pub(crate) seed: u32,
+}
+
+/// A chain of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chain {
+    /// For addresses with nobody behind them.
+    Nobody,
+    /// Of a virtual address.
+    Vip(Ipv4Addr),
+    /// What comes in.
+    Prerouting,
+    /// What is sent from here.
+    Output,
+    /// What goes out.
+    Postrouting,
+}
+
+/// A map of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Map {
+    /// From a virtual address to its chain.
+    Services,
+    /// From a virtual address and a number to a backend.
+    Backends,
+    /// From a virtual address to the host's own on that network.
+    Gateways,
+}
+
+/// Where something is in a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    Service(Ipv4Addr),
+    Backend(Ipv4Addr, u32),
+    Gateway(Ipv4Addr),
+}
+
+impl Key {
+    pub(crate) fn map(self) -> Map {
+        match self {
+            Self::Service(_) => Map::Services,
+            Self::Backend(..) => Map::Backends,
+            Self::Gateway(_) => Map::Gateways,
+        }
+    }
+}
+
+/// What is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    Goto(Chain),
+    Address(Ipv4Addr),
+}
+
+/// A rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// Looks for the destination among the services.
+    Lookup,
+    /// Tells TCP at once that nobody is there.
+    Reset,
+    /// Tells everybody else so.
+    Refuse,
+    /// To one after the other of so many backends.
+    Spread(u32),
+    /// Speaks as the host's own address with whom a virtual address led to.
+    Source,
+}
+
+/// A step of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Table,
+    NoTable,
+    Map(Map),
+    Chain(Chain),
+    /// With the rules in it.
+    NoChain(Chain),
+    /// Only the rules in it.
+    Flush(Chain),
+    Rule(Chain, Rule),
+    Element(Key, Value),
+    NoElement(Key),
+}
+
+impl Table {
+    /// Makes the table, whatever was there.
+    pub(crate) fn whole(self, targets: &Targets) -> Vec<Step> {
+        let mut steps = vec![Step::Table, Step::NoTable, Step::Table];
+        steps.extend(self.maps().iter().copied().map(Step::Map));
+        steps.push(Step::Chain(Chain::Nobody));
+        steps.push(Step::Rule(Chain::Nobody, Rule::Reset));
+        steps.push(Step::Rule(Chain::Nobody, Rule::Refuse));
+        for (vip, target) in targets {
+            steps.extend(chain(*vip, 0, count(target)));
+        }
+        let elements = self.elements(targets);
+        steps.extend(elements.map(|(key, value)| Step::Element(key, value)));
+        for (chain, rule) in self.hooks() {
+            steps.extend([Step::Chain(*chain), Step::Rule(*chain, *rule)]);
+        }
+        steps
+    }
+
+    /// Makes one address what it is now.
+    pub(crate) fn change(
+        self,
+        vip: Ipv4Addr,
+        before: Option<&Target>,
+        after: Option<&Target>,
+    ) -> Vec<Step> {
+        let list = |target: Option<&Target>| -> BTreeMap<Key, Value> {
+            target.map_or_else(BTreeMap::new, |it| self.of_one(vip, it).collect())
+        };
+        let (old, new) = (list(before), list(after));
+        let (had, has) = (before.map_or(0, count), after.map_or(0, count));
+        let mut steps = Vec::new();
+        let gone = old
+            .iter()
+            .filter(|(key, value)| new.get(key) != Some(value));
+        steps.extend(gone.map(|(key, _)| Step::NoElement(*key)));
+        steps.extend(chain(vip, had, has));
+        let come = new
+            .iter()
+            .filter(|(key, value)| old.get(key) != Some(value));
+        steps.extend(come.map(|(key, value)| Step::Element(*key, *value)));
+        steps
+    }
+
+    /// Everything that the maps hold, map by map.
+    pub(crate) fn elements(self, targets: &Targets) -> impl Iterator<Item = (Key, Value)> {
+        let maps = self.maps().iter();
+        maps.flat_map(move |map| {
+            let all = targets.iter();
+            let all = all.flat_map(move |(vip, target)| self.of_one(*vip, target));
+            all.filter(move |(key, _)| key.map() == *map)
+        })
+    }
+
+    /// The maps that it has.
+    pub(crate) fn maps(self) -> &'static [Map] {
+        match self.role {
+            Role::Host => &[Map::Services, Map::Backends, Map::Gateways],
+            Role::Container => &[Map::Services, Map::Backends],
+        }
+    }
+
+    /// The chains that packets come into, and the one rule of each.
+    pub(crate) fn hooks(self) -> &'static [(Chain, Rule)] {
+        match self.role {
+            Role::Host => &[
+                (Chain::Prerouting, Rule::Lookup),
+                (Chain::Output, Rule::Lookup),
+                (Chain::Postrouting, Rule::Source),
+            ],
+            Role::Container => &[(Chain::Output, Rule::Lookup)],
+        }
+    }
+
+    fn of_one(self, vip: Ipv4Addr, target: &Target) -> impl Iterator<Item = (Key, Value)> {
+        let chain = match target.backends.is_empty() {
+            true => Chain::Nobody,
+            false => Chain::Vip(vip),
+        };
+        let service = (Key::Service(vip), Value::Goto(chain));
+        let gateway = target.gateway.filter(|_| self.role == Role::Host);
+        let gateway = gateway.map(|it| (Key::Gateway(vip), Value::Address(it)));
+        let backends = (0_u32..).zip(self.order(&target.backends));
+        let backends = backends.map(move |(at, it)| (Key::Backend(vip, at), Value::Address(it)));
+        std::iter::once(service).chain(gateway).chain(backends)
+    }
+
+    /// The order in which this client meets the backends.
+    fn order(self, backends: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+        let mut order = backends.to_vec();
+        order.sort_by_key(|it| (mix(u32::from(*it) ^ mix(self.seed)), *it));
+        order
+    }
+}
+
+fn count(target: &Target) -> u32 {
+    u32::try_from(target.backends.len()).unwrap_or(u32::MAX)
+}
+
+/// From a chain for so many backends to one for so many.
+fn chain(vip: Ipv4Addr, had: u32, has: u32) -> Vec<Step> {
+    let chain = Chain::Vip(vip);
+    let rule = Step::Rule(chain, Rule::Spread(has));
+    match (had, has) {
+        (had, has) if had == has => Vec::new(),
+        (0, _) => vec![Step::Chain(chain), rule],
+        (_, 0) => vec![Step::NoChain(chain)],
+        _ => vec![Step::Flush(chain), rule],
+    }
+}
+
+/// Neighbours among the numbers end up far from each other.
+fn mix(number: u32) -> u32 {
+    let number = (number ^ number >> 16).wrapping_mul(0x7feb_352d);
+    let number = (number ^ number >> 15).wrapping_mul(0x846c_a68b);
+    number ^ number >> 16
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,291 @@
+//! One namespace's table: brought to what it should be through a socket that stays open there, so
+//! that nobody has to enter again. Knows what it has put there, and sees when that is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use tracing::debug;
+
+use super::rules::{Chain, Key, Step, TABLE, Table, Target, Targets, Value};
+use super::text::{self, chain_name, map_name};
+use super::wire;
+use crate::netlink::conntrack::{self, UDP};
+use crate::netlink::nftables::{GET_CHAIN, GET_ELEMENT, HEADER, Nftables, Refused};
+use crate::netlink::{attribute, head};
+use crate::netns::{self, Place};
+
+/// How often somebody else may be faster before we try later.
+const TRIES: usize = 8;
+/// So much of a transaction that was refused is worth logging.
+const SHOWN: usize = 50;
+
+/// What a namespace is to be.
+#[derive(Clone, Debug)]
+pub(crate) enum Work {
+    /// Everything that is to be there.
+    All(Targets),
+    /// Only these are another way.
+    Some(BTreeMap<Ipv4Addr, Option<Arc<Target>>>),
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Space {
+    place: Place,
+    table: Table,
+    kernel: Option<Kernel>,
+    /// What is there; `None` if that is not known.
+    installed: Option<Targets>,
+    /// Addresses whose flows may still go to somebody who is gone.
+    stale: BTreeSet<Ipv4Addr>,
+    /// There is nobody in it any more.
+    gone: bool,
+}
+
+#[derive(Debug)]
+struct Kernel {
+    nftables: Nftables,
+    /// That of our last transaction, or of the last time that we looked.
+    generation: u32,
+    /// The namespace itself; another process may get the same number.
+    identity: u64,
+}
+
+impl Space {
+    pub(crate) fn new(place: Place, table: Table) -> Self {
+        Self {
+            place,
+            table,
+            kernel: None,
+            installed: None,
+            stale: BTreeSet::new(),
+            gone: false,
+        }
+    }
+
+    /// Whether it is to be told everything, because nobody knows what is there.
+    pub(crate) fn wants_all(&self) -> bool {
+        self.installed.is_none()
+    }
+
+    /// Brings it to what it should be: one transaction, then the flows that have to move on.
+    pub(crate) fn follow(&mut self, work: &Work) -> Result<(), String> {
+        if self.gone {
+            return Ok(());
+        }
+        let result = self.open().and_then(|()| self.rules(work));
+        let result = result.and_then(|()| self.flows());
+        match result {
+            Err(netns::Error::Gone) => {
+                self.leave();
+                Ok(())
+            }
+            Err(netns::Error::Failed(error)) => {
+                // Whatever still waits in the socket answers another question.
+                (self.kernel, self.installed) = (None, None);
+                Err(format!("{:?}: {error}", self.place))
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Whether everything is still there. One that nobody is in is not missed.
+    pub(crate) fn intact(&mut self) -> bool {
+        let Some(kernel) = &mut self.kernel else {
+            return self.gone || self.installed.is_some();
+        };
+        if netns::identity(self.place).ok() != Some(kernel.identity) {
+            self.leave();
+            return true;
+        }
+        let now = kernel.nftables.generation();
+        if now.as_ref().ok() == Some(&kernel.generation) {
+            return true;
+        }
+        match now.and_then(|now| Ok((now, self.compare()?))) {
+            Ok((now, true)) => {
+                self.kernel.iter_mut().for_each(|it| it.generation = now);
+                true
+            }
+            // Also when it cannot be told: it is made anew.
+            _ => {
+                (self.kernel, self.installed) = (None, None);
+                false
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        self.gone = true;
+        (self.kernel, self.installed) = (None, None);
+    }
+
+    fn open(&mut self) -> Result<(), netns::Error> {
+        if self.kernel.is_some() {
+            return Ok(());
+        }
+        let identity = netns::identity(self.place)?;
+        let nftables = netns::inside(self.place, || {
+            let mut nftables = Nftables::open()?;
+            let generation = nftables.generation()?;
+            Ok((nftables, generation))
+        });
+        let (nftables, generation) = nftables?;
+        self.kernel = Some(Kernel {
+            nftables,
+            generation,
+            identity,
+        });
+        Ok(())
+    }
+
+    fn rules(&mut self, work: &Work) -> Result<(), netns::Error> {
+        for _ in 0..TRIES {
+            let Some((steps, after, stale)) = self.steps(work) else {
+                break;
+            };
+            let Some(kernel) = self.kernel.as_mut().filter(|_| !steps.is_empty()) else {
+                return Ok(());
+            };
+            let batch = wire::batch(kernel.generation, &steps);
+            match kernel.nftables.commit(batch) {
+                Ok(generation) => {
+                    kernel.generation = generation;
+                    self.installed = Some(after);
+                    self.stale.extend(stale);
+                    return Ok(());
+                }
+                Err(Refused::Overtaken) => {
+                    kernel.generation = kernel.nftables.generation()?;
+                    if self.installed.is_some() && !self.compare()? {
+                        self.installed = None;
+                    }
+                }
+                Err(Refused::Error(error)) => {
+                    let first = text::script(steps.get(..SHOWN).unwrap_or(&steps));
+                    debug!(place = ?self.place, %error, "refused:\n{first}");
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(std::io::Error::other(Refused::Overtaken.to_string()).into())
+    }
+
+    /// The steps from what is there, what is there after them, and whose flows may be stale then.
+    /// `None` if nobody knows what is there, and what should be is not told either.
+    fn steps(&self, work: &Work) -> Option<(Vec<Step>, Targets, BTreeSet<Ipv4Addr>)> {
+        let changes = match (work, &self.installed) {
+            (Work::Some(_), None) => return None,
+            (Work::Some(some), Some(_)) => some.clone(),
+            (Work::All(all), None) => {
+                let stale = all.keys().copied().collect();
+                return Some((self.table.whole(all), all.clone(), stale));
+            }
+            (Work::All(all), Some(installed)) => {
+                let gone = installed.keys().map(|vip| (*vip, None));
+                let here = all.iter().map(|(vip, it)| (*vip, Some(it.clone())));
+                gone.chain(here).collect()
+            }
+        };
+        let (mut steps, mut stale) = (Vec::new(), BTreeSet::new());
+        let mut after = self.installed.clone().unwrap_or_default();
+        for (vip, new) in changes {
+            let old = after.get(&vip);
+            if old == new.as_ref() {
+                continue;
+            }
+            steps.extend(self.table.change(vip, old.map(|it| &**it), new.as_deref()));
+            let serves = |it: &Ipv4Addr| new.as_ref().is_some_and(|new| new.backends.contains(it));
+            if !old.is_none_or(|old| old.backends.iter().all(serves)) {
+                stale.insert(vip);
+            }
+            match new {
+                Some(new) => after.insert(vip, new),
+                None => after.remove(&vip),
+            };
+        }
+        Some((steps, after, stale))
+    }
+
+    /// Lets flows move on whose backend does not serve any more. TCP has an end of its own.
+    fn flows(&mut self) -> Result<(), netns::Error> {
+        let (Some(kernel), Some(installed)) = (&mut self.kernel, &self.installed) else {
+            return Ok(());
+        };
+        if self.stale.is_empty() {
+            return Ok(());
+        }
+        let stale = &self.stale;
+        conntrack::forget(kernel.nftables.socket(), |flow| {
+            let vip = flow.wanted.address;
+            let target = installed.get(&vip);
+            let serves = target.is_some_and(|it| it.backends.contains(&flow.answers.address));
+            flow.protocol == UDP && stale.contains(&vip) && !serves
+        })?;
+        self.stale.clear();
+        Ok(())
+    }
+
+    /// Whether the kernel has what we have put there.
+    fn compare(&mut self) -> std::io::Result<bool> {
+        let (Some(kernel), Some(installed)) = (&mut self.kernel, &self.installed) else {
+            return Ok(false);
+        };
+        for map in self.table.maps() {
+            let mut found = BTreeMap::new();
+            let which = |it: &mut crate::netlink::Writer| {
+                it.text(1, TABLE);
+                it.text(2, map_name(*map));
+            };
+            let listed = kernel.nftables.list(GET_ELEMENT, which, |message| {
+                found.extend(wire::listed(message).filter_map(|it| wire::read(*map, it)));
+            });
+            match listed {
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => return Ok(false),
+                listed => listed?,
+            }
+            let wanted = self.table.elements(installed);
+            let wanted: BTreeMap<Key, Value> = wanted.filter(|it| it.0.map() == *map).collect();
+            if found != wanted {
+                return Ok(false);
+            }
+        }
+        let mut found = BTreeMap::new();
+        kernel.nftables.list(
+            GET_CHAIN,
+            |_| {},
+            |chain| {
+                let text = |kind| attribute(chain, HEADER, kind)?.strip_suffix(b"\0");
+                if text(1) == Some(TABLE.as_bytes()) {
+                    let uses = attribute(chain, HEADER, 6).and_then(head);
+                    let name = text(3).unwrap_or_default().to_vec();
+                    found.insert(name, uses.map_or(0, u32::from_be_bytes));
+                }
+            },
+        )?;
+        Ok(found == uses(self.table, installed))
+    }
+}
+
+/// How many rules each chain has, and how many elements lead to it.
+fn uses(table: Table, installed: &Targets) -> BTreeMap<Vec<u8>, u32> {
+    let mut uses = BTreeMap::from([(Chain::Nobody, 2)].map(|(it, uses)| (name(it), uses)));
+    let hooks = table.hooks().iter().map(|(chain, _)| (name(*chain), 1));
+    uses.extend(hooks);
+    for (vip, target) in installed {
+        if target.backends.is_empty() {
+            uses.entry(name(Chain::Nobody)).and_modify(|it| *it += 1);
+        } else {
+            uses.insert(name(Chain::Vip(*vip)), 2);
+        }
+    }
+    uses
+}
+
+fn name(chain: Chain) -> Vec<u8> {
+    chain_name(chain).into_bytes()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! A transaction as text for `nft -f`: for people, and to see that the kernel was told the same.
+
+use std::fmt::Write as _;
+
+use super::rules::{Chain, Key, Map, Rule, Step, TABLE, Value};
+
+/// The script of these steps.
+pub(crate) fn script(steps: &[Step]) -> String {
+    let mut script = String::new();
+    for step in steps {
+        // Writing to a string does not fail.
+        let _ = writeln!(script, "{}", line(*step));
+    }
+    script
+}
+
+fn line(step: Step) -> String {
+    let table = format!("ip {TABLE}");
+    match step {
+        Step::Table => format!("add table {table}"),
+        Step::NoTable => format!("delete table {table}"),
+        Step::Map(map) => format!("add map {table} {} {{ {}; }}", map_name(map), types(map)),
+        Step::Chain(chain) => {
+            let name = chain_name(chain);
+            let hook = match hook(chain) {
+                Some((hook, priority)) => {
+                    format!(" {{ type nat hook {hook} priority {priority}; policy accept; }}")
+                }
+                None => String::new(),
+            };
+            format!("add chain {table} {name}{hook}")
+        }
+        Step::NoChain(chain) => format!("delete chain {table} {}", chain_name(chain)),
+        Step::Flush(chain) => format!("flush chain {table} {}", chain_name(chain)),
+        Step::Rule(chain, rule) => {
+            format!("add rule {table} {} {}", chain_name(chain), words(rule))
+        }
+        Step::Element(key, value) => {
+            let value = match value {
+                Value::Goto(chain) => format!("goto {}", chain_name(chain)),
+                Value::Address(address) => address.to_string(),
+            };
+            let map = map_name(key.map());
+            format!("add element {table} {map} {{ {} : {value} }}", place(key))
+        }
+        Step::NoElement(key) => {
+            let map = map_name(key.map());
+            format!("delete element {table} {map} {{ {} }}", place(key))
+        }
+    }
+}
+
+/// What a chain is called.
+pub(crate) fn chain_name(chain: Chain) -> String {
+    match chain {
+        Chain::Nobody => "nobody".to_owned(),
+        Chain::Vip(vip) => format!("vip-{vip}"),
+        Chain::Prerouting => "prerouting".to_owned(),
+        Chain::Output => "output".to_owned(),
+        Chain::Postrouting => "postrouting".to_owned(),
+    }
+}
+
+/// What a map is called.
+pub(crate) fn map_name(map: Map) -> &'static str {
+    match map {
+        Map::Services => "services",
+        Map::Backends => "backends",
+        Map::Gateways => "gateways",
+    }
+}
+
+/// Where packets come into a chain from, and when: before the engine's rules for its own
+/// resolver and published ports, which stand at -100 and 100.
+pub(crate) fn hook(chain: Chain) -> Option<(&'static str, i32)> {
+    match chain {
+        Chain::Prerouting => Some(("prerouting", -105)),
+        Chain::Output => Some(("output", -105)),
+        Chain::Postrouting => Some(("postrouting", 95)),
+        Chain::Nobody | Chain::Vip(_) => None,
+    }
+}
+
+fn types(map: Map) -> &'static str {
+    match map {
+        Map::Services => "type ipv4_addr : verdict",
+        Map::Backends => "typeof ip daddr . numgen inc mod 2 : ip daddr",
+        Map::Gateways => "type ipv4_addr : ipv4_addr",
+    }
+}
+
+fn place(key: Key) -> String {
+    match key {
+        Key::Service(vip) | Key::Gateway(vip) => vip.to_string(),
+        Key::Backend(vip, number) => format!("{vip} . {number}"),
+    }
+}
+
+fn words(rule: Rule) -> String {
+    match rule {
+        Rule::Lookup => "meta l4proto { tcp, udp, sctp } ip daddr vmap @services".to_owned(),
+        Rule::Reset => "meta l4proto tcp reject with tcp reset".to_owned(),
+        Rule::Refuse => "reject".to_owned(),
+        Rule::Spread(of) => format!("dnat to ip daddr . numgen inc mod {of} map @backends"),
+        Rule::Source => "ct status dnat snat to ct original ip daddr map @gateways".to_owned(),
+    }
+}

@@ -1,0 +1,353 @@
+//! A transaction as the kernel takes it, and what the kernel lists as steps name it. The numbers
+//! are those of `linux/netfilter/nf_tables.h`.
+
+use std::net::Ipv4Addr;
+
+use super::rules::{Chain, Key, Map, Rule, Step, TABLE, Value};
+use super::text::{chain_name, hook, map_name};
+use crate::netlink::nftables::{
+    APPEND, Batch, CREATE, DEL_CHAIN, DEL_ELEMENT, DEL_RULE, DEL_TABLE, HEADER, NEW_CHAIN,
+    NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE,
+};
+use crate::netlink::{Writer, attribute, head};
+
+/// An attribute has at most 64 KiB; with the longest element, a message stays far below.
+const ELEMENTS: usize = 400;
+/// Types of keys and values, as `nft` calls them.
+const ADDRESS: u32 = 7;
+const PROTOCOL: u32 = 12;
+const INTEGER: u32 = 4;
+const VERDICT: u32 = 0xffff_ff00;
+/// `NFT_GOTO`.
+const GOTO: u32 = -4_i32 as u32;
+/// Flags of sets: without a name, not to be changed, a map.
+const ANONYMOUS: u32 = 1;
+const CONSTANT: u32 = 2;
+const MAP: u32 = 8;
+/// The register of sixteen bytes, and the second of four within it.
+const REGISTER: u32 = 1;
+const SECOND: u32 = 9;
+/// The protocols that have ports: TCP, UDP, SCTP.
+const PROTOCOLS: [u8; 3] = [6, 17, 132];
+/// The name of the set of these, for as long as a transaction lasts; the kernel puts a number.
+const PROTOCOLS_NAME: &str = "__set%d";
+/// What the kernel calls it within a transaction.
+const PROTOCOLS_ID: u32 = 9;
+
+/// The transaction of these steps, for a kernel in this generation.
+pub(crate) fn batch(generation: u32, steps: &[Step]) -> Batch {
+    let mut batch = Batch::new(generation);
+    // Neighbours in one map travel in one message.
+    for run in steps.chunk_by(|a, b| list(*a).is_some() && list(*a) == list(*b)) {
+        for part in run.chunks(ELEMENTS) {
+            match part {
+                [first, ..] if list(*first).is_some() => elements(&mut batch, *first, part),
+                others => others.iter().for_each(|step| other(&mut batch, *step)),
+            }
+        }
+    }
+    batch
+}
+
+/// The map that a step changes, and whether it adds to it.
+fn list(step: Step) -> Option<(Map, bool)> {
+    match step {
+        Step::Element(key, _) => Some((key.map(), true)),
+        Step::NoElement(key) => Some((key.map(), false)),
+        _ => None,
+    }
+}
+
+fn elements(batch: &mut Batch, first: Step, steps: &[Step]) {
+    let Some((map, adds)) = list(first) else {
+        return;
+    };
+    let (kind, flags) = if adds {
+        (NEW_ELEMENT, CREATE)
+    } else {
+        (DEL_ELEMENT, 0)
+    };
+    batch.step(kind, flags, |it| {
+        it.text(1, TABLE);
+        it.text(2, map_name(map));
+        it.nested(3, |it| {
+            for (step, number) in steps.iter().zip(1..) {
+                it.nested(number, |it| element(it, *step));
+            }
+        });
+    });
+}
+
+fn element(it: &mut Writer, step: Step) {
+    let (Step::Element(key, _) | Step::NoElement(key)) = step else {
+        return;
+    };
+    it.nested(1, |it| it.attribute(1, &key_bytes(key)));
+    match step {
+        Step::Element(_, Value::Address(address)) => {
+            it.nested(2, |it| it.attribute(1, &address.octets()));
+        }
+        Step::Element(_, Value::Goto(chain)) => it.nested(2, |it| {
+            it.nested(2, |it| {
+                it.number(1, GOTO);
+                it.text(2, &chain_name(chain));
+            });
+        }),
+        _ => {}
+    }
+}
+
+fn key_bytes(key: Key) -> Vec<u8> {
+    match key {
+        Key::Service(vip) | Key::Gateway(vip) => vip.octets().to_vec(),
+        Key::Backend(vip, number) => [vip.octets(), number.to_ne_bytes()].concat(),
+    }
+}
+
+fn other(batch: &mut Batch, step: Step) {
+    match step {
+        Step::Table => batch.step(NEW_TABLE, 0, |it| {
+            it.text(1, TABLE);
+            it.number(2, 0);
+        }),
+        Step::NoTable => batch.step(DEL_TABLE, 0, |it| it.text(1, TABLE)),
+        Step::Map(map) => batch.step(NEW_SET, CREATE, |it| new_map(it, map)),
+        Step::Chain(chain) => batch.step(NEW_CHAIN, CREATE, |it| {
+            it.text(1, TABLE);
+            it.text(3, &chain_name(chain));
+            if let Some((name, priority)) = hook(chain) {
+                it.text(7, "nat");
+                it.number(5, 1);
+                it.nested(4, |it| {
+                    it.number(1, hook_number(name));
+                    it.attribute(2, &priority.to_be_bytes());
+                });
+            }
+        }),
+        Step::NoChain(chain) => batch.step(DEL_CHAIN, 0, |it| {
+            it.text(1, TABLE);
+            it.text(3, &chain_name(chain));
+        }),
+        Step::Flush(chain) => batch.step(DEL_RULE, 0, |it| {
+            it.text(1, TABLE);
+            it.text(2, &chain_name(chain));
+        }),
+        Step::Rule(chain, rule) => new_rule(batch, chain, rule),
+        Step::Element(..) | Step::NoElement(..) => {}
+    }
+}
+
+fn hook_number(name: &str) -> u32 {
+    match name {
+        "prerouting" => 0,
+        "output" => 3,
+        _ => 4,
+    }
+}
+
+fn new_map(it: &mut Writer, map: Map) {
+    let (key, length, value, number) = match map {
+        Map::Services => (ADDRESS, 4, VERDICT, 1),
+        Map::Backends => (ADDRESS << 6 | INTEGER, 8, ADDRESS, 2),
+        Map::Gateways => (ADDRESS, 4, ADDRESS, 3),
+    };
+    it.text(1, TABLE);
+    it.text(2, map_name(map));
+    it.number(3, MAP);
+    it.number(4, key);
+    it.number(5, length);
+    it.number(6, value);
+    it.number(7, if value == VERDICT { 0 } else { 4 });
+    it.number(10, number);
+    it.attribute(13, remarks(map));
+}
+
+/// What `nft` wants to read about a map in order to show it as it was written: the order of bytes
+/// and, of a map made with `typeof`, the expressions. The kernel only keeps it.
+fn remarks(map: Map) -> &'static [u8] {
+    match map {
+        Map::Services => &[0, 4, 2, 0, 0, 0, 1, 4, 0, 0, 0, 0, 6, 4, 0, 0, 0, 0],
+        Map::Gateways => &[0, 4, 2, 0, 0, 0, 1, 4, 2, 0, 0, 0, 6, 4, 0, 0, 0, 0],
+        Map::Backends => &[
+            0, 4, 0, 0, 0, 0, 1, 4, 2, 0, 0, 0, // The orders of bytes.
+            3, 58, 0, 4, 13, 0, 0, 0, 1, 50, // The key: put together of
+            0, 20, 0, 4, 7, 0, 0, 0, 1, 12, 0, 4, 12, 0, 0, 0, 1, 4, 12, 0, 0, 0, // ip daddr
+            1, 26, 0, 4, 23, 0, 0, 0, 1, 18, // and numgen
+            0, 4, 0, 0, 0, 0, 1, 4, 2, 0, 0, 0, 2, 4, 0, 0, 0, 0, // inc mod 2.
+            4, 20, 0, 4, 7, 0, 0, 0, 1, 12, 0, 4, 12, 0, 0, 0, 1, 4, 12, 0, 0, 0, // ip daddr
+            6, 4, 0, 0, 0, 0,
+        ],
+    }
+}
+
+fn new_rule(batch: &mut Batch, chain: Chain, rule: Rule) {
+    if rule == Rule::Lookup {
+        protocols(batch);
+    }
+    batch.step(NEW_RULE, APPEND, |it| {
+        it.text(1, TABLE);
+        it.text(2, &chain_name(chain));
+        it.nested(4, |it| expressions(it, rule));
+    });
+}
+
+/// The set of protocols that the next rule asks for.
+fn protocols(batch: &mut Batch) {
+    batch.step(NEW_SET, CREATE, |it| {
+        it.text(1, TABLE);
+        it.text(2, PROTOCOLS_NAME);
+        it.number(3, ANONYMOUS | CONSTANT);
+        it.number(4, PROTOCOL);
+        it.number(5, 1);
+        it.number(10, PROTOCOLS_ID);
+        it.nested(9, |it| it.number(1, 3));
+        it.attribute(13, &[0, 4, 1, 0, 0, 0]);
+    });
+    batch.step(NEW_ELEMENT, CREATE, |it| {
+        it.text(1, TABLE);
+        it.text(2, PROTOCOLS_NAME);
+        it.number(4, PROTOCOLS_ID);
+        it.nested(3, |it| {
+            for (protocol, number) in PROTOCOLS.into_iter().zip(1..) {
+                it.nested(number, |it| it.nested(1, |it| it.attribute(1, &[protocol])));
+            }
+        });
+    });
+}
+
+fn expressions(it: &mut Writer, rule: Rule) {
+    match rule {
+        Rule::Lookup => {
+            protocol(it);
+            expression(it, "lookup", |it| {
+                it.number(2, REGISTER);
+                it.text(1, PROTOCOLS_NAME);
+                it.number(4, PROTOCOLS_ID);
+            });
+            destination(it);
+            lookup(it, Map::Services, 0);
+        }
+        Rule::Reset => {
+            protocol(it);
+            compare(it, 0, &[6]);
+            reject(it, 1, 0);
+        }
+        Rule::Refuse => reject(it, 0, 3),
+        Rule::Spread(of) => {
+            destination(it);
+            expression(it, "numgen", |it| {
+                for (kind, value) in [(1, SECOND), (2, of), (3, 0), (4, 0)] {
+                    it.number(kind, value);
+                }
+            });
+            lookup(it, Map::Backends, REGISTER);
+            translate(it, 1);
+        }
+        Rule::Source => {
+            // A connection whose destination was translated.
+            const DNAT: u32 = 1 << 5;
+            expression(it, "ct", |it| {
+                it.number(2, 2);
+                it.number(1, REGISTER);
+            });
+            expression(it, "bitwise", |it| {
+                for (kind, value) in [(1, REGISTER), (2, REGISTER), (3, 4)] {
+                    it.number(kind, value);
+                }
+                it.nested(4, |it| it.attribute(1, &DNAT.to_ne_bytes()));
+                it.nested(5, |it| it.attribute(1, &[0; 4]));
+            });
+            compare(it, 1, &[0; 4]);
+            expression(it, "ct", |it| {
+                it.number(2, 20);
+                it.number(1, REGISTER);
+                it.attribute(3, &[0]);
+            });
+            lookup(it, Map::Gateways, REGISTER);
+            translate(it, 0);
+        }
+    }
+}
+
+fn expression(it: &mut Writer, name: &str, fill: impl FnOnce(&mut Writer)) {
+    it.nested(1, |it| {
+        it.text(1, name);
+        it.nested(2, fill);
+    });
+}
+
+fn protocol(it: &mut Writer) {
+    expression(it, "meta", |it| {
+        it.number(2, 16);
+        it.number(1, REGISTER);
+    });
+}
+
+fn destination(it: &mut Writer) {
+    expression(it, "payload", |it| {
+        for (kind, value) in [(1, REGISTER), (2, 1), (3, 16), (4, 4)] {
+            it.number(kind, value);
+        }
+    });
+}
+
+fn compare(it: &mut Writer, how: u32, with: &[u8]) {
+    expression(it, "cmp", |it| {
+        it.number(1, REGISTER);
+        it.number(2, how);
+        it.nested(3, |it| it.attribute(1, with));
+    });
+}
+
+fn reject(it: &mut Writer, how: u32, code: u8) {
+    expression(it, "reject", |it| {
+        it.number(1, how);
+        it.attribute(2, &[code]);
+    });
+}
+
+fn lookup(it: &mut Writer, map: Map, into: u32) {
+    expression(it, "lookup", |it| {
+        it.number(2, REGISTER);
+        it.number(3, into);
+        it.text(1, map_name(map));
+    });
+}
+
+/// The destination (1) or the source (0).
+fn translate(it: &mut Writer, which: u32) {
+    expression(it, "nat", |it| {
+        for (kind, value) in [(1, which), (2, 2), (3, REGISTER)] {
+            it.number(kind, value);
+        }
+    });
+}
+
+/// An element of a map as the kernel lists it.
+pub(crate) fn read(map: Map, element: &[u8]) -> Option<(Key, Value)> {
+    let key = attribute(attribute(element, 0, 1)?, 0, 1)?;
+    let data = attribute(element, 0, 2)?;
+    let vip = Ipv4Addr::from(head::<4>(key)?);
+    let key = match map {
+        Map::Services => Key::Service(vip),
+        Map::Backends => Key::Backend(vip, u32::from_ne_bytes(head(key.get(4..)?)?)),
+        Map::Gateways => Key::Gateway(vip),
+    };
+    let value = match map {
+        Map::Services => {
+            let chain = attribute(attribute(data, 0, 2)?, 0, 2)?;
+            let chain = [Chain::Nobody, Chain::Vip(vip)]
+                .into_iter()
+                .find(|it| chain.strip_suffix(b"\0") == Some(chain_name(*it).as_bytes()))?;
+            Value::Goto(chain)
+        }
+        Map::Backends | Map::Gateways => Value::Address(head::<4>(attribute(data, 0, 1)?)?.into()),
+    };
+    Some((key, value))
+}
+
+/// The elements in a message of a list.
+pub(crate) fn listed(message: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let list = attribute(message, HEADER, 3).unwrap_or(&[]);
+    crate::netlink::attributes(list, 0).map(|(_, element)| element)
+}

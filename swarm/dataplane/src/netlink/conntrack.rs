@@ -1,0 +1,121 @@
+//! Flows that the kernel knows in a namespace, and forgetting some of them, so that their next
+//! packet is looked at anew.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::ops::ControlFlow;
+
+use super::socket::{Socket, outcome};
+use super::{Writer, attribute, flags, head};
+
+const SUBSYSTEM: u16 = 1;
+const GET: u16 = SUBSYSTEM << 8 | 1;
+const DELETE: u16 = SUBSYSTEM << 8 | 2;
+const GET_STATS: u16 = SUBSYSTEM << 8 | 5;
+/// IPv4's header of all of these.
+const HEADER: [u8; 4] = [2, 0, 0, 0];
+/// Attributes: both directions, the zone, the number.
+const ORIGINAL: u16 = 1;
+const REPLY: u16 = 2;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+
+/// Of the protocols, the one whose flows have no end of their own.
+pub(crate) const UDP: u8 = 17;
+
+/// One end of a flow in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Its address.
+    pub(crate) address: Ipv4Addr,
+    /// Its port.
+    pub(crate) port: u16,
+}
+
+/// A flow as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flow {
+    /// The protocol's number.
+    pub(crate) protocol: u8,
+    /// Where its client thinks that it sends.
+    pub(crate) wanted: End,
+    /// Who answers.
+    pub(crate) answers: End,
+}
+
+impl Flow {
+    fn read(entry: &[u8]) -> Option<Self> {
+        let original = attribute(entry, HEADER.len(), ORIGINAL)?;
+        let reply = attribute(entry, HEADER.len(), REPLY)?;
+        let end = |tuple, address: u16, port: u16| {
+            let ip = attribute(attribute(tuple, 0, 1)?, 0, address)?;
+            let port = attribute(attribute(tuple, 0, 2)?, 0, port);
+            Some(End {
+                address: Ipv4Addr::from(head::<4>(ip)?),
+                port: port.and_then(head).map_or(0, u16::from_be_bytes),
+            })
+        };
+        let [protocol] = head(attribute(attribute(original, 0, 2)?, 0, 1)?)?;
+        Some(Self {
+            protocol,
+            wanted: end(original, 2, 3)?,
+            answers: end(reply, 1, 2)?,
+        })
+    }
+}
+
+/// Forgets the flows that `which` names in a socket's namespace; returns how many. The socket is
+/// one to netfilter.
+pub(crate) fn forget(socket: &mut Socket, which: impl Fn(&Flow) -> bool) -> io::Result<usize> {
+    // To list a namespace's flows, a kernel walks those of all namespaces.
+    if count(socket)? == 0 {
+        return Ok(0);
+    }
+    let mut orders = Writer::default();
+    let mut how_many = 0;
+    let take = |entry: &[u8]| {
+        if Flow::read(entry).is_some_and(|flow| which(&flow)) {
+            how_many += 1;
+            orders.message(DELETE, flags::ACK, &HEADER, |it| same(it, entry));
+        }
+    };
+    socket.dump(GET, &HEADER, |_| {}, take)?;
+    let refused = socket.acknowledged(&orders, how_many)?;
+    // One that has ended meanwhile is forgotten as well.
+    let ended = |error: &io::Error| error.raw_os_error() == Some(nix::libc::ENOENT);
+    match refused.into_iter().find(|error| !ended(error)) {
+        Some(error) => Err(error),
+        None => Ok(how_many),
+    }
+}
+
+/// How many flows there are; one, where a kernel does not say.
+fn count(socket: &mut Socket) -> io::Result<u32> {
+    let mut question = Writer::default();
+    question.message(GET_STATS, 0, &HEADER, |_| {});
+    socket.send(&question)?;
+    let mut answer = Ok(1);
+    socket.receive(|message| {
+        answer = match outcome(message) {
+            Some(Err(error)) => Err(error),
+            _ => {
+                let entries = attribute(message.payload, HEADER.len(), 1).and_then(head);
+                Ok(entries.map_or(1, u32::from_be_bytes))
+            }
+        };
+        ControlFlow::Break(())
+    })?;
+    answer
+}
+
+/// What names a flow and no other.
+fn same(order: &mut Writer, entry: &[u8]) {
+    if let Some(tuple) = attribute(entry, HEADER.len(), ORIGINAL) {
+        order.nested(ORIGINAL, |it| it.raw(tuple));
+    }
+    for kind in [ID, ZONE] {
+        if let Some(value) = attribute(entry, HEADER.len(), kind) {
+            order.attribute(kind, value);
+        }
+    }
+}
