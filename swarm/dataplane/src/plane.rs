@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 
-use crate::balance::{self, Balance};
+use crate::balance::Balance;
 use crate::mesh::Mesh;
 use crate::model::Change;
 use crate::names::Names;
@@ -54,31 +54,37 @@ pub(crate) trait Part: Send {
 /// A running data plane. Dropping it leaves the kernel as it is, so that a restart disturbs nobody.
 #[derive(Debug)]
 pub struct Plane {
-    changes: mpsc::Sender<Vec<Change>>,
+    words: mpsc::Sender<Word>,
     running: JoinHandle<()>,
+}
+
+/// What it is told.
+#[derive(Debug)]
+enum Word {
+    Changes(Vec<Change>),
+    /// Whether all that was told before is so.
+    Settled(oneshot::Sender<bool>),
 }
 
 impl Plane {
     /// Starts it. What an earlier one left in the kernel stays until the first changes are told.
     pub fn start(config: Config) -> Self {
-        let (changes, inbox) = mpsc::channel(QUEUE);
+        let (words, inbox) = mpsc::channel(QUEUE);
         let running = tokio::spawn(run(config, inbox));
-        Self { changes, running }
-    }
-
-    /// Takes everything of ours away from the host, for one that leaves its swarm. Nothing may run.
-    ///
-    /// # Errors
-    /// When the kernel refuses; all the rest is away.
-    pub async fn clean() -> Result<(), String> {
-        let balance = tokio::task::spawn_blocking(balance::clean).await;
-        balance.map_err(|error| error.to_string())?
+        Self { words, running }
     }
 
     /// Tells what is another way now; waits while too much is under way.
     pub async fn apply(&self, changes: Vec<Change>) {
         // It only ends with us.
-        let _ = self.changes.send(changes).await;
+        let _ = self.words.send(Word::Changes(changes)).await;
+    }
+
+    /// Waits until the kernel was told everything that was told here; whether it took all of it.
+    pub async fn settled(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.words.send(Word::Settled(answer)).await;
+        asked.is_ok() && answered.await.unwrap_or(false)
     }
 }
 
@@ -105,7 +111,7 @@ pub async fn clean() -> Result<(), String> {
     }
 }
 
-async fn run(config: Config, mut inbox: mpsc::Receiver<Vec<Change>>) {
+async fn run(config: Config, mut inbox: mpsc::Receiver<Word>) {
     let mut state = State::default();
     let mut balance = Follower::new(Balance::new());
     let mut names = Follower::new(Names::new(&config));
@@ -114,15 +120,22 @@ async fn run(config: Config, mut inbox: mpsc::Receiver<Vec<Change>>) {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let mut touched = Touched::default();
+        let mut asked = Vec::new();
         tokio::select! {
-            changes = inbox.recv() => {
-                let Some(mut changes) = changes else { return };
-                // What has come meanwhile costs no second round.
-                while let Ok(more) = inbox.try_recv() {
-                    changes.extend(more);
-                }
-                for change in changes {
-                    state.apply(change, &mut touched);
+            word = inbox.recv() => {
+                let Some(mut word) = word else { return };
+                loop {
+                    match word {
+                        Word::Changes(changes) => changes
+                            .into_iter()
+                            .for_each(|change| state.apply(change, &mut touched)),
+                        Word::Settled(answer) => asked.push(answer),
+                    }
+                    // What has come meanwhile costs no second round.
+                    match inbox.try_recv() {
+                        Ok(more) => word = more,
+                        Err(_) => break,
+                    }
                 }
             }
             _ = look.tick() => {
@@ -136,6 +149,11 @@ async fn run(config: Config, mut inbox: mpsc::Receiver<Vec<Change>>) {
             names.follow(&state, &touched),
             mesh.follow(&state, &touched),
         );
+        let settled = balance.is_up() && names.is_up() && mesh.is_up();
+        for answer in asked {
+            // Whoever does not wait any more does not need to know.
+            let _ = answer.send(settled);
+        }
     }
 }
 
@@ -155,6 +173,11 @@ impl<P: Part> Follower<P> {
             pause: PAUSES.0,
             not_before: None,
         }
+    }
+
+    /// Whether it has followed everything.
+    fn is_up(&self) -> bool {
+        self.behind.is_empty()
     }
 
     /// Finds out whether somebody else was at it.

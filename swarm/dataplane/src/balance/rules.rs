@@ -96,7 +96,9 @@ pub(crate) enum Rule {
     Lookup,
     /// Tells TCP at once that nobody is there.
     Reset,
-    /// Tells everybody else so.
+    /// Tells everybody else so. It asks for what is always true here, the state of the connection:
+    /// as long as some rule does, the kernel keeps track in this namespace, and connections that
+    /// were translated stay so when the last service has lost its last backend.
     Refuse,
     /// To one after the other of so many backends.
     Spread(u32),

@@ -100,7 +100,7 @@ fn words(rule: Rule) -> String {
     match rule {
         Rule::Lookup => "meta l4proto { tcp, udp, sctp } ip daddr vmap @services".to_owned(),
         Rule::Reset => "meta l4proto tcp reject with tcp reset".to_owned(),
-        Rule::Refuse => "reject".to_owned(),
+        Rule::Refuse => "ct state new reject".to_owned(),
         Rule::Spread(of) => format!("dnat to ip daddr . numgen inc mod {of} map @backends"),
         Rule::Source => "ct status dnat snat to ct original ip daddr map @gateways".to_owned(),
     }

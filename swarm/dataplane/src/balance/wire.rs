@@ -27,6 +27,12 @@ const MAP: u32 = 8;
 /// The register of sixteen bytes, and the second of four within it.
 const REGISTER: u32 = 1;
 const SECOND: u32 = 9;
+/// What is known of connections: whether they are new, and whether their destination was
+/// translated.
+const STATE: u32 = 0;
+const NEW: u32 = 1 << 3;
+const STATUS: u32 = 2;
+const TRANSLATED: u32 = 1 << 5;
 /// The protocols that have ports: TCP, UDP, SCTP.
 const PROTOCOLS: [u8; 3] = [6, 17, 132];
 /// The name of the set of these, for as long as a transaction lasts; the kernel puts a number.
@@ -232,7 +238,10 @@ fn expressions(it: &mut Writer, rule: Rule) {
             compare(it, 0, &[6]);
             reject(it, 1, 0);
         }
-        Rule::Refuse => reject(it, 0, 3),
+        Rule::Refuse => {
+            has(it, STATE, NEW);
+            reject(it, 0, 3);
+        }
         Rule::Spread(of) => {
             destination(it);
             expression(it, "numgen", |it| {
@@ -244,20 +253,7 @@ fn expressions(it: &mut Writer, rule: Rule) {
             translate(it, 1);
         }
         Rule::Source => {
-            // A connection whose destination was translated.
-            const DNAT: u32 = 1 << 5;
-            expression(it, "ct", |it| {
-                it.number(2, 2);
-                it.number(1, REGISTER);
-            });
-            expression(it, "bitwise", |it| {
-                for (kind, value) in [(1, REGISTER), (2, REGISTER), (3, 4)] {
-                    it.number(kind, value);
-                }
-                it.nested(4, |it| it.attribute(1, &DNAT.to_ne_bytes()));
-                it.nested(5, |it| it.attribute(1, &[0; 4]));
-            });
-            compare(it, 1, &[0; 4]);
+            has(it, STATUS, TRANSLATED);
             expression(it, "ct", |it| {
                 it.number(2, 20);
                 it.number(1, REGISTER);
@@ -274,6 +270,22 @@ fn expression(it: &mut Writer, name: &str, fill: impl FnOnce(&mut Writer)) {
         it.text(1, name);
         it.nested(2, fill);
     });
+}
+
+/// Whether what is known of the connection has this bit.
+fn has(it: &mut Writer, what: u32, bit: u32) {
+    expression(it, "ct", |it| {
+        it.number(2, what);
+        it.number(1, REGISTER);
+    });
+    expression(it, "bitwise", |it| {
+        for (kind, value) in [(1, REGISTER), (2, REGISTER), (3, 4)] {
+            it.number(kind, value);
+        }
+        it.nested(4, |it| it.attribute(1, &bit.to_ne_bytes()));
+        it.nested(5, |it| it.attribute(1, &[0; 4]));
+    });
+    compare(it, 1, &[0; 4]);
 }
 
 fn protocol(it: &mut Writer) {

@@ -1,0 +1,295 @@
+//! Connections to virtual addresses, with real sockets between network namespaces: who is reached,
+//! whom it sees, and what becomes of connections when things change.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod lab;
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use lab::*;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto,
+    setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use skep_dataplane::model::Change;
+
+const VIP: u8 = 2;
+const BACKENDS: [u8; 3] = [10, 11, 12];
+const CLIENT: u8 = 20;
+/// A container that the data plane does not know.
+const STRANGER: u8 = 30;
+
+/// Three tasks of one service, a client, and everything told.
+fn all_of(lab: &mut Lab) -> Vec<Change> {
+    let mut changes = vec![network(), service("web", VIP)];
+    for last in BACKENDS {
+        changes.push(endpoint("web", last));
+        changes.push(here(last, lab.container(last)));
+    }
+    changes.push(here(CLIENT, lab.container(CLIENT)));
+    changes
+}
+
+fn has_table(pid: i32) -> bool {
+    run(&format!("nsenter -t {pid} -n nft list tables")).contains("skep-vip")
+}
+
+fn start(lab: &mut Lab) -> Vec<Change> {
+    let changes = all_of(lab);
+    lab.container(STRANGER);
+    lab.tell(changes.clone());
+    assert!(lab.settled());
+    changes
+}
+
+/// Connects so many times, and counts who answers.
+fn count(pid: i32, times: usize) -> BTreeMap<String, usize> {
+    let mut count = BTreeMap::new();
+    for _ in 0..times {
+        let first = inside(pid, || Connection::open(address(VIP)).unwrap().first);
+        *count.entry(first).or_default() += 1;
+    }
+    count
+}
+
+fn seen(backends: &[u8], client: u8, times: usize) -> BTreeMap<String, usize> {
+    let backends = backends.iter();
+    backends
+        .map(|it| (format!("{it} 10.0.1.{client}"), times))
+        .collect()
+}
+
+/// Whether this namespace's echo request is answered.
+fn ping(to: Ipv4Addr) -> bool {
+    let raw = (AddressFamily::Inet, SockType::Raw, SockFlag::empty());
+    let socket = socket(raw.0, raw.1, raw.2, SockProtocol::Icmp).unwrap();
+    let patience = TimeVal::milliseconds(500);
+    setsockopt(&socket, sockopt::ReceiveTimeout, &patience).unwrap();
+    // Type 8 with its checksum, number 1, sequence 1.
+    let request = [8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
+    let [a, b, c, d] = to.octets();
+    let to = SockaddrIn::new(a, b, c, d, 0);
+    let socket = std::os::fd::AsRawFd::as_raw_fd(&socket);
+    sendto(socket, &request, &to, MsgFlags::empty()).unwrap();
+    let mut answer = [0; 64];
+    loop {
+        match recv(socket, &mut answer, MsgFlags::empty()) {
+            Ok(length) if length >= 28 && answer[20] == 0 => return true,
+            // On the loopback device the request itself comes by.
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+#[test]
+fn one_address_is_all_tasks_in_turn() {
+    lab(|lab| {
+        start(lab);
+        let client = lab.pid(CLIENT);
+        assert_eq!(count(client, 30), seen(&BACKENDS, CLIENT, 10));
+        // A task that asks for its own service reaches itself in its turn.
+        assert_eq!(count(lab.pid(10), 6), seen(&BACKENDS, 10, 2));
+        let datagrams = inside(client, || {
+            let sockets = [(); 6].map(|()| datagrams(address(VIP), PATIENCE));
+            let mut answers = BTreeMap::new();
+            for socket in &sockets {
+                let first = ask(socket).unwrap();
+                // The rest of a flow goes where its first packet went.
+                assert_eq!(ask(socket).unwrap(), first);
+                *answers.entry(first).or_default() += 1;
+            }
+            answers
+        });
+        assert_eq!(datagrams, seen(&BACKENDS, CLIENT, 2));
+        assert!(inside(client, || ping(address(VIP))));
+        assert!(!inside(client, || ping(address(99))));
+    });
+}
+
+#[test]
+fn the_host_serves_itself_and_those_without_a_table() {
+    lab(|lab| {
+        start(lab);
+        let mut own = BTreeMap::new();
+        for _ in 0..6 {
+            let first = Connection::open(address(VIP)).unwrap().first;
+            *own.entry(first).or_default() += 1;
+        }
+        assert_eq!(own, seen(&BACKENDS, 1, 2));
+        assert!(ask(&datagrams(address(VIP), PATIENCE)).is_ok());
+        assert!(ping(address(VIP)));
+
+        let stranger = lab.pid(STRANGER);
+        assert_eq!(count(stranger, 6), seen(&BACKENDS, 1, 2));
+        assert!(inside(stranger, || ask(&datagrams(address(VIP), PATIENCE))).is_ok());
+        assert!(inside(stranger, || ping(address(VIP))));
+    });
+}
+
+/// Nobody serves: everybody is told at once. A packet that is refused where it is sent is an error
+/// of the call that sends it.
+fn refused(what: &str) {
+    let start = Instant::now();
+    let error = Connection::open(address(VIP)).err().unwrap();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::ConnectionRefused,
+        "{what}: {error}"
+    );
+    let error = ask(&datagrams(address(VIP), PATIENCE)).unwrap_err();
+    let kinds = [ErrorKind::ConnectionRefused, ErrorKind::PermissionDenied];
+    assert!(kinds.contains(&error.kind()), "{what}: {error}");
+    assert!(start.elapsed() < Duration::from_secs(1), "{what}");
+}
+
+#[test]
+fn who_leaves_finishes_and_gets_nothing_new() {
+    lab(|lab| {
+        start(lab);
+        let client = lab.pid(CLIENT);
+        let by = |it: &str| it.split(' ').next().unwrap().parse::<u8>().unwrap();
+        let mut connection = inside(client, || Connection::open(address(VIP)).unwrap());
+        let leaver = by(&connection.first);
+        let patience = Duration::from_millis(200);
+        let flows = inside(client, || {
+            [(); 3].map(|()| datagrams(address(VIP), patience))
+        });
+        let flow = flows
+            .iter()
+            .find(|it| by(&ask(it).unwrap()) == leaver)
+            .unwrap();
+
+        lab.tell(vec![endpoint_gone(leaver)]);
+        eventually("the flow moves on", || {
+            ask(flow).is_ok_and(|it| by(&it) != leaver)
+        });
+        let rest: Vec<u8> = BACKENDS.into_iter().filter(|it| *it != leaver).collect();
+        assert_eq!(count(client, 20), seen(&rest, CLIENT, 10));
+        assert!(connection.echoes("still here"));
+
+        lab.tell(rest.iter().map(|last| endpoint_gone(*last)).collect());
+        assert!(lab.settled());
+        inside(client, || refused("a container"));
+        inside(lab.pid(STRANGER), || refused("a container without a table"));
+        refused("the host");
+        assert!(inside(client, || ping(address(VIP))));
+        assert!(connection.echoes("even now"));
+
+        lab.tell(vec![endpoint("web", leaver)]);
+        assert!(lab.settled());
+        assert_eq!(count(client, 3), seen(&[leaver], CLIENT, 3));
+        lab.tell(vec![Change::ServiceGone("n".to_owned(), "web".to_owned())]);
+        let routes = || run("ip route show table local proto 83");
+        eventually("the address is gone", || routes().is_empty());
+        assert!(connection.echoes("and after all"));
+    });
+}
+
+#[test]
+fn what_is_flushed_is_put_back() {
+    lab(|lab| {
+        start(lab);
+        let client = lab.pid(CLIENT);
+        let mut connection = inside(client, || Connection::open(address(VIP)).unwrap());
+        run(&format!(
+            "nsenter -t {client} -n nft flush ruleset; nft flush ruleset"
+        ));
+        let start = Instant::now();
+        eventually("the container's table", || has_table(client));
+        eventually("the host's table", || {
+            run("nft list tables").contains("skep-vip")
+        });
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
+        assert_eq!(count(client, 3), seen(&BACKENDS, CLIENT, 1));
+        assert_eq!(count(lab.pid(STRANGER), 3), seen(&BACKENDS, 1, 1));
+        assert!(connection.echoes("still here"));
+
+        // A bridge that is made anew has lost its routes.
+        run("ip link del br0; ip link add br0 type bridge; ip link set br0 up");
+        run("ip addr add 10.0.1.1/24 dev br0");
+        let routes = || run("ip route show table local proto 83");
+        eventually("the route", || routes().contains("10.0.1.2"));
+    });
+}
+
+#[test]
+fn a_restart_disturbs_nobody() {
+    lab(|lab| {
+        let mut changes = start(lab);
+        let client = lab.pid(CLIENT);
+        let mut connection = inside(client, || Connection::open(address(VIP)).unwrap());
+        let patience = Duration::from_millis(200);
+        let flows = inside(client, || {
+            [(); 3].map(|()| datagrams(address(VIP), patience))
+        });
+        let before = flows.each_ref().map(|it| ask(it).unwrap());
+        // Meanwhile one is gone, and so is a service; another one is new.
+        run("ip route add local 10.0.1.77 dev br0 table local proto 83");
+        changes.retain(|it| *it != endpoint("web", 11));
+        changes.push(service("db", 3));
+        lab.restart(changes);
+        let routes = || run("ip route show table local proto 83");
+        eventually("the new address", || routes().contains("10.0.1.3 "));
+        assert!(!routes().contains("10.0.1.77"));
+        eventually("who is gone is left out", || {
+            count(client, 2) == seen(&[10, 12], CLIENT, 1)
+        });
+        assert!(connection.echoes("still here"));
+        for (flow, before) in flows.iter().zip(before) {
+            if !before.starts_with("11 ") {
+                assert_eq!(ask(flow).unwrap(), before);
+            } else {
+                eventually("the flow moves on", || ask(flow).is_ok());
+            }
+        }
+        lab.leave();
+        assert!(!run("nft list tables").contains("skep-vip"));
+        assert_eq!(routes(), "");
+        lab.leave();
+        assert!(connection.echoes("to the end"));
+    });
+}
+
+#[test]
+fn a_hundred_containers_follow() {
+    lab(|lab| {
+        let mut changes = vec![network()];
+        for vip in 2..52 {
+            let id = format!("service{vip}");
+            changes.push(service(&id, vip));
+        }
+        changes.push(endpoint("service2", 60));
+        let lasts: Vec<u8> = (101..201).collect();
+        for last in &lasts {
+            changes.push(here(*last, lab.bare(*last)));
+        }
+        lab.tell(changes);
+        let everywhere = |lab: &Lab, lasts: &[u8], word: &str| {
+            assert!(lab.settled());
+            for last in lasts {
+                let pid = lab.pid(*last);
+                let listed = run(&format!("nsenter -t {pid} -n nft list ruleset"));
+                assert!(listed.contains(word), "{last}: {listed}");
+            }
+        };
+        everywhere(lab, &lasts[..3], "10.0.1.2 . 0 : 10.0.1.60");
+
+        // A process that ends before anybody was told holds up nobody.
+        lab.kill(101);
+        lab.tell(vec![endpoint("service2", 61)]);
+        everywhere(lab, &lasts[1..], "10.0.1.61");
+        let back = lab.bare(101);
+        lab.tell(vec![here(101, back)]);
+        everywhere(lab, &lasts[..1], "10.0.1.61");
+    });
+}
