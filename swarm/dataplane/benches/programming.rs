@@ -2,7 +2,12 @@
 //! them, with 1, 10 and 100 containers. Targets: 0.2 s, and 5 ms with 1 container, 100 ms with 100.
 //! `cargo bench -p skep-dataplane`; needs root.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::indexing_slicing
+)]
 
 #[path = "../tests/lab/mod.rs"]
 mod lab;

@@ -58,8 +58,6 @@ pub(crate) enum Chain {
 pub(crate) enum Map {
     /// From a virtual address to its chain.
     Services,
-    /// From a virtual address and a number to a backend.
-    Backends,
     /// From a virtual address to the host's own on that network.
     Gateways,
 }
@@ -68,7 +66,6 @@ pub(crate) enum Map {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
     Service(Ipv4Addr),
-    Backend(Ipv4Addr, u32),
     Gateway(Ipv4Addr),
 }
 
@@ -76,7 +73,6 @@ impl Key {
     pub(crate) fn map(self) -> Map {
         match self {
             Self::Service(_) => Map::Services,
-            Self::Backend(..) => Map::Backends,
             Self::Gateway(_) => Map::Gateways,
         }
     }
@@ -90,7 +86,7 @@ pub(crate) enum Value {
 }
 
 /// A rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// Looks for the destination among the services.
     Lookup,
@@ -100,14 +96,15 @@ pub(crate) enum Rule {
     /// as long as some rule does, the kernel keeps track in this namespace, and connections that
     /// were translated stay so when the last service has lost its last backend.
     Refuse,
-    /// To one after the other of so many backends.
-    Spread(u32),
+    /// To one after the other of these. They are a map of the rule's own: a kernel checks whatever
+    /// is added to a map against every rule that reads it, so one map for all would be dear.
+    Spread(Vec<Ipv4Addr>),
     /// Speaks as the host's own address with whom a virtual address led to.
     Source,
 }
 
 /// A step of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Table,
     NoTable,
@@ -130,13 +127,12 @@ impl Table {
         steps.push(Step::Chain(Chain::Nobody));
         steps.push(Step::Rule(Chain::Nobody, Rule::Reset));
         steps.push(Step::Rule(Chain::Nobody, Rule::Refuse));
-        for (vip, target) in targets {
-            steps.extend(chain(*vip, 0, count(target)));
-        }
+        let chains = targets.iter();
+        steps.extend(chains.flat_map(|(vip, target)| self.chain(*vip, None, Some(target))));
         let elements = self.elements(targets);
         steps.extend(elements.map(|(key, value)| Step::Element(key, value)));
         for (chain, rule) in self.hooks() {
-            steps.extend([Step::Chain(*chain), Step::Rule(*chain, *rule)]);
+            steps.extend([Step::Chain(*chain), Step::Rule(*chain, rule.clone())]);
         }
         steps
     }
@@ -152,13 +148,12 @@ impl Table {
             target.map_or_else(BTreeMap::new, |it| self.of_one(vip, it).collect())
         };
         let (old, new) = (list(before), list(after));
-        let (had, has) = (before.map_or(0, count), after.map_or(0, count));
         let mut steps = Vec::new();
         let gone = old
             .iter()
             .filter(|(key, value)| new.get(key) != Some(value));
         steps.extend(gone.map(|(key, _)| Step::NoElement(*key)));
-        steps.extend(chain(vip, had, has));
+        steps.extend(self.chain(vip, before, after));
         let come = new
             .iter()
             .filter(|(key, value)| old.get(key) != Some(value));
@@ -179,8 +174,8 @@ impl Table {
     /// The maps that it has.
     pub(crate) fn maps(self) -> &'static [Map] {
         match self.role {
-            Role::Host => &[Map::Services, Map::Backends, Map::Gateways],
-            Role::Container => &[Map::Services, Map::Backends],
+            Role::Host => &[Map::Services, Map::Gateways],
+            Role::Container => &[Map::Services],
         }
     }
 
@@ -204,9 +199,25 @@ impl Table {
         let service = (Key::Service(vip), Value::Goto(chain));
         let gateway = target.gateway.filter(|_| self.role == Role::Host);
         let gateway = gateway.map(|it| (Key::Gateway(vip), Value::Address(it)));
-        let backends = (0_u32..).zip(self.order(&target.backends));
-        let backends = backends.map(move |(at, it)| (Key::Backend(vip, at), Value::Address(it)));
-        std::iter::once(service).chain(gateway).chain(backends)
+        std::iter::once(service).chain(gateway)
+    }
+
+    /// From a chain for one target to the chain for another.
+    fn chain(self, vip: Ipv4Addr, before: Option<&Target>, after: Option<&Target>) -> Vec<Step> {
+        let chain = Chain::Vip(vip);
+        let backends =
+            |of: Option<&Target>| of.map_or_else(Vec::new, |it| self.order(&it.backends));
+        let (had, has) = (backends(before), backends(after));
+        if had == has {
+            return Vec::new();
+        }
+        let (is_new, is_empty) = (had.is_empty(), has.is_empty());
+        let rule = Step::Rule(chain, Rule::Spread(has));
+        match (is_new, is_empty) {
+            (true, _) => vec![Step::Chain(chain), rule],
+            (_, true) => vec![Step::NoChain(chain)],
+            _ => vec![Step::Flush(chain), rule],
+        }
     }
 
     /// The order in which this client meets the backends.
@@ -214,22 +225,6 @@ impl Table {
         let mut order = backends.to_vec();
         order.sort_by_key(|it| (mix(u32::from(*it) ^ mix(self.seed)), *it));
         order
-    }
-}
-
-fn count(target: &Target) -> u32 {
-    u32::try_from(target.backends.len()).unwrap_or(u32::MAX)
-}
-
-/// From a chain for so many backends to one for so many.
-fn chain(vip: Ipv4Addr, had: u32, has: u32) -> Vec<Step> {
-    let chain = Chain::Vip(vip);
-    let rule = Step::Rule(chain, Rule::Spread(has));
-    match (had, has) {
-        (had, has) if had == has => Vec::new(),
-        (0, _) => vec![Step::Chain(chain), rule],
-        (_, 0) => vec![Step::NoChain(chain)],
-        _ => vec![Step::Flush(chain), rule],
     }
 }
 

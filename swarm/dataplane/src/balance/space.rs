@@ -26,8 +26,11 @@ pub(crate) enum Work {
     /// Everything that is to be there.
     All(Targets),
     /// Only these are another way.
-    Some(BTreeMap<Ipv4Addr, Option<Arc<Target>>>),
+    Some(News),
 }
+
+/// Where addresses lead now; `None` if they are gone.
+type News = BTreeMap<Ipv4Addr, Option<Arc<Target>>>;
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -142,7 +145,7 @@ impl Space {
 
     fn rules(&mut self, work: &Work) -> Result<(), netns::Error> {
         for _ in 0..TRIES {
-            let Some((steps, after, stale)) = self.steps(work) else {
+            let Some((steps, news)) = self.steps(work) else {
                 break;
             };
             let Some(kernel) = self.kernel.as_mut().filter(|_| !steps.is_empty()) else {
@@ -152,8 +155,7 @@ impl Space {
             match kernel.nftables.commit(batch) {
                 Ok(generation) => {
                     kernel.generation = generation;
-                    self.installed = Some(after);
-                    self.stale.extend(stale);
+                    self.remember(news);
                     return Ok(());
                 }
                 Err(Refused::Overtaken) => {
@@ -172,15 +174,16 @@ impl Space {
         Err(std::io::Error::other(Refused::Overtaken.to_string()).into())
     }
 
-    /// The steps from what is there, what is there after them, and whose flows may be stale then.
-    /// `None` if nobody knows what is there, and what should be is not told either.
-    fn steps(&self, work: &Work) -> Option<(Vec<Step>, Targets, BTreeSet<Ipv4Addr>)> {
-        let changes = match (work, &self.installed) {
+    /// The steps from what is there, and what is another way after them. `None` if nobody knows
+    /// what is there, and what should be is not told either.
+    fn steps(&self, work: &Work) -> Option<(Vec<Step>, News)> {
+        let installed = self.installed.as_ref();
+        let changes = match (work, installed) {
             (Work::Some(_), None) => return None,
             (Work::Some(some), Some(_)) => some.clone(),
             (Work::All(all), None) => {
-                let stale = all.keys().copied().collect();
-                return Some((self.table.whole(all), all.clone(), stale));
+                let news = all.iter().map(|(vip, it)| (*vip, Some(it.clone())));
+                return Some((self.table.whole(all), news.collect()));
             }
             (Work::All(all), Some(installed)) => {
                 let gone = installed.keys().map(|vip| (*vip, None));
@@ -188,24 +191,34 @@ impl Space {
                 gone.chain(here).collect()
             }
         };
-        let (mut steps, mut stale) = (Vec::new(), BTreeSet::new());
-        let mut after = self.installed.clone().unwrap_or_default();
+        let (mut steps, mut news) = (Vec::new(), News::new());
         for (vip, new) in changes {
-            let old = after.get(&vip);
-            if old == new.as_ref() {
-                continue;
+            let old = installed.and_then(|it| it.get(&vip));
+            if old != new.as_ref() {
+                steps.extend(self.table.change(vip, old.map(|it| &**it), new.as_deref()));
+                news.insert(vip, new);
             }
-            steps.extend(self.table.change(vip, old.map(|it| &**it), new.as_deref()));
+        }
+        Some((steps, news))
+    }
+
+    /// Takes in what has happened.
+    fn remember(&mut self, news: News) {
+        let knew = self.installed.is_some();
+        let installed = self.installed.get_or_insert_with(Targets::new);
+        for (vip, new) in news {
             let serves = |it: &Ipv4Addr| new.as_ref().is_some_and(|new| new.backends.contains(it));
-            if !old.is_none_or(|old| old.backends.iter().all(serves)) {
-                stale.insert(vip);
+            let old = installed.get(&vip);
+            // Nobody knows who served at an address before we came.
+            let someone_left = old.map_or(!knew, |old| !old.backends.iter().all(serves));
+            if someone_left {
+                self.stale.insert(vip);
             }
             match new {
-                Some(new) => after.insert(vip, new),
-                None => after.remove(&vip),
+                Some(new) => installed.insert(vip, new),
+                None => installed.remove(&vip),
             };
         }
-        Some((steps, after, stale))
     }
 
     /// Lets flows move on whose backend does not serve any more. TCP has an end of its own.

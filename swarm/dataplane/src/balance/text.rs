@@ -9,14 +9,14 @@ pub(crate) fn script(steps: &[Step]) -> String {
     let mut script = String::new();
     for step in steps {
         // Writing to a string does not fail.
-        let _ = writeln!(script, "{}", line(*step));
+        let _ = writeln!(script, "{}", line(step));
     }
     script
 }
 
-fn line(step: Step) -> String {
+fn line(step: &Step) -> String {
     let table = format!("ip {TABLE}");
-    match step {
+    match *step {
         Step::Table => format!("add table {table}"),
         Step::NoTable => format!("delete table {table}"),
         Step::Map(map) => format!("add map {table} {} {{ {}; }}", map_name(map), types(map)),
@@ -32,7 +32,7 @@ fn line(step: Step) -> String {
         }
         Step::NoChain(chain) => format!("delete chain {table} {}", chain_name(chain)),
         Step::Flush(chain) => format!("flush chain {table} {}", chain_name(chain)),
-        Step::Rule(chain, rule) => {
+        Step::Rule(chain, ref rule) => {
             format!("add rule {table} {} {}", chain_name(chain), words(rule))
         }
         Step::Element(key, value) => {
@@ -65,7 +65,6 @@ pub(crate) fn chain_name(chain: Chain) -> String {
 pub(crate) fn map_name(map: Map) -> &'static str {
     match map {
         Map::Services => "services",
-        Map::Backends => "backends",
         Map::Gateways => "gateways",
     }
 }
@@ -84,7 +83,6 @@ pub(crate) fn hook(chain: Chain) -> Option<(&'static str, i32)> {
 fn types(map: Map) -> &'static str {
     match map {
         Map::Services => "type ipv4_addr : verdict",
-        Map::Backends => "typeof ip daddr . numgen inc mod 2 : ip daddr",
         Map::Gateways => "type ipv4_addr : ipv4_addr",
     }
 }
@@ -92,16 +90,22 @@ fn types(map: Map) -> &'static str {
 fn place(key: Key) -> String {
     match key {
         Key::Service(vip) | Key::Gateway(vip) => vip.to_string(),
-        Key::Backend(vip, number) => format!("{vip} . {number}"),
     }
 }
 
-fn words(rule: Rule) -> String {
+fn words(rule: &Rule) -> String {
     match rule {
         Rule::Lookup => "meta l4proto { tcp, udp, sctp } ip daddr vmap @services".to_owned(),
         Rule::Reset => "meta l4proto tcp reject with tcp reset".to_owned(),
         Rule::Refuse => "ct state new reject".to_owned(),
-        Rule::Spread(of) => format!("dnat to ip daddr . numgen inc mod {of} map @backends"),
+        Rule::Spread(backends) => {
+            let list: Vec<String> = (0..)
+                .zip(backends)
+                .map(|(number, it): (u32, _)| format!("{number} : {it}"))
+                .collect();
+            let (of, list) = (list.len(), list.join(", "));
+            format!("dnat to numgen inc mod {of} map {{ {list} }}")
+        }
         Rule::Source => "ct status dnat snat to ct original ip daddr map @gateways".to_owned(),
     }
 }

@@ -24,9 +24,8 @@ const GOTO: u32 = -4_i32 as u32;
 const ANONYMOUS: u32 = 1;
 const CONSTANT: u32 = 2;
 const MAP: u32 = 8;
-/// The register of sixteen bytes, and the second of four within it.
+/// The register that everything is in.
 const REGISTER: u32 = 1;
-const SECOND: u32 = 9;
 /// What is known of connections: whether they are new, and whether their destination was
 /// translated.
 const STATE: u32 = 0;
@@ -35,20 +34,24 @@ const STATUS: u32 = 2;
 const TRANSLATED: u32 = 1 << 5;
 /// The protocols that have ports: TCP, UDP, SCTP.
 const PROTOCOLS: [u8; 3] = [6, 17, 132];
-/// The name of the set of these, for as long as a transaction lasts; the kernel puts a number.
-const PROTOCOLS_NAME: &str = "__set%d";
-/// What the kernel calls it within a transaction.
-const PROTOCOLS_ID: u32 = 9;
+/// The number that a set has within a transaction. Nobody asks for it, but it has to have one.
+const PRIVATE: u32 = 3;
 
 /// The transaction of these steps, for a kernel in this generation.
 pub(crate) fn batch(generation: u32, steps: &[Step]) -> Batch {
     let mut batch = Batch::new(generation);
     // Neighbours in one map travel in one message.
-    for run in steps.chunk_by(|a, b| list(*a).is_some() && list(*a) == list(*b)) {
+    let mut number = 0;
+    for run in steps.chunk_by(|a, b| list(a).is_some() && list(a) == list(b)) {
         for part in run.chunks(ELEMENTS) {
             match part {
-                [first, ..] if list(*first).is_some() => elements(&mut batch, *first, part),
-                others => others.iter().for_each(|step| other(&mut batch, *step)),
+                [Step::Rule(chain, rule)] => {
+                    number += 1;
+                    let name = format!("__skep{generation:x}.{number:x}");
+                    new_rule(&mut batch, *chain, rule, &name);
+                }
+                [first, ..] if list(first).is_some() => elements(&mut batch, first, part),
+                others => others.iter().for_each(|step| other(&mut batch, step)),
             }
         }
     }
@@ -56,15 +59,15 @@ pub(crate) fn batch(generation: u32, steps: &[Step]) -> Batch {
 }
 
 /// The map that a step changes, and whether it adds to it.
-fn list(step: Step) -> Option<(Map, bool)> {
-    match step {
+fn list(step: &Step) -> Option<(Map, bool)> {
+    match *step {
         Step::Element(key, _) => Some((key.map(), true)),
         Step::NoElement(key) => Some((key.map(), false)),
         _ => None,
     }
 }
 
-fn elements(batch: &mut Batch, first: Step, steps: &[Step]) {
+fn elements(batch: &mut Batch, first: &Step, steps: &[Step]) {
     let Some((map, adds)) = list(first) else {
         return;
     };
@@ -78,18 +81,19 @@ fn elements(batch: &mut Batch, first: Step, steps: &[Step]) {
         it.text(2, map_name(map));
         it.nested(3, |it| {
             for (step, number) in steps.iter().zip(1..) {
-                it.nested(number, |it| element(it, *step));
+                it.nested(number, |it| element(it, step));
             }
         });
     });
 }
 
-fn element(it: &mut Writer, step: Step) {
-    let (Step::Element(key, _) | Step::NoElement(key)) = step else {
+fn element(it: &mut Writer, step: &Step) {
+    let (Step::Element(key, _) | Step::NoElement(key)) = *step else {
         return;
     };
-    it.nested(1, |it| it.attribute(1, &key_bytes(key)));
-    match step {
+    let (Key::Service(vip) | Key::Gateway(vip)) = key;
+    it.nested(1, |it| it.attribute(1, &vip.octets()));
+    match *step {
         Step::Element(_, Value::Address(address)) => {
             it.nested(2, |it| it.attribute(1, &address.octets()));
         }
@@ -103,15 +107,8 @@ fn element(it: &mut Writer, step: Step) {
     }
 }
 
-fn key_bytes(key: Key) -> Vec<u8> {
-    match key {
-        Key::Service(vip) | Key::Gateway(vip) => vip.octets().to_vec(),
-        Key::Backend(vip, number) => [vip.octets(), number.to_ne_bytes()].concat(),
-    }
-}
-
-fn other(batch: &mut Batch, step: Step) {
-    match step {
+fn other(batch: &mut Batch, step: &Step) {
+    match *step {
         Step::Table => batch.step(NEW_TABLE, 0, |it| {
             it.text(1, TABLE);
             it.number(2, 0);
@@ -138,8 +135,7 @@ fn other(batch: &mut Batch, step: Step) {
             it.text(1, TABLE);
             it.text(2, &chain_name(chain));
         }),
-        Step::Rule(chain, rule) => new_rule(batch, chain, rule),
-        Step::Element(..) | Step::NoElement(..) => {}
+        Step::Rule(..) | Step::Element(..) | Step::NoElement(..) => {}
     }
 }
 
@@ -152,67 +148,60 @@ fn hook_number(name: &str) -> u32 {
 }
 
 fn new_map(it: &mut Writer, map: Map) {
-    let (key, length, value, number) = match map {
-        Map::Services => (ADDRESS, 4, VERDICT, 1),
-        Map::Backends => (ADDRESS << 6 | INTEGER, 8, ADDRESS, 2),
-        Map::Gateways => (ADDRESS, 4, ADDRESS, 3),
+    let (value, number) = match map {
+        Map::Services => (VERDICT, 1),
+        Map::Gateways => (ADDRESS, 2),
     };
     it.text(1, TABLE);
     it.text(2, map_name(map));
     it.number(3, MAP);
-    it.number(4, key);
-    it.number(5, length);
+    it.number(4, ADDRESS);
+    it.number(5, 4);
     it.number(6, value);
     it.number(7, if value == VERDICT { 0 } else { 4 });
     it.number(10, number);
     it.attribute(13, remarks(map));
 }
 
-/// What `nft` wants to read about a map in order to show it as it was written: the order of bytes
-/// and, of a map made with `typeof`, the expressions. The kernel only keeps it.
+/// What `nft` wants to read about a map in order to show it as it was written: the orders of bytes.
+/// The kernel only keeps it.
 fn remarks(map: Map) -> &'static [u8] {
     match map {
         Map::Services => &[0, 4, 2, 0, 0, 0, 1, 4, 0, 0, 0, 0, 6, 4, 0, 0, 0, 0],
         Map::Gateways => &[0, 4, 2, 0, 0, 0, 1, 4, 2, 0, 0, 0, 6, 4, 0, 0, 0, 0],
-        Map::Backends => &[
-            0, 4, 0, 0, 0, 0, 1, 4, 2, 0, 0, 0, // The orders of bytes.
-            3, 58, 0, 4, 13, 0, 0, 0, 1, 50, // The key: put together of
-            0, 20, 0, 4, 7, 0, 0, 0, 1, 12, 0, 4, 12, 0, 0, 0, 1, 4, 12, 0, 0, 0, // ip daddr
-            1, 26, 0, 4, 23, 0, 0, 0, 1, 18, // and numgen
-            0, 4, 0, 0, 0, 0, 1, 4, 2, 0, 0, 0, 2, 4, 0, 0, 0, 0, // inc mod 2.
-            4, 20, 0, 4, 7, 0, 0, 0, 1, 12, 0, 4, 12, 0, 0, 0, 1, 4, 12, 0, 0, 0, // ip daddr
-            6, 4, 0, 0, 0, 0,
-        ],
     }
 }
 
-fn new_rule(batch: &mut Batch, chain: Chain, rule: Rule) {
-    if rule == Rule::Lookup {
-        protocols(batch);
+/// A rule, after the set that it alone reads. Such sets get names of their own in every
+/// transaction: letting the kernel find some takes it the longer the more there are.
+fn new_rule(batch: &mut Batch, chain: Chain, rule: &Rule, name: &str) {
+    match rule {
+        Rule::Lookup => protocols(batch, name),
+        Rule::Spread(backends) => spread(batch, name, backends),
+        Rule::Reset | Rule::Refuse | Rule::Source => {}
     }
     batch.step(NEW_RULE, APPEND, |it| {
         it.text(1, TABLE);
         it.text(2, &chain_name(chain));
-        it.nested(4, |it| expressions(it, rule));
+        it.nested(4, |it| expressions(it, rule, name));
     });
 }
 
-/// The set of protocols that the next rule asks for.
-fn protocols(batch: &mut Batch) {
+/// The protocols that have ports.
+fn protocols(batch: &mut Batch, name: &str) {
     batch.step(NEW_SET, CREATE, |it| {
         it.text(1, TABLE);
-        it.text(2, PROTOCOLS_NAME);
+        it.text(2, name);
         it.number(3, ANONYMOUS | CONSTANT);
         it.number(4, PROTOCOL);
         it.number(5, 1);
-        it.number(10, PROTOCOLS_ID);
+        it.number(10, PRIVATE);
         it.nested(9, |it| it.number(1, 3));
         it.attribute(13, &[0, 4, 1, 0, 0, 0]);
     });
     batch.step(NEW_ELEMENT, CREATE, |it| {
         it.text(1, TABLE);
-        it.text(2, PROTOCOLS_NAME);
-        it.number(4, PROTOCOLS_ID);
+        it.text(2, name);
         it.nested(3, |it| {
             for (protocol, number) in PROTOCOLS.into_iter().zip(1..) {
                 it.nested(number, |it| it.nested(1, |it| it.attribute(1, &[protocol])));
@@ -221,17 +210,46 @@ fn protocols(batch: &mut Batch) {
     });
 }
 
-fn expressions(it: &mut Writer, rule: Rule) {
+/// The backends, numbered.
+fn spread(batch: &mut Batch, name: &str, backends: &[Ipv4Addr]) {
+    batch.step(NEW_SET, CREATE, |it| {
+        it.text(1, TABLE);
+        it.text(2, name);
+        it.number(3, ANONYMOUS | CONSTANT | MAP);
+        for (kind, value) in [(4, INTEGER), (5, 4), (6, ADDRESS), (7, 4), (10, PRIVATE)] {
+            it.number(kind, value);
+        }
+        it.nested(9, |it| it.number(1, length(backends)));
+        it.attribute(13, &[0, 4, 1, 0, 0, 0, 1, 4, 2, 0, 0, 0, 6, 4, 0, 0, 0, 0]);
+    });
+    let numbered: Vec<(u32, &Ipv4Addr)> = (0..).zip(backends).collect();
+    for part in numbered.chunks(ELEMENTS) {
+        batch.step(NEW_ELEMENT, CREATE, |it| {
+            it.text(1, TABLE);
+            it.text(2, name);
+            it.nested(3, |it| {
+                for ((key, backend), number) in part.iter().zip(1..) {
+                    it.nested(number, |it| {
+                        it.nested(1, |it| it.attribute(1, &key.to_ne_bytes()));
+                        it.nested(2, |it| it.attribute(1, &backend.octets()));
+                    });
+                }
+            });
+        });
+    }
+}
+
+fn length(list: &[Ipv4Addr]) -> u32 {
+    u32::try_from(list.len()).unwrap_or(u32::MAX)
+}
+
+fn expressions(it: &mut Writer, rule: &Rule, name: &str) {
     match rule {
         Rule::Lookup => {
             protocol(it);
-            expression(it, "lookup", |it| {
-                it.number(2, REGISTER);
-                it.text(1, PROTOCOLS_NAME);
-                it.number(4, PROTOCOLS_ID);
-            });
+            lookup(it, name, None);
             destination(it);
-            lookup(it, Map::Services, 0);
+            lookup(it, map_name(Map::Services), Some(0));
         }
         Rule::Reset => {
             protocol(it);
@@ -242,14 +260,13 @@ fn expressions(it: &mut Writer, rule: Rule) {
             has(it, STATE, NEW);
             reject(it, 0, 3);
         }
-        Rule::Spread(of) => {
-            destination(it);
+        Rule::Spread(backends) => {
             expression(it, "numgen", |it| {
-                for (kind, value) in [(1, SECOND), (2, of), (3, 0), (4, 0)] {
+                for (kind, value) in [(1, REGISTER), (2, length(backends)), (3, 0), (4, 0)] {
                     it.number(kind, value);
                 }
             });
-            lookup(it, Map::Backends, REGISTER);
+            lookup(it, name, Some(REGISTER));
             translate(it, 1);
         }
         Rule::Source => {
@@ -259,7 +276,7 @@ fn expressions(it: &mut Writer, rule: Rule) {
                 it.number(1, REGISTER);
                 it.attribute(3, &[0]);
             });
-            lookup(it, Map::Gateways, REGISTER);
+            lookup(it, map_name(Map::Gateways), Some(REGISTER));
             translate(it, 0);
         }
     }
@@ -318,11 +335,14 @@ fn reject(it: &mut Writer, how: u32, code: u8) {
     });
 }
 
-fn lookup(it: &mut Writer, map: Map, into: u32) {
+/// Looks the register up; of a map, puts what it says into one, 0 being what happens next.
+fn lookup(it: &mut Writer, name: &str, into: Option<u32>) {
     expression(it, "lookup", |it| {
         it.number(2, REGISTER);
-        it.number(3, into);
-        it.text(1, map_name(map));
+        if let Some(register) = into {
+            it.number(3, register);
+        }
+        it.text(1, name);
     });
 }
 
@@ -342,7 +362,6 @@ pub(crate) fn read(map: Map, element: &[u8]) -> Option<(Key, Value)> {
     let vip = Ipv4Addr::from(head::<4>(key)?);
     let key = match map {
         Map::Services => Key::Service(vip),
-        Map::Backends => Key::Backend(vip, u32::from_ne_bytes(head(key.get(4..)?)?)),
         Map::Gateways => Key::Gateway(vip),
     };
     let value = match map {
@@ -353,7 +372,7 @@ pub(crate) fn read(map: Map, element: &[u8]) -> Option<(Key, Value)> {
                 .find(|it| chain.strip_suffix(b"\0") == Some(chain_name(*it).as_bytes()))?;
             Value::Goto(chain)
         }
-        Map::Backends | Map::Gateways => Value::Address(head::<4>(attribute(data, 0, 1)?)?.into()),
+        Map::Gateways => Value::Address(head::<4>(attribute(data, 0, 1)?)?.into()),
     };
     Some((key, value))
 }

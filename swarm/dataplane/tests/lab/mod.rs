@@ -2,7 +2,7 @@
 //! well: processes that do nothing. All of it ends with the test. Needs root, iproute2 and
 //! util-linux, and no engine.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::indexing_slicing, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
 use std::fs::File;

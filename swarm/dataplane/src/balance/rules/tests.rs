@@ -109,28 +109,45 @@ fn nft_accepts_every_text() {
     }
 }
 
+/// What maps hold and chains say after steps, of which each must find what it expects.
+fn after(
+    steps: Vec<Step>,
+    mut elements: BTreeMap<Key, Value>,
+    mut rules: Option<Vec<Rule>>,
+) -> (BTreeMap<Key, Value>, Option<Vec<Rule>>) {
+    for step in steps {
+        match step {
+            Step::NoElement(key) => assert!(elements.remove(&key).is_some()),
+            Step::Element(key, value) => assert_eq!(elements.insert(key, value), None),
+            Step::Chain(_) => assert_eq!(rules.replace(Vec::new()), None),
+            Step::NoChain(_) => assert!(rules.take().is_some()),
+            Step::Flush(_) => rules.as_mut().unwrap().clear(),
+            Step::Rule(_, rule) => rules.as_mut().unwrap().push(rule),
+            Step::Table | Step::NoTable | Step::Map(_) => panic!("not in a change"),
+        }
+    }
+    (elements, rules)
+}
+
 #[test]
 fn a_change_comes_to_the_same_as_a_new_table() {
     let table = table(Role::Host);
     let lists: [&[u8]; 5] = [&[], &[10], &[10, 11, 12], &[11, 12, 13], &[12]];
-    for before in lists {
-        for after in lists {
-            let old = targets(&[(2, before)]);
-            let new = targets(&[(2, after)]);
-            let mut elements: BTreeMap<Key, Value> = table.elements(&old).collect();
-            let steps = table.change(address(2), Some(&*target(before)), Some(&*target(after)));
-            assert_eq!(steps.is_empty(), before == after);
-            for step in steps {
-                match step {
-                    Step::NoElement(key) => assert!(elements.remove(&key).is_some()),
-                    Step::Element(key, value) => {
-                        assert_eq!(elements.insert(key, value), None);
-                    }
-                    _ => {}
-                }
-            }
-            assert_eq!(elements, table.elements(&new).collect());
+    let whole = |list: &[u8]| {
+        let steps = table.change(address(2), None, Some(&*target(list)));
+        after(steps, BTreeMap::new(), None)
+    };
+    for old in lists {
+        for new in lists {
+            let (before, now) = (target(old), target(new));
+            let steps = table.change(address(2), Some(&*before), Some(&*now));
+            assert_eq!(steps.is_empty(), old == new);
+            let (elements, rules) = whole(old);
+            assert_eq!(after(steps, elements, rules), whole(new));
         }
+        let (elements, rules) = whole(old);
+        let steps = table.change(address(2), Some(&*target(old)), None);
+        assert_eq!(after(steps, elements, rules), (BTreeMap::new(), None));
     }
 }
 

@@ -76,9 +76,9 @@ fn bytes_say_what_the_text_says() {
         let through_text = alone(|| {
             let mut space = space(role);
             let step = |stage: &&[(u8, &[u8])]| {
-                let (steps, after, _) = space.steps(&Work::All(targets(stage))).unwrap();
+                let (steps, news) = space.steps(&Work::All(targets(stage))).unwrap();
                 nft(&["-f", "-"], &script(&steps));
-                space.installed = Some(after);
+                space.remember(news);
                 listed()
             };
             STAGES.iter().map(step).collect::<Vec<_>>()
@@ -96,7 +96,7 @@ fn bytes_say_what_the_text_says() {
             assert_eq!(text, bytes);
         }
         if let Some(last) = through_bytes {
-            assert!(last[0].contains("10.0.1.2 . 2 : 10.0.1.1"), "{}", last[0]);
+            assert!(last[0].contains("mod 3 map { 0 : 10.0.1.1"), "{}", last[0]);
         }
     }
 }
@@ -118,7 +118,7 @@ fn whatever_others_do_is_seen() {
             "flush table ip skep-vip",
             "flush chain ip skep-vip output",
             "flush chain ip skep-vip vip-10.0.1.2",
-            "flush map ip skep-vip backends",
+            "flush map ip skep-vip gateways",
             "delete element ip skep-vip services { 10.0.1.2 }",
         ];
         for damage in damages {
