@@ -61,10 +61,15 @@ impl Part for Balance {
     async fn intact(&mut self) -> bool {
         self.lend(Inner::intact).await.unwrap_or(false)
     }
+
+    async fn clean() -> Result<(), String> {
+        let cleaning = tokio::task::spawn_blocking(clean);
+        cleaning.await.map_err(|error| error.to_string())?
+    }
 }
 
 /// Takes everything of ours away from the host. Containers' tables go with them.
-pub(crate) fn clean() -> Result<(), String> {
+fn clean() -> Result<(), String> {
     let said = |error: &dyn std::fmt::Display| format!("virtual addresses: {error}");
     answers::clean().map_err(|error| said(&error))?;
     let mut kernel = Nftables::open().map_err(|error| said(&error))?;

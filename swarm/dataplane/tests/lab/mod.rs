@@ -125,7 +125,7 @@ impl Lab {
     /// The daemon ends for good.
     pub fn leave(&mut self) {
         self.plane = None;
-        self.runtime.block_on(Plane::clean()).unwrap();
+        self.runtime.block_on(skep_dataplane::clean()).unwrap();
     }
 }
 
