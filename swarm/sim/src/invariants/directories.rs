@@ -90,7 +90,7 @@ fn addresses(task: &Task, network: &Id) -> Vec<IpAddr> {
 fn services(state: &State, node: &Node, network: &Id, plane: &Plane) -> Verdict {
     let wants = |service: &Service| {
         let networks = &service.spec.task_template.networks;
-        networks.iter().any(|it| it.target == **network)
+        networks.iter().any(|it| it.target == **network) || !vips(service, network).is_empty()
     };
     let all = state.services().iter().filter(|service| wants(service));
     let all: BTreeMap<&Id, Vec<String>> = all.map(|it| (&it.id, vips(it, network))).collect();
