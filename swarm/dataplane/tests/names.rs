@@ -2,7 +2,7 @@
 //! busybox's. In network namespaces that end with the test; needs root, nft and iproute2, and no
 //! engine: a stand-in answers where the engine's own resolver would.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod support;
 
