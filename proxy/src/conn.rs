@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::{self, Manner};
 use crate::engine::Engine;
 use crate::forward::{Captured, Failure, Outcome, Patch, exchange};
+use crate::guise::{self, Names};
 use crate::networks;
 use crate::owned;
 use crate::reach::{self, Execs};
@@ -22,7 +23,7 @@ use crate::reply::{BodyStream, Reply};
 use crate::rewrite;
 use crate::route::{Rewrite, Route, Target, route};
 use crate::stream::{BoxStream, Side};
-use crate::swarm::{Feed, Query, Swarm, SwarmInfo};
+use crate::swarm::{Feed, Swarm, SwarmInfo};
 use crate::wire::RequestHead;
 use crate::wire::buffer::{LARGE, MAX_HEAD};
 use crate::wire::head::BadHead;
@@ -40,7 +41,9 @@ pub struct Shared {
     /// Swarm mode.
     pub swarm: Arc<dyn Swarm>,
     /// The engine behind.
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
+    /// What the swarm's networks are called.
+    pub names: Names,
     /// Where processes that were started in containers run, if not here.
     pub execs: Execs,
     /// Set when the daemon stops: connections end after the request at hand.
@@ -117,6 +120,7 @@ impl Connection<'_> {
             Route::Owned(owned) => owned::serve(self, &head, &target, owned).await,
             Route::Networks(call) => networks::serve(self, head, call).await,
             Route::Reached(subject) => reach::serve(self, head, subject).await,
+            Route::Named(what) => guise::serve(self, head, what).await,
             Route::Forwarded => self.forward(&head, Patch::None, target.version, None).await,
             Route::Rewritten(Rewrite::Ping) => {
                 let patch = Patch::SwarmHeader(self.shared.swarm.ping());
@@ -126,11 +130,7 @@ impl Connection<'_> {
                 self.forward(&head, Patch::Capture, target.version, None)
                     .await
             }
-            Route::Rewritten(Rewrite::Events) => {
-                // Before the engine is asked, so that nothing is missed.
-                let feed = self.shared.swarm.events(&Query::parse(target.query));
-                self.forward(&head, Patch::None, target.version, feed).await
-            }
+            Route::Rewritten(Rewrite::Events) => guise::events(self, head).await,
         }
     }
 
@@ -236,6 +236,37 @@ impl Connection<'_> {
                 next
             }
         }
+    }
+
+    /// Has this host's engine answer, and holds its answer back if it is one of status 200 or 201;
+    /// any other has gone out.
+    pub(crate) async fn capture(&mut self, head: &RequestHead) -> Result<Captured, Next> {
+        self.exchange_here(head, Patch::Capture).await
+    }
+
+    /// One exchange with this host's engine to its end.
+    pub(crate) async fn exchange_here(
+        &mut self,
+        head: &RequestHead,
+        patch: Patch,
+    ) -> Result<Captured, Next> {
+        let shared = self.shared;
+        let mut engine = match self.engine().await {
+            Ok(engine) => engine,
+            Err(error) => {
+                let reply = Reply::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+                return Err(self.answer(reply, &head.method, true).await);
+            }
+        };
+        let gone = |why| shared.engine.unreachable(why).to_string();
+        let outcome = self.exchange(&mut engine, head, patch, None, gone);
+        let outcome = outcome.await;
+        let reusable = match &outcome {
+            Ok(captured) => captured.reusable,
+            Err(next) => *next == Next::Request,
+        };
+        self.engine = reusable.then_some(engine);
+        outcome
     }
 
     /// One exchange with an engine to its end; `Ok` only with an answer that was to be captured.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::conn::Shared;
 use crate::engine::Engine;
+use crate::guise::Names;
 use crate::listen;
 use crate::pidfile::PidFile;
 use crate::server::{MAX_CONNECTIONS, Server};
@@ -33,9 +34,11 @@ pub async fn run(
     let _pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
     let listeners = listen::open(config).await?;
     let draining = CancellationToken::new();
+    let engine = Arc::new(Engine::new(&config.engine));
     let shared = Shared {
+        names: Names::new(swarm.clone(), engine.clone()),
         swarm,
-        engine: Engine::new(&config.engine),
+        engine,
         execs: Default::default(),
         draining: draining.clone(),
     };

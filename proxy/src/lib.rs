@@ -9,6 +9,7 @@ pub mod conn;
 pub mod daemon;
 pub mod engine;
 pub mod forward;
+pub mod guise;
 pub mod handlers;
 pub mod listen;
 mod networks;

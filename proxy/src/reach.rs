@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use crate::conn::{Connection, Next};
 use crate::engine::Engine;
 use crate::forward::{Captured, Patch};
+use crate::guise;
 use crate::rewrite::Object;
 use crate::route::Target;
 use crate::stream::Side;
@@ -81,10 +82,10 @@ pub(crate) async fn serve(
     let (name, makes_exec, describes) = match subject {
         Subject::Exec(id) => {
             let Some(node) = shared.execs.node(&id) else {
-                return here(connection, &head).await;
+                return here(connection, &head, false).await;
             };
             let next = match exchange(connection, &head, Some(&node), Patch::None).await {
-                Ok(captured) => pass_on(connection, captured, None).await,
+                Ok(captured) => pass_on(connection, captured, None, false).await,
                 Err(next) => next,
             };
             // Its end is often asked for right after it.
@@ -95,17 +96,17 @@ pub(crate) async fn serve(
             name,
             makes_exec,
             describes,
-        } => (name, makes_exec, describes),
+        } => (name, makes_exec, describes && head.method == Method::GET),
     };
     let Some(place) = shared.swarm.locate(&name) else {
-        return here(connection, &head).await;
+        return here(connection, &head, describes).await;
     };
     if place.here && place.engine_knows || is_ours(&shared.engine, &head, &name, &place).await {
-        return here(connection, &head).await;
+        return here(connection, &head, describes).await;
     }
     rename(connection, &mut head, &place.container);
     let task = place.task.filter(|_| describes);
-    let captures = task.is_some() || (makes_exec && !place.here);
+    let captures = describes || (makes_exec && !place.here);
     let patch = if captures {
         Patch::Capture
     } else {
@@ -119,10 +120,17 @@ pub(crate) async fn serve(
     if let (true, Some(node), Some(id)) = (makes_exec, node, exec_id(&captured.body)) {
         shared.execs.remember(id, node.to_owned());
     }
-    pass_on(connection, captured, task).await
+    pass_on(connection, captured, task, describes).await
 }
 
-async fn here(connection: &mut Connection<'_>, head: &RequestHead) -> Next {
+/// This host's engine answers. What describes a container names its networks.
+async fn here(connection: &mut Connection<'_>, head: &RequestHead, describes: bool) -> Next {
+    if describes && connection.shared.swarm.ping() != "inactive" {
+        return match connection.capture(head).await {
+            Ok(captured) => pass_on(connection, captured, None, true).await,
+            Err(next) => next,
+        };
+    }
     let version = Target::parse(&head.target).version;
     connection.forward(head, Patch::None, version, None).await
 }
@@ -148,20 +156,7 @@ async fn exchange(
 ) -> Result<Captured, Next> {
     let shared = connection.shared;
     let Some(node) = node else {
-        let opened = connection.engine().await;
-        let mut engine = match opened {
-            Ok(engine) => engine,
-            Err(error) => return Err(fail(connection, head, &error.to_string()).await),
-        };
-        let gone = |why| shared.engine.unreachable(why).to_string();
-        let outcome = connection.exchange(&mut engine, head, patch, None, gone);
-        let outcome = outcome.await;
-        let reusable = match &outcome {
-            Ok(captured) => captured.reusable,
-            Err(next) => *next == Next::Request,
-        };
-        connection.engine = reusable.then_some(engine);
-        return outcome;
+        return connection.exchange_here(head, patch).await;
     };
     let mut engine = match shared.swarm.reach(node).await {
         Ok(stream) => Side::new(stream),
@@ -180,14 +175,22 @@ async fn fail(connection: &mut Connection<'_>, head: &RequestHead, text: &str) -
 
 /// Sends an answer that was captured, with the keys of a task if it is to describe one too: what
 /// is asked for by a task's id is told of both, so that `docker inspect` of it shows what dockerd
-/// shows, and whoever looks for a container finds one.
+/// shows, and whoever looks for a container finds one. What describes a container names the swarm's
+/// networks as such.
 async fn pass_on(
     connection: &mut Connection<'_>,
     captured: Captured,
     task: Option<Box<RawValue>>,
+    describes: bool,
 ) -> Next {
     let body = task.and_then(|task| merged(&captured.body, &task));
-    let body = body.unwrap_or(captured.body);
+    let mut body = body.unwrap_or(captured.body);
+    if describes {
+        let names = connection.shared.names.mentioned(&body).await;
+        let shown = std::str::from_utf8(&body).ok();
+        let shown = shown.and_then(|text| guise::container(text, &names));
+        body = shown.map_or(body, String::into_bytes);
+    }
     connection
         .send(&captured.head, &body, captured.reusable)
         .await

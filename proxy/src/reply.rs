@@ -74,6 +74,12 @@ impl Reply {
         }
     }
 
+    /// A JSON text that is an answer already.
+    pub fn json_text(text: String) -> Self {
+        let body = Body::Full((text + "\n").into());
+        Self::of_type(StatusCode::OK, "application/json", body)
+    }
+
     /// `{"message": message}` with the given status.
     pub fn error(status: StatusCode, message: &str) -> Self {
         Self::json(status, &Message { message })

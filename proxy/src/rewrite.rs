@@ -71,6 +71,12 @@ impl<'a> Object<'a> {
         pairs.map(|(key, value)| (key.as_str(), value.get()))
     }
 
+    /// The object without some of its keys.
+    pub fn without(mut self, keys: &[&str]) -> Self {
+        self.0.retain(|(key, _)| !keys.contains(&key.as_str()));
+        self
+    }
+
     /// Writes the object with other values for some keys. Keys that it lacks are added at its end.
     /// `values` are JSON texts.
     pub fn with(&self, values: &[(&str, &str)]) -> String {

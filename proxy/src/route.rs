@@ -20,8 +20,19 @@ pub enum Route {
     Reached(Subject),
     /// It is about networks, of which the swarm has some and the engine others.
     Networks(Call),
+    /// The engine answers, and networks of the swarm that its answer names are named as such.
+    Named(Named),
     /// The engine answers, byte for byte.
     Forwarded,
+}
+
+/// The engine's answers about many things that name networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// `GET /containers/json`
+    Containers,
+    /// `GET /system/df`
+    DiskUsage,
 }
 
 /// The routes that swarm mode answers itself. `id` is what the client wrote, percent-decoded: an
@@ -205,6 +216,8 @@ pub fn route(method: &Method, target: &Target<'_>) -> Route {
         ("GET" | "HEAD", ["_ping"]) => Route::Rewritten(Rewrite::Ping),
         ("GET", ["info"]) => Route::Rewritten(Rewrite::Info),
         ("GET", ["events"]) => Route::Rewritten(Rewrite::Events),
+        ("GET", ["containers", "json"]) => Route::Named(Named::Containers),
+        ("GET", ["system", "df"]) => Route::Named(Named::DiskUsage),
         _ => {
             let networks = Call::of(method, &path).map(Route::Networks);
             let reached = || Subject::of(method, &path).map(Route::Reached);
@@ -324,120 +337,5 @@ pub(crate) fn percent_decode(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn look_up(method: &str, target: &str) -> Route {
-        route(&method.parse().unwrap(), &Target::parse(target))
-    }
-
-    #[test]
-    fn targets_come_apart() {
-        let table = [
-            ("/v1.41/info?a=b", Some((1, 41)), "/info", "a=b"),
-            ("/info", None, "/info", ""),
-            ("/volumes/v1.2/x", None, "/volumes/v1.2/x", ""),
-            ("/v1.41", None, "/v1.41", ""),
-            ("/vx/info", None, "/vx/info", ""),
-            ("/1.41/info", None, "/1.41/info", ""),
-            ("/vv1.41/info", None, "/vv1.41/info", ""),
-            ("http://docker/v1.24/nodes", Some((1, 24)), "/nodes", ""),
-            ("http://docker", None, "/", ""),
-            (
-                "/images/create?fromSrc=http://x/y",
-                None,
-                "/images/create",
-                "fromSrc=http://x/y",
-            ),
-        ];
-        for (target, version, path, query) in table {
-            let version = version.map(|(major, minor)| ApiVersion::new(major, minor));
-            assert_eq!(
-                Target::parse(target),
-                Target {
-                    version,
-                    path,
-                    query
-                },
-                "{target}"
-            );
-        }
-    }
-
-    #[test]
-    fn swarm_routes_are_owned() {
-        let id = || "web".to_owned();
-        let table = [
-            ("GET", "/swarm", Owned::SwarmInspect),
-            ("GET", "/skep/backup", Owned::Backup),
-            ("POST", "/v1.41/swarm/init", Owned::SwarmInit),
-            ("POST", "/swarm/leave?force=1", Owned::SwarmLeave),
-            ("GET", "/v1.30/services?filters=%7B%7D", Owned::ServiceList),
-            ("GET", "/services/web", Owned::ServiceInspect { id: id() }),
-            ("GET", "/services/w%65b", Owned::ServiceInspect { id: id() }),
-            (
-                "GET",
-                "/services/web/logs?follow=1",
-                Owned::ServiceLogs { id: id() },
-            ),
-            (
-                "POST",
-                "/services/web/update?version=3",
-                Owned::ServiceUpdate { id: id() },
-            ),
-            (
-                "DELETE",
-                "/nodes/web?force=1",
-                Owned::NodeRemove { id: id() },
-            ),
-            ("GET", "/tasks/web", Owned::TaskInspect { id: id() }),
-            (
-                "DELETE",
-                "/v1.41/secrets/web",
-                Owned::SecretRemove { id: id() },
-            ),
-            ("POST", "/configs/create", Owned::ConfigCreate),
-        ];
-        for (method, target, owned) in table {
-            assert_eq!(
-                look_up(method, target),
-                Route::Owned(owned),
-                "{method} {target}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_rest_is_the_engines() {
-        let table = [
-            ("GET", "/containers/json"),
-            ("PUT", "/services/web"),
-            ("HEAD", "/services"),
-            ("GET", "//services"),
-            ("GET", "/services/"),
-            ("GET", "/services/a%2Fb"),
-            ("GET", "/services/%zz"),
-            ("GET", "/services/.."),
-            ("POST", "/services"),
-            ("GET", "/v1.41/v1.41/services"),
-            ("GET", "*"),
-            ("GET", ""),
-        ];
-        for (method, target) in table {
-            assert_eq!(
-                look_up(method, target),
-                Route::Forwarded,
-                "{method} {target}"
-            );
-        }
-        assert_eq!(look_up("HEAD", "/_ping"), Route::Rewritten(Rewrite::Ping));
-        assert_eq!(
-            look_up("GET", "/v1.41/info"),
-            Route::Rewritten(Rewrite::Info)
-        );
-        assert_eq!(
-            look_up("GET", "/events?since=1"),
-            Route::Rewritten(Rewrite::Events)
-        );
-    }
-}
+#[path = "route_tests.rs"]
+mod tests;

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use skep_api::Error;
 use skep_api::version::ApiVersion;
 
+use crate::guise::Guise;
 use crate::reply::Reply;
 use crate::route::{Owned, percent_decode};
 use crate::stream::BoxStream;
@@ -48,6 +49,12 @@ pub trait Swarm: Send + Sync + 'static {
         None
     }
 
+    /// What one of the swarm's networks is called, as far as this manager knows; `None` on a node
+    /// that is no manager. Must not block.
+    fn network_name(&self, _id: &str) -> Option<String> {
+        None
+    }
+
     /// A connection with the engine of a node.
     ///
     /// # Errors
@@ -78,6 +85,25 @@ pub struct Feed {
     pub past: VecDeque<(i64, Bytes)>,
     /// What happens from now on. An error ends the client's stream: it has not kept up.
     pub live: Pin<Box<dyn Stream<Item = Result<Bytes, Lagged>> + Send>>,
+    /// What the engine's own lines go through.
+    pub(crate) guise: Option<Guise>,
+}
+
+impl Feed {
+    /// Lines of the past, oldest first, and those that follow.
+    pub fn new(
+        past: VecDeque<(i64, Bytes)>,
+        live: Pin<Box<dyn Stream<Item = Result<Bytes, Lagged>> + Send>>,
+    ) -> Self {
+        let guise = None;
+        Self { past, live, guise }
+    }
+
+    /// The engine's lines in the swarm's terms.
+    pub(crate) fn through(mut self, guise: Guise) -> Self {
+        self.guise = Some(guise);
+        self
+    }
 }
 
 impl std::fmt::Debug for Feed {

@@ -48,10 +48,7 @@ fn harness(past: &[(i64, &'static str)]) -> (Harness, UnboundedSender<Line>) {
         .iter()
         .map(|(at, line)| (*at, Bytes::from_static(line.as_bytes())))
         .collect();
-    let feed = Feed {
-        past,
-        live: Box::pin(unfold(live, next)),
-    };
+    let feed = Feed::new(past, Box::pin(unfold(live, next)));
     let swarm = Arc::new(One(Mutex::new(Some(feed))));
     let setup = Setup {
         swarm,

@@ -1,6 +1,7 @@
 //! Puts lines of our own between those of an engine's stream: the cluster's events between the
-//! engine's. Every byte of the engine stays as it is and where it is; only ever a whole chunk goes
-//! in between two of the engine's, and only where a line has ended. Holds nothing but what was asked
+//! engine's. Every byte of the engine stays as it is and where it is, but for lines that name one of
+//! the swarm's networks by the engine's name for it: these go out in another guise. Only ever a whole
+//! chunk goes in between two of the engine's, and only where a line has ended. Holds nothing but what was asked
 //! for of the past: a client that reads slowly makes the feed wait, and too long a wait ends it.
 
 use std::pin::Pin;
@@ -8,10 +9,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::pending;
 use tokio::time::{Sleep, sleep};
 
 use super::download::BROKEN;
 use super::{Exchange, Failure, Phase};
+use crate::guise::Told;
 use crate::swarm::{Feed, Lagged};
 use crate::wire::Framing;
 use crate::wire::buffer::LARGE;
@@ -72,7 +75,7 @@ impl Exchange<'_> {
         match self.at_hand(framing) {
             Err(failure) => Poll::Ready(Err(failure)),
             Ok(Next::Whole(time)) => match self.poll_ours(cx, Some(time)) {
-                Poll::Pending => self.poll_engines(cx),
+                Poll::Pending => self.poll_disguised(cx),
                 put_in => put_in,
             },
             Ok(Next::Part | Next::Nothing) => {
@@ -111,6 +114,31 @@ impl Exchange<'_> {
         } else {
             Next::Part
         })
+    }
+
+    /// Passes on one whole chunk or line of the engine, as its guise wants it.
+    fn poll_disguised(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let (Phase::Body(framing), Some(weave)) = (&self.download.phase, &mut self.weave) else {
+            return Poll::Ready(Ok(()));
+        };
+        let Some(guise) = &mut weave.feed.guise else {
+            return self.poll_engines(cx);
+        };
+        let (mut framing, mut line) = (*framing, Vec::new());
+        let data = self.engine.buffer.data();
+        let Ok(n) = framing.advance_one(data, |data| line.extend_from_slice(data)) else {
+            return Poll::Ready(Err(BROKEN));
+        };
+        let told = ready!(guise.poll(cx, &line));
+        if told == Told::AsItIs {
+            return self.poll_engines(cx);
+        }
+        self.engine.buffer.consume(n);
+        self.download.phase = Phase::Body(framing);
+        match told {
+            Told::Otherwise(line) => self.put_in(&Bytes::from(line)),
+            Told::AsItIs | Told::NotAtAll => Poll::Ready(Ok(())),
+        }
     }
 
     /// Passes on one chunk or line of the engine, or as much of it as there is.
@@ -166,6 +194,10 @@ impl Exchange<'_> {
                 Poll::Ready(Err(Failure::Cut("events were read too slowly")))
             }
             // There are no more; the engine's go on.
+            None if weave.feed.guise.is_some() => {
+                weave.feed.live = Box::pin(pending());
+                Poll::Pending
+            }
             None => {
                 self.weave = None;
                 Poll::Ready(Ok(()))

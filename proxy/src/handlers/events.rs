@@ -106,10 +106,8 @@ impl Hub {
         let mut past = past;
         // Clocks of leaders may differ.
         past.sort_by_key(|(at, _)| *at);
-        Some(Feed {
-            past: past.into(),
-            live: Box::pin(unfold((live, filters), following)),
-        })
+        let live = Box::pin(unfold((live, filters), following));
+        Some(Feed::new(past.into(), live))
     }
 }
 

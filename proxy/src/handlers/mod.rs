@@ -35,6 +35,7 @@ use crate::swarm::{Feed, OwnedRequest, Place, Query, Swarm, SwarmInfo};
 
 pub use cluster::{Cluster, Standing, View};
 pub(crate) use networks::name_conflict;
+pub(crate) use params::flag;
 
 /// How long a manager may take over a call, logs excepted: dockerd's `swarmRequestTimeout`.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -178,6 +179,11 @@ impl<C: Cluster> Swarm for Handlers<C> {
             engine_knows: found.by == By::Engine,
             task: task.and_then(Result::ok),
         })
+    }
+
+    fn network_name(&self, id: &str) -> Option<String> {
+        let state = self.cluster.local_state()?;
+        Some(state.networks().get(id)?.spec.name.clone())
     }
 
     async fn reach(&self, node: &str) -> Result<BoxStream, Error> {

@@ -50,7 +50,7 @@ pub(super) async fn inspect<C: Cluster>(
     id: &str,
     request: &OwnedRequest,
 ) -> Result<Reply, Error> {
-    params::flag(&request.query, "verbose")?;
+    let verbose = params::flag(&request.query, "verbose")?;
     let scope = request.query.get("scope").unwrap_or_default();
     let view = node.view().await?;
     let network = match scope {
@@ -58,7 +58,7 @@ pub(super) async fn inspect<C: Cluster>(
         "swarm" => find::network(&view.state, id)?,
         _ => return Err(Error::not_found(format!("network {id} not found"))),
     };
-    let mut network = wire::network_in_full(&view.state, network);
+    let mut network = wire::network_in_full(&view.state, network, verbose);
     network.enable_ipv4 = enable_ipv4(request);
     Ok(Reply::json(StatusCode::OK, &network))
 }

@@ -51,7 +51,7 @@ fn parse_bool(text: &str) -> Option<bool> {
 }
 
 /// A strict flag of a read; absent and empty are false.
-pub(super) fn flag(query: &Query, name: &str) -> Result<bool, Error> {
+pub(crate) fn flag(query: &Query, name: &str) -> Result<bool, Error> {
     let raw = query.get(name).unwrap_or_default();
     if raw.is_empty() {
         return Ok(false);

@@ -22,6 +22,7 @@ use skepd::Swarm;
 use skepd::config::{Config, Flags};
 use skepd::conn::Shared;
 use skepd::engine::Engine;
+use skepd::guise::Names;
 use skepd::server::Server;
 use skepd::swarm::Inactive;
 use tokio_util::sync::CancellationToken;
@@ -65,9 +66,11 @@ impl Harness {
         let dir = tempfile::tempdir().unwrap();
         let config = config(&dir.path().display().to_string(), &setup.arguments);
         let draining = CancellationToken::new();
+        let engine = Arc::new(Engine::new(&config.engine));
         let shared = Shared {
+            names: Names::new(setup.swarm.clone(), engine.clone()),
             swarm: setup.swarm,
-            engine: Engine::new(&config.engine),
+            engine,
             execs: Default::default(),
             draining: draining.clone(),
         };

@@ -136,6 +136,9 @@ pub struct Overlay {
     /// is.
     #[serde(default)]
     pub keys: Vec<OverlayKey>,
+    /// The network as clients see it in lists, in JSON. It never changes.
+    #[serde(default)]
+    pub shown: String,
 }
 
 /// A key of one network.

@@ -34,16 +34,24 @@ pub const FIRST_VNI: u32 = 4096;
 pub const LABEL: &str = "skep.network";
 /// On the engines' networks that realise ours: the network's name.
 pub const LABEL_NAME: &str = "skep.network.name";
+/// On the engines' networks that realise ours: the network as lists show it, in JSON. Nodes that are
+/// no managers know it from there.
+pub const LABEL_SHOWN: &str = "skep.network.shown";
 
 /// Networks of each engine's own that services may use, by their names there.
 const LOCAL: [&str; 2] = ["bridge", "host"];
+
+/// How the engine's networks that realise ours are called: one of these, and the network's id. The
+/// second is for those on which ports are published.
+pub const ENGINE_PREFIXES: [&str; 2] = ["skep-", "0skep-"];
 
 /// What the engine's network is called that realises one of ours on a node. Engines before 28 take
 /// the first name of all as the way out of a container: the network on which ports are published
 /// must be that, for answers to go back the way that requests came.
 pub fn engine_name(network: &Id, ingress: bool) -> String {
-    let first = if ingress { "0" } else { "" };
-    format!("{first}skep-{network}")
+    let [prefix, first] = ENGINE_PREFIXES;
+    let prefix = if ingress { first } else { prefix };
+    format!("{prefix}{network}")
 }
 
 /// What the bridge is called that is a network on a node. Names of devices have 15 characters.

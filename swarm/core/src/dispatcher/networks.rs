@@ -12,6 +12,7 @@ use crate::bootstrap::DATA_PATH_PORT;
 use crate::id::Id;
 use crate::object::{Node, Object, Place, Task};
 use crate::store::{Event, State};
+use crate::wire;
 
 /// Addresses by network, with the node that each is on now.
 pub(super) type Moved = BTreeMap<Id, BTreeMap<Ipv4Addr, Option<Id>>>;
@@ -256,6 +257,8 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         local: node.data_address().parse().ok()?,
         remotes,
         keys,
+        // An object with string keys only can always be encoded.
+        shown: serde_json::to_string(&wire::network(of)).unwrap_or_default(),
     })
 }
 

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use skep_api::filters::Filters;
 use skep_api::go::{Labels, Timestamp, Version};
 use skep_api::network::{Ipam, IpamPool, Network, NetworkConfigReference};
 use skep_api::task::{NetworkAttachment, TaskState};
 
 use super::list::labels_match;
+use super::network_services::{ServiceInfo, services};
 use crate::network::SCOPE;
 use crate::object::{NetworkObject, Place, Task};
 use crate::store::State;
@@ -49,6 +50,33 @@ pub struct NetworkResource {
     pub labels: Option<Labels>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub services: Option<BTreeMap<String, ServiceInfo>>,
+}
+
+/// What filters of lists look at.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the names are Docker's own")]
+pub struct NetworkFacts {
+    pub name: String,
+    pub id: String,
+    pub driver: String,
+    pub labels: Option<Labels>,
+}
+
+impl NetworkFacts {
+    /// Whether a list with these filters shows the network. Keys that are not known filter nothing:
+    /// the engine refuses them. No network of a swarm counts as built in.
+    pub fn is_listed(&self, filters: &Filters, unused: impl Fn() -> bool) -> bool {
+        filters.matches_exact("driver", &self.driver)
+            && filters.matches_exact("scope", SCOPE)
+            && filters.matches_exact("type", "custom")
+            && mentions(filters, "name", &self.name)
+            && mentions(filters, "id", &self.id)
+            && labels_match(filters, "label", self.labels.as_ref())
+            && dangles(filters, unused)
+    }
 }
 
 /// A node that has a part in a network.
@@ -104,11 +132,13 @@ pub fn network(network: &NetworkObject) -> NetworkResource {
         options: options.filter(|options| !options.is_empty()),
         labels: some(&network.spec.labels),
         peers: Vec::new(),
+        services: None,
     }
 }
 
-/// One network with the nodes that have a part in it.
-pub fn network_in_full(view: &State, of: &NetworkObject) -> NetworkResource {
+/// One network with the nodes that have a part in it and, if it is to be verbose, with the services
+/// there.
+pub fn network_in_full(view: &State, of: &NetworkObject, verbose: bool) -> NetworkResource {
     let nodes = view.nodes().iter();
     let nodes = nodes.filter(|node| node.gateways.contains_key(&of.id));
     let peers = nodes.map(|node| PeerInfo {
@@ -117,6 +147,7 @@ pub fn network_in_full(view: &State, of: &NetworkObject) -> NetworkResource {
     });
     NetworkResource {
         peers: peers.collect(),
+        services: verbose.then(|| services(view, of)),
         ..network(of)
     }
 }
@@ -126,14 +157,13 @@ pub fn network_in_full(view: &State, of: &NetworkObject) -> NetworkResource {
 pub fn networks(view: &State, filters: &Filters) -> Vec<NetworkResource> {
     let all = view.networks().iter().filter(|it| !it.is_predefined());
     let listed = all.filter(|it| {
-        let kind = if it.spec.ingress { "builtin" } else { "custom" };
-        filters.matches_exact("driver", it.driver())
-            && filters.matches_exact("scope", SCOPE)
-            && filters.matches_exact("type", kind)
-            && mentions(filters, "name", &it.spec.name)
-            && mentions(filters, "id", &it.id)
-            && labels_match(filters, "label", Some(&it.spec.labels))
-            && dangles(filters, || !is_in_use(view, it))
+        let facts = NetworkFacts {
+            name: it.spec.name.clone(),
+            id: it.id.to_string(),
+            driver: it.driver().to_owned(),
+            labels: Some(it.spec.labels.clone()),
+        };
+        facts.is_listed(filters, || !is_in_use(view, it))
     });
     listed.map(|it| network(it)).collect()
 }

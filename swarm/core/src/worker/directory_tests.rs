@@ -18,6 +18,7 @@ fn overlay() -> Overlay {
         local: "192.0.2.1".parse().unwrap(),
         remotes: BTreeMap::new(),
         keys: Vec::new(),
+        shown: String::new(),
     }
 }
 

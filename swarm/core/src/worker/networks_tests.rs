@@ -25,6 +25,7 @@ fn overlay(gateway: &str, remotes: &[(&str, &str)]) -> Overlay {
         local: "192.0.2.1".parse().unwrap(),
         remotes: remotes.collect(),
         keys: Vec::new(),
+        shown: String::new(),
     }
 }
 

@@ -141,6 +141,7 @@ mod tests {
                 local: "192.0.2.1".parse().unwrap(),
                 remotes: [("10.0.1.9".parse().unwrap(), "192.0.2.2".parse().unwrap())].into(),
                 keys: Vec::new(),
+                shown: String::new(),
             },
             services: vec![service],
             endpoints: Vec::new(),

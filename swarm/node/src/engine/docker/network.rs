@@ -12,7 +12,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use skep_core::Id;
 use skep_core::assignment::Overlay;
-use skep_core::network::{LABEL, LABEL_NAME, MTU_OPTION, bridge_name, engine_name, vxlan_name};
+use skep_core::network::{
+    LABEL, LABEL_NAME, LABEL_SHOWN, MTU_OPTION, bridge_name, engine_name, vxlan_name,
+};
 use skep_core::worker::{OpError, OpOutput, OpResult};
 use skep_dataplane::crypt::{Crypt, Key};
 
@@ -147,7 +149,9 @@ async fn create(link: &Link, name: &str, overlay: &Overlay) -> Result<(), OpErro
             "com.docker.network.bridge.name": bridge_name(&overlay.id),
             MTU_OPTION: overlay.mtu.to_string(),
         },
-        "Labels": { LABEL: overlay.id.to_string(), LABEL_NAME: overlay.name },
+        "Labels": {
+            LABEL: overlay.id.to_string(), LABEL_NAME: overlay.name, LABEL_SHOWN: overlay.shown,
+        },
     });
     let placeholder = NetworkCreateRequest::default();
     link.call(Some(ACT), |docker| async move {

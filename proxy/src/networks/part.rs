@@ -1,0 +1,177 @@
+//! A network of the swarm on a node that has a part in it: the swarm's description with what the node's
+//! engine knows, as the original shows an overlay of which there are tasks. Pure: text in, text out.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use skep_core::network::{LABEL_SHOWN, mac};
+
+use crate::rewrite::Object;
+
+/// What only nodes that have a part in a network know.
+const OF_PARTS: [&str; 2] = ["Peers", "Services"];
+
+/// What is to be known of the engine's network that realises one of ours.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Engines {
+    id: String,
+    #[serde(rename = "IPAM")]
+    ipam: Ipam,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ipam {
+    config: Option<Vec<Pool>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Pool {
+    subnet: String,
+    #[serde(default)]
+    gateway: String,
+}
+
+#[derive(Deserialize)]
+struct Labels {
+    #[serde(rename = "Labels")]
+    labels: std::collections::BTreeMap<String, String>,
+}
+
+/// The swarm's description of a network, which the engine's network has as a label.
+pub(super) fn described(engines: &str) -> Option<String> {
+    let mut labels = serde_json::from_str::<Labels>(engines).ok()?.labels;
+    let shown = labels.remove(LABEL_SHOWN)?;
+    Object::parse(shown.as_bytes()).is_ok().then_some(shown)
+}
+
+/// A network in the list of a node that has a part in it.
+pub(super) fn listed(engines: &str) -> Option<String> {
+    let network = described(engines)?;
+    with(&network, engines, "{}")
+}
+
+/// A network on a node that has a part in it.
+pub(super) fn shown(network: &str, engines: &str) -> Option<String> {
+    let object = Object::parse(network.as_bytes()).ok()?;
+    let containers = containers(&object, engines)?;
+    with(network, engines, &containers)
+}
+
+/// A network on a manager that has no part in it: of containers there nothing is known.
+pub(super) fn from_afar(network: &str) -> Option<String> {
+    let object = Object::parse(network.as_bytes()).ok()?;
+    Some(object.without(&OF_PARTS).with(&[]))
+}
+
+fn with(network: &str, engines: &str, containers: &str) -> Option<String> {
+    let object = Object::parse(network.as_bytes()).ok()?;
+    let engines = Object::parse(engines.as_bytes()).ok()?;
+    let created = engines.get("Created").map(RawValue::get);
+    // For clients from API 1.48 on.
+    let ipv4 = engines.get("EnableIPv4").map(RawValue::get);
+    // Empty where the swarm's own description has none at all.
+    let some = |key: &'static str| match object.get(key).map(RawValue::get) {
+        Some("null") | None => (key, "{}"),
+        Some(labels) => (key, labels),
+    };
+    let mut values = vec![("Containers", containers), some("Options"), some("Labels")];
+    values.extend(created.map(|it| ("Created", it)));
+    values.extend(ipv4.map(|it| ("EnableIPv4", it)));
+    Some(object.with(&values).trim_end().to_owned())
+}
+
+/// The engine's containers on the network and, as one more, the node itself: it balances there.
+fn containers(network: &Object<'_>, engines: &str) -> Option<String> {
+    let name: String = serde_json::from_str(network.get("Name")?.get()).ok()?;
+    let ingress = network.get("Ingress").is_some_and(|it| it.get() == "true");
+    let text = Object::parse(engines.as_bytes()).ok()?;
+    let containers = text.get("Containers").map_or("{}", RawValue::get);
+    let known: Engines = serde_json::from_str(engines).ok()?;
+    let pool = known.ipam.config.unwrap_or_default().into_iter().next();
+    let own = pool.and_then(|pool| {
+        let address = pool.gateway.parse().ok()?;
+        let bits = pool.subnet.split_once('/')?.1.to_owned();
+        let own = serde_json::json!({
+            "Name": format!("{name}-endpoint"),
+            "EndpointID": known.id,
+            "MacAddress": mac(address),
+            "IPv4Address": format!("{address}/{bits}"),
+            "IPv6Address": "",
+        });
+        serde_json::to_string(&own).ok()
+    });
+    let key = match ingress {
+        true => "ingress-sbox".to_owned(),
+        false => format!("lb-{name}"),
+    };
+    let object = Object::parse(containers.as_bytes()).ok()?;
+    let own: Vec<(&str, &str)> = own.iter().map(|own| (key.as_str(), own.as_str())).collect();
+    Some(object.with(&own).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As dockerd showed them, from a manager without and a node with a task.
+    const AFAR: &str = include_str!("../../../fixtures/wire/networks/afar.json");
+    const HERE: &str = include_str!("../../../fixtures/wire/networks/here.json");
+
+    fn engines(shown: &str) -> String {
+        let here = Object::parse(HERE.as_bytes()).unwrap();
+        let containers: serde_json::Value =
+            serde_json::from_str(here.get("Containers").unwrap().get()).unwrap();
+        let (mut containers, mut id) = (containers, String::new());
+        containers.as_object_mut().unwrap().retain(|key, endpoint| {
+            if key == "lb-ovl" {
+                id = endpoint["EndpointID"].as_str().unwrap().to_owned();
+            }
+            key != "lb-ovl"
+        });
+        serde_json::json!({
+            "Name": "skep-civsdk9fqnup8pfjxcvow62gx", "Id": id, "Driver": "bridge",
+            "Created": serde_json::from_str::<String>(here.get("Created").unwrap().get()).unwrap(),
+            "Scope": "local", "Containers": containers,
+            "IPAM": {"Config": [{"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.6"}]},
+            "Options": {"com.docker.network.bridge.name": "skepcivsdk9fqnu"},
+            "Labels": {"skep.network": "civsdk9fqnup8pfjxcvow62gx", "skep.network.name": "ovl",
+                "skep.network.shown": shown},
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn a_node_with_tasks_shows_what_the_original_shows() {
+        let peers = Object::parse(HERE.as_bytes()).unwrap();
+        let peers = peers.get("Peers").unwrap().get();
+        let full = Object::parse(AFAR.as_bytes())
+            .unwrap()
+            .with(&[("Peers", peers)]);
+        let found = shown(&full, &engines("{}")).unwrap();
+        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(parse(&found), parse(HERE));
+        assert_eq!(from_afar(&full).unwrap().trim_end(), AFAR.trim_end());
+    }
+
+    #[test]
+    fn the_engines_network_brings_its_description_along() {
+        let bare = AFAR.replace(r#""Labels":{"a":"b"}"#, r#""Labels":null"#);
+        let listed = listed(&engines(bare.trim_end())).unwrap();
+        assert!(listed.contains(r#""Labels":{}"#) && listed.contains(r#""Containers":{}"#));
+        assert!(
+            listed.contains(r#""Name":"ovl""#) && !listed.contains("skep"),
+            "{listed}"
+        );
+        assert_eq!(described(&engines("x")), None);
+        assert_eq!(described(r#"{"Labels":null}"#), None);
+    }
+
+    #[test]
+    fn the_node_is_on_the_network_of_ports_under_another_name() {
+        let ingress = AFAR.replace(r#""Ingress":false"#, r#""Ingress":true"#);
+        let found = shown(&ingress, &engines("{}")).unwrap();
+        assert!(found.contains("\"ingress-sbox\":{") && !found.contains("lb-ovl"));
+    }
+}

@@ -1,0 +1,128 @@
+//! The services on a network, as `docker network inspect --verbose` shows them. Knows of no engine, and
+//! so of no id that an engine has given.
+//!
+//! Source of the behaviour: moby `daemon/libnetwork/service_common.go`, asked of a real engine
+//! (`fixtures/wire/networks/verbose.json`).
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use skep_api::network::PublishMode;
+use skep_api::task::TaskState;
+
+use crate::id::Id;
+use crate::object::{NetworkObject, Node, Place, Service, Task};
+use crate::store::State;
+
+/// What the original says of a virtual address that there is not.
+const NO_ADDRESS: &str = "<nil>";
+
+/// A service on one network.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the names are Docker's own")]
+pub struct ServiceInfo {
+    #[serde(rename = "VIP")]
+    pub vip: String,
+    #[serde(rename = "Ports")]
+    pub ports: Vec<String>,
+    /// The original's mark in the packet filter of a node. Ours has none.
+    #[serde(rename = "LocalLBIndex")]
+    pub local_lb_index: u32,
+    #[serde(rename = "Tasks")]
+    pub tasks: Vec<ServiceTask>,
+}
+
+/// A task on one network.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the names are Docker's own")]
+pub struct ServiceTask {
+    #[serde(rename = "Name")]
+    pub name: String,
+    /// Its engine's; only that knows.
+    #[serde(rename = "EndpointID")]
+    pub endpoint_id: String,
+    #[serde(rename = "EndpointIP")]
+    pub endpoint_ip: String,
+    #[serde(rename = "Info")]
+    pub info: BTreeMap<&'static str, String>,
+}
+
+/// The services that have running tasks on the network, by their names. Where ports are published,
+/// the nodes are there too, under no name.
+pub(super) fn services(view: &State, network: &NetworkObject) -> BTreeMap<String, ServiceInfo> {
+    let mut found: BTreeMap<String, ServiceInfo> = BTreeMap::new();
+    for task in view.tasks_of_network(&network.id) {
+        let runs =
+            task.status.state == TaskState::Running && task.desired_state <= TaskState::Running;
+        let Some(told) = told(view, task, &network.id).filter(|_| runs) else {
+            continue;
+        };
+        let service = view.services().get(&task.service_id);
+        let info = found.entry(task.service_name.to_string());
+        let info = info.or_insert_with(|| about(service.map(|it| &**it), network));
+        info.tasks.push(told);
+    }
+    if network.spec.ingress {
+        found.insert(String::new(), nodes(view, network));
+    }
+    found
+}
+
+fn about(service: Option<&Service>, network: &NetworkObject) -> ServiceInfo {
+    let endpoint = service.and_then(|service| service.endpoint.as_ref());
+    let addresses = endpoint.into_iter().flat_map(|it| &it.virtual_ips);
+    let mut own = addresses.filter(|it| *it.network_id == *network.id);
+    let vip = own.next().map(|it| without_prefix(&it.addr));
+    let ports = endpoint.into_iter().flat_map(|it| &it.ports);
+    let ports = ports.filter(|it| network.spec.ingress && it.publish_mode != PublishMode::Host);
+    ServiceInfo {
+        vip: vip.unwrap_or(NO_ADDRESS).to_owned(),
+        ports: ports
+            .map(|it| format!("Target: {}, Publish: {}", it.target_port, it.published_port))
+            .collect(),
+        local_lb_index: 0,
+        tasks: Vec::new(),
+    }
+}
+
+fn told(view: &State, task: &Task, network: &Id) -> Option<ServiceTask> {
+    let mut places = task.attachments.iter();
+    let place = &places.find(|it| it.network == *network)?.place;
+    let Place::Address(cidr) = place else {
+        return None;
+    };
+    let node = task.node_id.as_ref().and_then(|id| view.nodes().get(id));
+    Some(endpoint(
+        task.name(),
+        cidr.address.to_string(),
+        node.map(|it| &**it),
+    ))
+}
+
+fn endpoint(name: String, address: String, node: Option<&Node>) -> ServiceTask {
+    let host = node.map_or_else(String::new, |node| node.data_address().to_owned());
+    ServiceTask {
+        name,
+        endpoint_id: String::new(),
+        endpoint_ip: address,
+        info: BTreeMap::from([("Host IP", host)]),
+    }
+}
+
+fn nodes(view: &State, network: &NetworkObject) -> ServiceInfo {
+    let name = format!("{}-endpoint", network.spec.name);
+    let nodes = view.nodes().iter().filter_map(|node| {
+        let own = node.gateways.get(&network.id)?;
+        Some(endpoint(name.clone(), own.to_string(), Some(node)))
+    });
+    ServiceInfo {
+        vip: NO_ADDRESS.to_owned(),
+        ports: Vec::new(),
+        local_lb_index: 0,
+        tasks: nodes.collect(),
+    }
+}
+
+fn without_prefix(cidr: &str) -> &str {
+    cidr.split_once('/').map_or(cidr, |(address, _)| address)
+}
