@@ -136,7 +136,10 @@ mod tests {
             translated(&terms, &[(id, "front")])
         };
         assert_eq!(asked(&["front"]), [hidden.as_str(), &ingress, "front"]);
-        assert_eq!(asked(&["abcd", "b"]), [hidden.as_str(), &ingress, "abcd", "b"]);
+        assert_eq!(
+            asked(&["abcd", "b"]),
+            [hidden.as_str(), &ingress, "abcd", "b"]
+        );
         assert_eq!(asked(&["fron"]), ["fron"]);
         assert_eq!(asked(&[&hidden]), [NOBODY]);
     }

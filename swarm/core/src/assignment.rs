@@ -23,6 +23,9 @@ pub enum ToDispatcher {
     Register {
         /// What the node says of itself.
         description: Box<NodeDescription>,
+        /// What it reaches besides the swarm's networks.
+        #[serde(default)]
+        subnets: Vec<Cidr>,
     },
     /// Proves that the node is alive.
     Heartbeat,

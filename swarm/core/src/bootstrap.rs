@@ -132,6 +132,7 @@ pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
         manager: Some(made.member),
         active_since: Default::default(),
         gateways: Default::default(),
+        subnets: Default::default(),
     };
     (cluster, node)
 }

@@ -54,12 +54,15 @@ pub fn engine_name(network: &Id, ingress: bool) -> String {
     format!("{prefix}{network}")
 }
 
+/// How bridges that are networks are called: this, and the beginning of the network's id.
+pub const DEVICE_PREFIX: &str = "skep";
+
 /// What the bridge is called that is a network on a node. Names of devices have 15 characters.
 pub fn bridge_name(network: &Id) -> String {
     network
         .chars()
         .take(11)
-        .fold("skep".to_owned(), |name, c| name + &c.to_string())
+        .fold(DEVICE_PREFIX.to_owned(), |name, c| name + &c.to_string())
 }
 
 /// What the device is called that leads from the bridge to other nodes.

@@ -1,6 +1,8 @@
 //! The objects of a cluster as the replicated store keeps them. Never the wire form: `wire/`
 //! turns these into what clients see. Secrets hide in `Debug`.
 
+mod trust;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use crate::id::Id;
 use crate::ports;
 use crate::shared::Shared;
 use crate::{Nanos, Timestamp};
+
+pub use trust::{JoinTokens, RootCa, Rotation};
 
 /// Bookkeeping that every object carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,42 +68,6 @@ pub struct Cluster {
     pub unlock_key: Option<Secret>,
 }
 
-/// The cluster's certificate authority.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RootCa {
-    /// The root certificate, PEM, byte for byte as nodes receive it.
-    pub cert_pem: String,
-    /// The root's private key, PEM; `None` if an external CA holds it.
-    pub key_pem: Option<Secret>,
-    /// The root that is about to take this one's place, until every node has its certificate from
-    /// it.
-    #[serde(default)]
-    pub rotation: Option<Rotation>,
-}
-
-/// A root certificate on its way in. Until it is there, nodes trust both: certificates are issued
-/// by the new one and carry `cross_signed_pem`, which leads to the old one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rotation {
-    /// The new root certificate, PEM.
-    pub cert_pem: String,
-    /// Its private key, PEM; `None` if an external CA holds it.
-    pub key_pem: Option<Secret>,
-    /// The new root's name and key, certified by the old root, PEM.
-    pub cross_signed_pem: String,
-    /// `SWMTKN-1-<digest of the new root>`: what both join tokens begin with afterwards.
-    pub token_prefix: String,
-}
-
-/// The two join tokens.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct JoinTokens {
-    /// Admits workers.
-    pub worker: Secret,
-    /// Admits managers.
-    pub manager: Secret,
-}
-
 /// What a node may do, as its certificate says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Role {
@@ -132,6 +100,9 @@ pub struct Node {
     /// Its own address on each network of which it has tasks: their gateway there.
     #[serde(default)]
     pub gateways: BTreeMap<Id, Ipv4Addr>,
+    /// What it reaches besides the swarm's networks, as it said last: its own networks and routes.
+    #[serde(default)]
+    pub subnets: Vec<Cidr>,
 }
 
 /// Whether a node is there, and where.

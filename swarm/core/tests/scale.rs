@@ -39,6 +39,7 @@ fn cluster(nodes: usize) -> State {
                 manager: None,
                 active_since: Default::default(),
                 gateways: Default::default(),
+                subnets: Default::default(),
             }
             .into(),
         )

@@ -1,11 +1,15 @@
 //! The clock, the dice and the host's own looks: the impure inputs of everything that is pure.
 //! Never interprets them.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
+use skep_core::cidr::Cidr;
+use skep_core::dispatcher::MAX_SUBNETS;
 use skep_core::id::{IdSource, RANDOM_BYTES};
+use skep_core::network::DEVICE_PREFIX;
 use skep_core::{Id, Timestamp};
 
 use crate::addr::Interface;
@@ -54,6 +58,28 @@ pub fn random_number() -> u64 {
     rand::rng().random_range(1..=u64::MAX)
 }
 
+/// Networks that this host reaches besides the swarm's: those of its interfaces and of its routes. A
+/// host that cannot say reaches none.
+pub async fn subnets() -> Vec<Cidr> {
+    let table = tokio::fs::read_to_string("/proc/net/route").await;
+    routes(&table.unwrap_or_default())
+}
+
+/// The kernel's table of routes, without what leads everywhere and what is the swarm's own.
+fn routes(table: &str) -> Vec<Cidr> {
+    let address = |hex: &str| Some(Ipv4Addr::from(u32::from_str_radix(hex, 16).ok()?.to_be()));
+    let route = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (device, to, mask) = (fields.first()?, fields.get(1)?, fields.get(7)?);
+        let bits = u8::try_from(u32::from(address(mask)?).leading_ones()).ok()?;
+        let ours = device.starts_with(DEVICE_PREFIX) || bits == 0;
+        let address = address(to).filter(|_| !ours)?;
+        Some(Cidr { address, bits }.subnet())
+    };
+    let all: BTreeSet<Cidr> = table.lines().skip(1).filter_map(route).collect();
+    all.into_iter().take(MAX_SUBNETS).collect()
+}
+
 /// This host's interfaces with their addresses, in the kernel's order.
 ///
 /// # Errors
@@ -85,4 +111,23 @@ pub fn interfaces() -> std::io::Result<Vec<Interface>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_read_as_the_kernel_writes_them() {
+        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\n\
+            eth0\t00000000\t0100C90A\t0003\t0\t0\t0\t00000000\t0\n\
+            eth0\t0000C90A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\n\
+            docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\n\
+            skepabc\t0001000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\n\
+            tun0\t0003000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\n\
+            broken\tx\n";
+        let found: Vec<String> = routes(table).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["10.0.3.0/24", "10.201.0.0/16", "172.17.0.0/16"]);
+        assert!(routes("").is_empty());
+    }
 }

@@ -87,6 +87,7 @@ impl Session {
             manager: None,
             active_since: Default::default(),
             gateways: Default::default(),
+            subnets: Default::default(),
         };
         let managers = vec![("m1".into(), "127.0.0.1:1".to_owned())];
         let heartbeat = 100_000_000;

@@ -185,6 +185,7 @@ fn node(number: usize) -> Node {
         manager: None,
         active_since: Timestamp::default(),
         gateways: Default::default(),
+        subnets: Default::default(),
     }
 }
 

@@ -90,7 +90,12 @@ impl World {
             "host {host} opens session {session} with manager {manager}"
         ));
         let description = Box::new(self.hosts[host].description.clone());
-        self.send_up(conn, ToDispatcher::Register { description });
+        let subnets = Vec::new();
+        let message = ToDispatcher::Register {
+            description,
+            subnets,
+        };
+        self.send_up(conn, message);
         self.clock.after(GREETING, Event::Idle { conn });
     }
 

@@ -30,6 +30,15 @@ pub(crate) fn remains(view: &State) -> Vec<Cidr> {
     gateways.map(alone).collect()
 }
 
+/// What nodes reach besides the swarm's networks: a network there would cut them off from it, or
+/// their engines would refuse it.
+pub(crate) fn of_nodes(view: &State) -> Vec<Cidr> {
+    let nodes = view.nodes().iter();
+    nodes
+        .flat_map(|node| node.subnets.iter().copied())
+        .collect()
+}
+
 /// The first subnet of the cluster's pools that overlaps with none that is taken.
 pub(crate) fn choose(cluster: &Cluster, mut taken: Vec<Cidr>) -> Option<Cidr> {
     let default = [ADDR_POOL.to_owned()];

@@ -52,6 +52,7 @@ pub(super) fn admit(
         manager: None,
         active_since: Default::default(),
         gateways: Default::default(),
+        subnets: Default::default(),
     };
     let reply = Reply::Admitted {
         node: node.id.clone(),

@@ -68,7 +68,10 @@ fn subnet(view: &State, asked: Option<&str>) -> Result<Cidr, Error> {
     let mut taken = subnets::taken(view);
     let Some(asked) = asked else {
         taken.extend(subnets::remains(view));
-        let chosen = view.cluster().and_then(|it| subnets::choose(it, taken));
+        // What nodes have themselves is avoided as long as there is anything else.
+        let wider = [taken.clone(), subnets::of_nodes(view)].concat();
+        let choose = |taken| view.cluster().and_then(|it| subnets::choose(it, taken));
+        let chosen = choose(wider).or_else(|| choose(taken));
         let text = "could not find an available, non-overlapping IPv4 address pool among the \
                     defaults to assign to the network";
         return chosen.ok_or_else(|| Error::rpc(Code::FailedPrecondition, text));

@@ -89,6 +89,28 @@ fn what_nodes_still_have_of_a_removed_network_is_not_given_out() {
 }
 
 #[test]
+fn what_nodes_have_themselves_is_avoided_where_it_can_be() {
+    let having = |subnets: &[&str]| {
+        let mut objects = fresh();
+        let mut node = crate::control::testing::node("n1", "n1");
+        node.subnets = subnets.iter().map(|it| it.parse().unwrap()).collect();
+        objects.push(node.into());
+        created(&state(objects), spec("a", ""))
+            .unwrap()
+            .subnet()
+            .unwrap()
+            .to_string()
+    };
+    assert_eq!(having(&["10.0.1.128/25", "172.17.0.0/16"]), "10.0.2.0/24");
+    assert_eq!(having(&["10.0.0.0/14"]), "10.4.0.0/24");
+    assert_eq!(
+        having(&["10.0.0.0/8"]),
+        "10.0.1.0/24",
+        "there is nothing else"
+    );
+}
+
+#[test]
 fn what_is_taken_is_refused() {
     let view = state(fresh());
     let refused = |spec| created(&view, spec).unwrap_err().message;

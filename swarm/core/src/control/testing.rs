@@ -62,6 +62,7 @@ pub(crate) fn node(id: &str, hostname: &str) -> Node {
         manager: None,
         active_since: Default::default(),
         gateways: Default::default(),
+        subnets: Default::default(),
     }
 }
 

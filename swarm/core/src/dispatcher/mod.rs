@@ -16,6 +16,7 @@ use skep_api::node::NodeDescription;
 use skep_api::task::{TaskState, TaskStatus};
 
 use crate::assignment::{ToAgent, ToDispatcher};
+use crate::cidr::Cidr;
 use crate::id::Id;
 use crate::object::{Node, Object, Task};
 use crate::store::{Author, Change, State};
@@ -38,6 +39,8 @@ pub const LEAST_RESTART: Nanos = 5 * SECOND;
 pub const REGISTRATIONS: u32 = 3;
 /// See [`REGISTRATIONS`].
 pub const REGISTRATION_WINDOW: Nanos = 8 * SECOND;
+/// Most networks that a node may say it reaches; more are left out.
+pub const MAX_SUBNETS: usize = 256;
 /// Longest text that a node may report about a task, in bytes; more is cut off.
 const MAX_TEXT: usize = 4096;
 
@@ -112,10 +115,14 @@ impl Dispatcher {
         now: Timestamp,
     ) -> Option<(Author, Vec<Change>)> {
         let changes = match message {
-            ToDispatcher::Register { description } => (
-                Author::Dispatcher,
-                self.register(view, peer, *description, now),
-            ),
+            ToDispatcher::Register {
+                description,
+                mut subnets,
+            } => {
+                subnets.truncate(MAX_SUBNETS);
+                let changes = self.register(view, peer, (*description, subnets), now);
+                (Author::Dispatcher, changes)
+            }
             ToDispatcher::Heartbeat => {
                 self.heartbeat(peer, now);
                 return None;
@@ -136,7 +143,7 @@ impl Dispatcher {
         &mut self,
         view: &State,
         peer: &Peer,
-        description: NodeDescription,
+        (description, subnets): (NodeDescription, Vec<Cidr>),
         now: Timestamp,
     ) -> Vec<Change> {
         let Some(node) = view.nodes().get(&peer.node) else {
@@ -162,12 +169,13 @@ impl Dispatcher {
         self.pending.insert(peer.node.clone());
         self.recheck = true;
         let status = flapping::there(&node.status, &peer.addr, now);
-        if node.status == status && node.description.as_ref() == Some(&description) {
+        let same = node.description.as_ref() == Some(&description) && node.subnets == subnets;
+        if node.status == status && same {
             return Vec::new();
         }
         let description = Some(description);
         vec![update_node(node, |node| {
-            (node.status, node.description) = (status, description)
+            (node.status, node.description, node.subnets) = (status, description, subnets)
         })]
     }
 

@@ -65,6 +65,7 @@ impl Bench {
             session,
             ToDispatcher::Register {
                 description: Box::new(description),
+                subnets: Vec::new(),
             },
         );
     }

@@ -107,6 +107,7 @@ fn node() -> Node {
         manager: None,
         active_since: Default::default(),
         gateways: Default::default(),
+        subnets: Default::default(),
     }
 }
 

@@ -186,7 +186,12 @@ impl Networks {
         };
         match (&network.wanted, &network.made, &network.error) {
             (Some(wanted), Some(made), _) if wanted.same_here(made) => Ready::Yes,
-            (Some(_), _, Some(error)) => Ready::No(error.clone()),
+            (Some(wanted), _, Some(error)) => {
+                let (name, subnet) = (&wanted.name, wanted.subnet);
+                Ready::No(format!(
+                    "network {name} ({subnet}) cannot be made here: {error}"
+                ))
+            }
             _ => Ready::NotYet,
         }
     }

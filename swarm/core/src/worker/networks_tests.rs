@@ -166,7 +166,7 @@ fn what_fails_is_tried_again_and_told_to_tasks() {
     assert!(next(&mut networks, refused).is_some());
     assert_eq!(
         networks.ready(&"n".into()),
-        Ready::No("Pool overlaps".into())
+        Ready::No("network front (10.0.1.0/24) cannot be made here: Pool overlaps".into())
     );
     let Step::Wait(Some(at)) = networks.step(&"n".into(), NOW) else {
         panic!("it is not tried again");

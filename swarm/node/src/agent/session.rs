@@ -209,6 +209,7 @@ async fn register(
 ) -> Result<ToAgent, Ended> {
     let register = ToDispatcher::Register {
         description: Box::new(description),
+        subnets: system::subnets().await,
     };
     let greeting = async {
         sender.send(&register).await?;
@@ -275,7 +276,7 @@ async fn hold(
                 }
                 News::Identity => {
                     identity = context.known.borrow().identity;
-                    register_again(context, &queued);
+                    register_again(context, &queued).await;
                     continue;
                 }
             },
@@ -322,7 +323,7 @@ async fn news(known: &mut watch::Receiver<Known>, addr: &str, identity: u64) -> 
 
 /// Tells the leader of the node's certificate. Without room in the queue the session is about to
 /// end, and the next begins with it.
-fn register_again(context: &Context, queued: &mpsc::WeakSender<ToDispatcher>) {
+async fn register_again(context: &Context, queued: &mpsc::WeakSender<ToDispatcher>) {
     let described = context.described.clone();
     let (Some(description), Some(outgoing)) = (described, queued.upgrade()) else {
         return;
@@ -331,7 +332,11 @@ fn register_again(context: &Context, queued: &mpsc::WeakSender<ToDispatcher>) {
         tls_info: tls_info(&context.endpoint),
         ..description
     });
-    let _ = outgoing.try_send(ToDispatcher::Register { description });
+    let subnets = system::subnets().await;
+    let _ = outgoing.try_send(ToDispatcher::Register {
+        description,
+        subnets,
+    });
 }
 
 /// The writer has ended: either the agent said goodbye, which the dispatcher must still read before

@@ -22,7 +22,13 @@ impl Scale {
         let nodes: Vec<_> = scale.state.nodes().iter().cloned().collect();
         for node in nodes {
             let description = Box::new(node.description.clone().unwrap_or_default());
-            scale.say(&node.id, ToDispatcher::Register { description });
+            scale.say(
+                &node.id,
+                ToDispatcher::Register {
+                    description,
+                    subnets: Vec::new(),
+                },
+            );
         }
         scale.settle();
         scale.tell();

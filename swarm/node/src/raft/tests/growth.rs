@@ -181,6 +181,7 @@ fn large_node(number: u64) -> skep_core::object::Node {
         manager: None,
         active_since: Default::default(),
         gateways: Default::default(),
+        subnets: Default::default(),
     };
     node.status.message = "x".repeat(500_000);
     node
