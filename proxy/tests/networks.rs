@@ -108,7 +108,9 @@ fn containers_are_on_the_swarms_networks() {
     asked(&harness, OURS, &format!("[{}]", engines()));
     let mut engine = harness.accept();
     let head = engine.head();
-    let wanted = format!("%22network%22%3A%7B%220skep%2D{ID}%22%3Atrue%2C%22front%22%3Atrue%2C%22skep%2D{ID}%22%3Atrue%7D");
+    let wanted = format!(
+        "%22network%22%3A%7B%220skep%2D{ID}%22%3Atrue%2C%22front%22%3Atrue%2C%22skep%2D{ID}%22%3Atrue%7D"
+    );
     assert!(head.contains(&wanted), "{head}");
     let other = r#"{"Id":"c2", "Odd":[1 ,2]}"#;
     engine.send(&answer(&format!(

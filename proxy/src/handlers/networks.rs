@@ -111,6 +111,8 @@ pub(super) async fn remove<C: Cluster>(node: &C, id: &str) -> Result<Reply, Erro
 /// Removes every network that nothing uses, but the one that ports are published on.
 pub(super) async fn prune<C: Cluster>(node: &C, request: &OwnedRequest) -> Result<Reply, Error> {
     let filters = params::filters(&request.query)?;
+    // Before anything is gone; the engine words it.
+    filters.validate(&["label", "label!", "until"])?;
     let view = node.view().await?;
     let all = view.state.networks().iter();
     let unused = all.filter(|it| {

@@ -31,7 +31,9 @@ pub(super) async fn create(
     let Some(asked) = asked.filter(|asked| !PREDEFINED.contains(&asked.name.as_str())) else {
         return forward(connection, head).await;
     };
-    let of_swarm = asked.driver == OVERLAY || asked.scope == SCOPE || asked.ingress;
+    // What only configures others is each engine's own, whatever driver it is for.
+    let of_swarm =
+        asked.scope == SCOPE || !asked.config_only && (asked.driver == OVERLAY || asked.ingress);
     if of_swarm && !manages {
         let text = "Cannot create a multi-host network from a worker node. Please create the \
                     network from a manager node.";
