@@ -21,6 +21,10 @@ pub struct Network {
     pub internal: bool,
     /// Whether ports are published on it.
     pub ingress: bool,
+    /// All other hosts that have a part in it, whether or not anybody on it is there: their own
+    /// addresses on it, and with each the address at which the host itself is reached. Told of
+    /// networks for ingress only.
+    pub hosts: BTreeMap<Ipv4Addr, IpAddr>,
 }
 
 /// A service on one network.
