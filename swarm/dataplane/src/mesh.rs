@@ -1,15 +1,223 @@
-//! The routing mesh: published ports of every service answer on every host.
+//! The routing mesh: published ports of every service answer on every host, and its tasks see the
+//! clients' own addresses. Decides nothing about which tasks serve.
+//!
+//! ```text
+//! client ──► this host: a published port? choose a task, mark the connection
+//!              ├─ the task is here: on to it over the bridge
+//!              └─ it is on another host: through that host's address on the network, with the
+//!                 client's address; that host marks it by who sent it, and sends answers back here
+//! ```
+//!
+//! Clients whose address means nothing to another host (this host itself, its containers, other
+//! hosts) are translated to this host's address on the network. What comes past the rules (IPv6) is
+//! served by a process of this host.
 
+mod accept;
+mod base;
+mod hairpin;
+mod header;
+mod marks;
+mod owner;
+mod plan;
+mod ports;
+mod proxy;
+mod relay;
+mod routes;
+mod rules;
+mod sysctls;
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use self::owner::Owner;
+use self::plan::{Plan, plan};
+use self::ports::Ports;
+use self::routes::Ways;
+use self::rules::Rules;
+use crate::model::{Protocol, Reports};
+use crate::netlink::conntrack::{self, Flow, UDP};
+use crate::netlink::nftables::Nftables;
+use crate::netns::{self, Place};
+use crate::nft;
 use crate::plane::Part;
 use crate::state::{State, Touched};
 
+/// After a start, before what an earlier daemon left is taken away because nothing is published:
+/// until then somebody may still say what is.
+const GRACE: Duration = Duration::from_secs(30);
+/// Every so many looks, what no event tells of is looked at too.
+const SELDOM: usize = 8;
+
 /// See the head of the file.
-#[derive(Debug, Default)]
-pub(crate) struct Mesh {}
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    ports: Ports,
+    owner: Option<Owner>,
+    begun: Instant,
+    /// Another daemon has the mesh of this host.
+    waits: bool,
+    /// Nothing of ours is in the kernel, for all that we know.
+    clean: bool,
+    done: Option<Done>,
+    looks: usize,
+}
+
+/// What the kernel was left with.
+#[derive(Debug)]
+struct Done {
+    plan: Plan,
+    rules: Rules,
+    ways: Ways,
+    inside: BTreeSet<(Ipv4Addr, u8)>,
+    /// The rules as they are listed, and the number of the last change to any by then.
+    listed: Option<(String, u32)>,
+}
 
 impl Mesh {
-    pub(crate) fn new() -> Self {
-        Self {}
+    pub(crate) fn new(reports: watch::Sender<Reports>) -> Self {
+        Self {
+            ports: Ports::new(reports),
+            owner: None,
+            begun: Instant::now(),
+            waits: false,
+            clean: false,
+            done: None,
+            looks: 0,
+        }
+    }
+
+    /// Takes away all that is ours.
+    async fn clear(&mut self) -> Result<(), String> {
+        if self.clean {
+            return Ok(());
+        }
+        // What is there is another one's, or this daemon may not do anything and has not.
+        let owns = match self.owns() {
+            Err(error) if self.done.is_none() => {
+                debug!(error, "cannot see whose the mesh of this host is");
+                false
+            }
+            owns => owns?,
+        };
+        if !owns {
+            (self.clean, self.waits) = (true, false);
+            return Ok(());
+        }
+        self.ports.release();
+        remove().await?;
+        if let Some(done) = self.done.take() {
+            within(move || sysctls::reset(&done.plan.bridge)).await?;
+        }
+        self.owner = None;
+        self.clean = true;
+        Ok(())
+    }
+
+    /// Whether the mesh of this namespace is ours, or can be.
+    fn owns(&mut self) -> Result<bool, String> {
+        if self.owner.is_none() {
+            self.owner = Owner::become_one().map_err(text)?;
+        }
+        self.waits = self.owner.is_none();
+        Ok(!self.waits)
+    }
+
+    async fn publish(&mut self, plan: Plan, all: bool) -> Result<(), String> {
+        self.clean = false;
+        if !self.owns()? {
+            debug!("another daemon has the mesh of this host");
+            return Ok(());
+        }
+        let earlier = self.done.take();
+        let before = earlier.as_ref().filter(|_| !all);
+        let taken = self.ports.hold(&plan.ports);
+        let ways = Ways::new(&plan.bridge, plan.subnet, plan.hosts.keys());
+        if before.is_none_or(|it| it.plan.bridge != plan.bridge) {
+            let bridge = plan.bridge.clone();
+            within(move || sysctls::set(&bridge)).await?;
+        }
+        if before.is_none_or(|it| it.ways != ways) {
+            ways.set().await.map_err(text)?;
+        }
+        let inside = match before {
+            Some(before) => before.inside.clone(),
+            None => routes::engine_subnets().await.map_err(text)?,
+        };
+        let rules = Rules::of(&plan, &taken, &inside);
+        let script = match before {
+            Some(before) => rules.since(&before.rules),
+            None => rules.anew(),
+        };
+        let as_listed = before.filter(|_| script.is_empty());
+        let listed = as_listed.and_then(|it| it.listed.clone());
+        if !script.is_empty() {
+            nft::load(Place::Host, script).await.map_err(text)?;
+        }
+        // The rules for a port that was lost at the last moment go with the next look.
+        self.ports.open();
+        if before.is_none() {
+            within(accept::set).await?;
+        }
+        let here = plan.here();
+        if !here.is_empty() && before.is_none_or(|it| it.plan.here() != here) {
+            hairpin::set(&plan.bridge).await.map_err(text)?;
+        }
+        forget(
+            earlier.as_ref().map(|it| &it.plan),
+            before.map(|it| &it.plan),
+            &plan,
+        )
+        .await?;
+        self.done = Some(Done {
+            plan,
+            rules,
+            ways,
+            inside,
+            listed,
+        });
+        Ok(())
+    }
+
+    /// Whether the kernel still has what it was left with.
+    async fn is_as_left(&mut self) -> Result<bool, String> {
+        let turn = self.looks;
+        let Some(done) = &mut self.done else {
+            return Ok(true);
+        };
+        if !sysctls::are_set(&done.plan.bridge) || !done.ways.are_set(turn).await.map_err(text)? {
+            return Ok(false);
+        }
+        let generation = within(|| Nftables::open()?.generation()).await?;
+        match &done.listed {
+            Some((_, at)) if *at == generation => {
+                // Of older rules nobody numbers the changes.
+                if turn.is_multiple_of(2)
+                    && !within(|| Ok(!accept::is_legacy() || accept::is_set())).await?
+                {
+                    return Ok(false);
+                }
+            }
+            Some((before, _)) => {
+                let listed = list().await;
+                if listed != *before || !within(|| Ok(accept::is_set())).await? {
+                    return Ok(false);
+                }
+                done.listed = Some((listed, generation));
+            }
+            // The first look after a change of our own.
+            None => done.listed = Some((list().await, generation)),
+        }
+        if turn.is_multiple_of(SELDOM) {
+            if !done.plan.here().is_empty() {
+                hairpin::set(&done.plan.bridge).await.map_err(text)?;
+            }
+            return Ok(routes::engine_subnets().await.map_err(text)? == done.inside);
+        }
+        Ok(true)
     }
 }
 
@@ -18,11 +226,128 @@ impl Part for Mesh {
         "mesh"
     }
 
-    async fn converge(&mut self, _state: &State, _touched: &Touched) -> Result<(), String> {
-        Ok(())
+    async fn converge(&mut self, state: &State, touched: &Touched) -> Result<(), String> {
+        if !touched.all && !concerns(state, touched) {
+            return Ok(());
+        }
+        match plan(state) {
+            Some(plan) => self.publish(plan, touched.all).await,
+            // A daemon that has just started knows nothing yet.
+            None if self.done.is_none() && self.begun.elapsed() < GRACE => Ok(()),
+            None => self.clear().await,
+        }
     }
 
     async fn intact(&mut self) -> bool {
-        true
+        self.looks = self.looks.wrapping_add(1);
+        if self.done.is_none() {
+            return !self.waits && (self.clean || self.begun.elapsed() < GRACE);
+        }
+        if self.ports.is_due() {
+            return false;
+        }
+        self.is_as_left().await.unwrap_or_else(|error| {
+            warn!(error, "cannot see whether the mesh is as it should be");
+            false
+        })
     }
+
+    async fn clean() -> Result<(), String> {
+        match Owner::become_one().map_err(text)? {
+            Some(_owner) => remove().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Removes what is the same wherever ports are published.
+async fn remove() -> Result<(), String> {
+    nft::load(Place::Host, rules::gone()).await.map_err(text)?;
+    routes::clear().await.map_err(text)?;
+    within(accept::clear).await
+}
+
+/// Whether something is about a network that ports are published on, or about networks at all.
+fn concerns(state: &State, touched: &Touched) -> bool {
+    let publishes = |network: &String| {
+        let network = state
+            .networks
+            .get(network)
+            .and_then(|it| it.network.as_ref());
+        network.is_none_or(|it| it.ingress)
+    };
+    !touched.networks.is_empty()
+        || touched
+            .services
+            .iter()
+            .any(|(network, _)| publishes(network))
+        || touched
+            .endpoints
+            .iter()
+            .any(|(network, _)| publishes(network))
+}
+
+/// Makes UDP clients find what there is now, since they would go on sending to where their first
+/// datagram went: those of tasks that serve no more, and those that came to a port before there was
+/// a rule for it.
+async fn forget(earlier: Option<&Plan>, ruled: Option<&Plan>, now: &Plan) -> Result<(), String> {
+    let gone = earlier.map(datagrams).unwrap_or_default();
+    let gone: BTreeSet<_> = gone.difference(&datagrams(now)).copied().collect();
+    let known = ruled.map(udp_ports).unwrap_or_default();
+    let new: BTreeSet<_> = udp_ports(now).difference(&known).copied().collect();
+    if gone.is_empty() && new.is_empty() {
+        return Ok(());
+    }
+    let stale = move |flow: &Flow| {
+        let (wanted, from) = (flow.wanted, flow.answers);
+        let left = gone.contains(&SocketAddrV4::new(from.address, from.port));
+        flow.protocol == UDP && (left || wanted == from && new.contains(&wanted.port))
+    };
+    within(move || conntrack::forget(Nftables::open()?.socket(), stale))
+        .await
+        .map(drop)
+}
+
+fn udp_ports(plan: &Plan) -> BTreeSet<u16> {
+    let udp = plan
+        .ports
+        .keys()
+        .filter(|(protocol, _)| *protocol == Protocol::Udp);
+    udp.map(|(_, port)| *port).collect()
+}
+
+fn datagrams(plan: &Plan) -> BTreeSet<SocketAddrV4> {
+    let ports = plan
+        .ports
+        .iter()
+        .filter(|((protocol, _), _)| *protocol == Protocol::Udp);
+    let all = ports.flat_map(|(_, published)| {
+        let backends = published.backends.iter();
+        backends.map(|it| SocketAddrV4::new(it.address, published.target))
+    });
+    all.collect()
+}
+
+/// All of our rules, without what is in sets.
+async fn list() -> String {
+    let mut all = String::new();
+    for table in [
+        &["-t", "list", "table", "ip", "skep-mesh"],
+        &["-t", "list", "table", "ip6", "skep-mesh"],
+    ] {
+        // One that is not there is listed as nothing.
+        all.push_str(&nft::ask(Place::Host, table).await.unwrap_or_default());
+    }
+    all
+}
+
+/// Work that waits for the kernel or for a program.
+async fn within<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    netns::within(Place::Host, work).await.map_err(text)
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }

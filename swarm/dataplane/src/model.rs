@@ -118,3 +118,11 @@ pub enum Change {
     /// It does not run any more.
     ContainerGone(String),
 }
+
+/// What a host has found out by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reports {
+    /// Published ports that cannot be had here, most likely because another program has them, with
+    /// the reason.
+    pub taken: BTreeMap<(Protocol, u16), String>,
+}

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 
 use crate::balance::Balance;
 use crate::mesh::Mesh;
-use crate::model::Change;
+use crate::model::{Change, Reports};
 use crate::names::Names;
 use crate::state::{State, Touched};
 
@@ -55,6 +55,7 @@ pub(crate) trait Part: Send {
 #[derive(Debug)]
 pub struct Plane {
     words: mpsc::Sender<Word>,
+    reports: watch::Receiver<Reports>,
     running: JoinHandle<()>,
 }
 
@@ -70,8 +71,18 @@ impl Plane {
     /// Starts it. What an earlier one left in the kernel stays until the first changes are told.
     pub fn start(config: Config) -> Self {
         let (words, inbox) = mpsc::channel(QUEUE);
-        let running = tokio::spawn(run(config, inbox));
-        Self { words, running }
+        let (report, reports) = watch::channel(Reports::default());
+        let running = tokio::spawn(run(config, inbox, report));
+        Self {
+            words,
+            reports,
+            running,
+        }
+    }
+
+    /// What it finds out, as it is now and whenever that changes.
+    pub fn reports(&self) -> watch::Receiver<Reports> {
+        self.reports.clone()
     }
 
     /// Tells what is another way now; waits while too much is under way.
@@ -111,11 +122,11 @@ pub async fn clean() -> Result<(), String> {
     }
 }
 
-async fn run(config: Config, mut inbox: mpsc::Receiver<Word>) {
+async fn run(config: Config, mut inbox: mpsc::Receiver<Word>, report: watch::Sender<Reports>) {
     let mut state = State::default();
     let mut balance = Follower::new(Balance::new());
     let mut names = Follower::new(Names::new(&config));
-    let mut mesh = Follower::new(Mesh::new());
+    let mut mesh = Follower::new(Mesh::new(report));
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -30,6 +30,7 @@ fn network(internal: bool) -> Change {
         gateway: GATEWAY,
         internal,
         ingress: false,
+        hosts: Default::default(),
     })
 }
 

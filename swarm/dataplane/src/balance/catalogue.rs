@@ -191,6 +191,7 @@ mod tests {
             gateway: address(1),
             internal: false,
             ingress: false,
+            hosts: Default::default(),
         };
         follow(it.0, it.1, vec![Change::Network(network)]);
         assert_eq!(

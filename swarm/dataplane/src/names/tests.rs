@@ -26,6 +26,7 @@ fn network(id: u8, name: &str) -> Network {
         gateway: Ipv4Addr::new(10, 0, id, 1),
         internal: false,
         ingress: false,
+        hosts: Default::default(),
     }
 }
 
@@ -70,6 +71,7 @@ fn changes() -> Vec<Change> {
         }),
         Change::Network(Network {
             ingress: true,
+            hosts: Default::default(),
             ..network(0, "ingress")
         }),
         of("Back", service("Web", &["www", "shared"], &["10.0.1.2"])),

@@ -241,6 +241,7 @@ pub fn network() -> Change {
         gateway: address(1),
         internal: false,
         ingress: false,
+        hosts: Default::default(),
     })
 }
 

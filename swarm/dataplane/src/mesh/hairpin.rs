@@ -1,0 +1,67 @@
+//! Lets a task come to itself through a published port. Where bridged packets go through the host's
+//! rules (`br_netfilter`), one whose destination is changed by them is bridged on at once, and a
+//! bridge sends nothing back to where it came from unless it is told to.
+
+use std::fs;
+
+use futures_util::TryStreamExt;
+use rtnetlink::LinkBridgePort;
+use rtnetlink::packet_route::link::{
+    InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkInfo, LinkMessage,
+};
+
+use crate::{Error, Kernel, is_absence, link, refused};
+
+const BRIDGED_PACKETS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
+/// Tells a bridge's ports to containers to, where that matters.
+pub(super) async fn set(bridge: &str) -> Result<(), Error> {
+    if fs::read_to_string(BRIDGED_PACKETS).is_ok_and(|it| it.trim() != "1") {
+        return Ok(());
+    }
+    let kernel = Kernel::open()?;
+    let Some(bridge) = link::index(&kernel.handle, bridge).await? else {
+        return Ok(());
+    };
+    let mut all = kernel.handle.link().get().execute();
+    let mut ports = Vec::new();
+    while let Some(link) = all.try_next().await.map_err(refused("list devices"))? {
+        if is_straight(&link, bridge) {
+            ports.push(link.header.index);
+        }
+    }
+    for port in ports {
+        let message = LinkBridgePort::new(port).hairpin(true).build();
+        match kernel.handle.link().set_port(message).execute().await {
+            // Its container is gone.
+            Err(error) if is_absence(&error) => {}
+            result => result.map_err(refused("let a container come to itself"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether a device is a container's on this bridge and does not do it yet.
+fn is_straight(link: &LinkMessage, bridge: u32) -> bool {
+    let mut on_bridge = false;
+    let mut veth = false;
+    let mut does = false;
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Controller(index) => on_bridge = *index == bridge,
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(InfoKind::Veth) => veth = true,
+                        LinkInfo::PortData(InfoPortData::BridgePort(all)) => {
+                            does = all.contains(&InfoBridgePort::HairpinMode(true));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    on_bridge && veth && !does
+}

@@ -1,0 +1,475 @@
+//! The routing mesh between hosts that are network namespaces: who answers, and whom the tasks see.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
+mod hosts;
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use hosts::net::{Namespace, until};
+use hosts::talk::{self, Talk, tcp, udp};
+use hosts::{CLIENT, Lab, Task, WEB, gone, published, service};
+use skep_dataplane::model::{Protocol, Service};
+
+const PORTS: [(Protocol, u16, u16); 2] = [(Protocol::Tcp, 8080, 80), (Protocol::Udp, 5353, 80)];
+
+/// A lab with this many hosts whose data planes run and serve `web` with these tasks.
+fn lab(hosts: u8, tasks: &[Task], service: &Service) -> Option<Lab> {
+    let Some(mut lab) = Lab::new(hosts, tasks) else {
+        eprintln!("skipped: network namespaces need root");
+        return None;
+    };
+    lab.hosts.iter_mut().for_each(hosts::Host::start);
+    lab.serve(service, tasks);
+    Some(lab)
+}
+
+/// Waits until a server answers at all, and says what it says.
+#[track_caller]
+fn answer(
+    ask: fn(&Namespace, &str) -> Result<String, String>,
+    from: &Namespace,
+    to: &str,
+) -> String {
+    until("nobody answers", || ask(from, to))
+}
+
+/// What servers say in some turns.
+#[track_caller]
+fn answers(
+    ask: fn(&Namespace, &str) -> Result<String, String>,
+    from: &Namespace,
+    to: &str,
+) -> BTreeSet<String> {
+    answer(ask, from, to);
+    (0..4).map(|_| ask(from, to).unwrap()).collect()
+}
+
+fn set(all: &[&str]) -> BTreeSet<String> {
+    all.iter().map(|it| (*it).to_owned()).collect()
+}
+
+#[test]
+fn the_rules_of_the_golden_files_are_rules() {
+    let Some(alone) = Namespace::new() else {
+        eprintln!("skipped: network namespaces need root");
+        return;
+    };
+    let files = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/nft");
+    // Twice, since they replace whatever is there.
+    alone.sh(&format!(
+        "nft -c -f {files}/mesh.nft && nft -f {files}/mesh.nft && nft -f {files}/mesh.nft"
+    ));
+    assert!(alone.sh("nft list tables").contains("ip6 skep-mesh"));
+}
+
+#[test]
+fn tasks_see_the_client_on_whichever_host_it_comes_to() {
+    let tasks = [(1, 11), (2, 12)];
+    let Some(lab) = lab(3, &tasks, &service(&PORTS)) else {
+        return;
+    };
+    let both = [
+        format!("task11 sees {CLIENT}"),
+        format!("task12 sees {CLIENT}"),
+    ];
+    let both = BTreeSet::from(both);
+    for host in 1..=3 {
+        let web = format!("192.0.2.{host}:8080");
+        assert_eq!(answers(tcp, &lab.client, &web), both, "{web}");
+        let dns = format!("192.0.2.{host}:5353");
+        assert_eq!(answers(udp, &lab.client, &dns), both, "{dns}");
+    }
+    // Nobody is told of shorter ways, which would be wrong ones.
+    let redirects = lab.router.sh("nstat -asz IcmpInRedirects");
+    assert!(
+        redirects.contains("IcmpInRedirects                 0"),
+        "{redirects}"
+    );
+}
+
+#[test]
+fn hosts_and_their_containers_are_served_too() {
+    let tasks = [(1, 11), (2, 12)];
+    let Some(lab) = lab(2, &tasks, &service(&PORTS)) else {
+        return;
+    };
+    let seen = set(&["task11 sees 10.0.0.1", "task12 sees 10.0.0.1"]);
+    let first = &lab.hosts[0];
+    let plain = first.plain();
+    // The host itself, by any of its addresses; a container that is no task; a task, which may
+    // come to itself.
+    let ways: [(&Namespace, &[&str]); 3] = [
+        (&first.net, &["192.0.2.1", "127.0.0.1", "[::1]", "10.0.0.1"]),
+        (&plain, &["172.17.0.1", "192.0.2.1"]),
+        (&first.containers[0], &["10.0.0.1", "192.0.2.1"]),
+    ];
+    for (from, hosts) in ways {
+        for host in hosts {
+            let web = format!("{host}:8080");
+            assert_eq!(answers(tcp, from, &web), seen, "{web}");
+            let dns = format!("{host}:5353");
+            let all: BTreeSet<_> = (0..4).map(|_| udp(from, &dns).unwrap()).collect();
+            assert_eq!(all, seen, "{dns}");
+        }
+    }
+    // One host asks another, whose tasks may be its own.
+    let others = set(&["task11 sees 10.0.0.2", "task12 sees 10.0.0.2"]);
+    assert_eq!(answers(tcp, &first.net, "192.0.2.2:8080"), others);
+    // From outside by IPv6, and with bridged packets that go through the host's rules.
+    assert_eq!(answers(tcp, &lab.client, "[fd00::1]:8080"), seen);
+    assert_eq!(answers(udp, &lab.client, "[fd00::1]:5353"), seen);
+    // What is meant for loopback is not to be had by going around it.
+    let secret = first
+        .net
+        .within(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 7777)).unwrap());
+    first.containers[0].sh("ip route add 127.0.0.1 via 10.0.0.1 table 9 && ip rule add to 127.0.0.1 dport 7777 lookup 9 pref 0
+        ip rule add lookup local pref 5 && ip rule del lookup local pref 0 && sysctl -qw net.ipv4.conf.all.route_localnet=1");
+    assert!(tcp(&first.containers[0], "127.0.0.1:7777").is_err());
+    drop(secret);
+}
+
+#[test]
+fn clients_are_hidden_or_announced_where_a_service_says_so() {
+    let tasks = [(1, 11), (2, 12)];
+    let hidden = Service {
+        snat: true,
+        ..service(&PORTS)
+    };
+    let Some(lab) = lab(2, &tasks, &hidden) else {
+        return;
+    };
+    let seen = set(&["task11 sees 10.0.0.1", "task12 sees 10.0.0.1"]);
+    assert_eq!(answers(tcp, &lab.client, "192.0.2.1:8080"), seen);
+    assert_eq!(answers(udp, &lab.client, "192.0.2.1:5353"), seen);
+
+    let announced = Service {
+        proxy_protocol: true,
+        ..service(&PORTS)
+    };
+    lab.tell(|_| vec![published(&announced)]);
+    for (to, length, family) in [("192.0.2.1:8080", 12, 0x11), ("[fd00::1]:8080", 36, 0x21)] {
+        let header = until("no header comes", || {
+            let talk = Talk::begin(&lab.client, to);
+            let header = talk.and_then(|mut talk| {
+                // The server answers every line, the header's too.
+                talk.send("")?;
+                talk.bytes(16 + usize::from(length))
+            });
+            let header = header.map_err(|it| it.to_string())?;
+            let whole = header.starts_with(b"\r\n\r\n\0\r\nQUIT\n\x21");
+            whole
+                .then_some(header.clone())
+                .ok_or(format!("{header:x?}"))
+        });
+        assert_eq!(header[13..16], [family, 0, length]);
+        match length {
+            12 => assert_eq!(header[16..20], [198, 51, 100, 9]),
+            _ => assert_eq!((header[16..18].to_vec(), header[31]), (vec![0xfd, 1], 9)),
+        }
+    }
+    // Datagrams have no beginning to say it in; theirs is the client's own address.
+    let seen = BTreeSet::from([
+        format!("task11 sees {CLIENT}"),
+        format!("task12 sees {CLIENT}"),
+    ]);
+    assert_eq!(answers(udp, &lab.client, "192.0.2.1:5353"), seen);
+}
+
+#[test]
+fn an_engines_firewall_lets_it_pass_and_a_users_does_not() {
+    let tasks = [(1, 11), (2, 12)];
+    let Some(mut lab) = Lab::new(2, &tasks) else {
+        return;
+    };
+    let engine = "iptables -w -P FORWARD DROP; iptables -w -N DOCKER-USER; iptables -w -N OTHER
+        iptables -w -A DOCKER-USER -j RETURN; iptables -w -A OTHER -j DROP
+        iptables -w -I FORWARD -j OTHER; iptables -w -I FORWARD -j DOCKER-USER";
+    for host in &mut lab.hosts {
+        host.net.sh(engine);
+        host.start();
+    }
+    lab.serve(&service(&PORTS), &tasks);
+    let both = BTreeSet::from([
+        format!("task11 sees {CLIENT}"),
+        format!("task12 sees {CLIENT}"),
+    ]);
+    assert_eq!(answers(tcp, &lab.client, "192.0.2.1:8080"), both);
+
+    // An engine that starts again puts its own rules first.
+    let again = "iptables -w -D FORWARD -j OTHER; iptables -w -I FORWARD -j OTHER
+        iptables -w -D FORWARD -j DOCKER-USER; iptables -w -I FORWARD -j DOCKER-USER";
+    lab.hosts.iter().for_each(|host| drop(host.net.sh(again)));
+    until("the rule is not back in its place", || {
+        let rules = lab.hosts[0].net.sh("iptables -w -S FORWARD");
+        let lines: Vec<_> = rules.lines().collect();
+        let back = lines[1].ends_with("DOCKER-USER") && lines[2].contains("skep-mesh");
+        back.then_some(()).ok_or(rules.clone())
+    });
+    assert_eq!(answers(tcp, &lab.client, "192.0.2.1:8080"), both);
+
+    // A firewall in nftables can let packets pass by their mark.
+    let other = "nft 'add table ip fw; add chain ip fw rest { type filter hook forward priority 0; policy drop; };
+        add rule ip fw rest meta mark & 0xfff00000 == 0x5be00000 accept'";
+    lab.hosts.iter().for_each(|host| drop(host.net.sh(other)));
+    assert_eq!(answers(tcp, &lab.client, "192.0.2.1:8080"), both);
+
+    let first = &lab.hosts[0].net;
+    first.sh("iptables -w -I DOCKER-USER -i eth0 -j DROP");
+    assert!(tcp(&lab.client, "192.0.2.1:8080").is_err());
+}
+
+#[test]
+fn without_a_task_clients_are_refused_at_once() {
+    let tasks = [(1, 11)];
+    let Some(lab) = lab(2, &tasks, &service(&PORTS)) else {
+        return;
+    };
+    for host in ["192.0.2.1", "192.0.2.2", "[fd00::2]"] {
+        answer(tcp, &lab.client, &format!("{host}:8080"));
+    }
+    let mut before = Talk::begin(&lab.client, "192.0.2.2:8080").unwrap();
+    lab.tell(|_| vec![gone(WEB, (1, 11))]);
+    let refused = |from: &Namespace, to: &str| {
+        until("it is not refused", || match Talk::begin(from, to) {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+            Err(error) => Err(error.to_string()),
+            Ok(_) => Err("it is accepted".to_owned()),
+        });
+        let begun = Instant::now();
+        assert!(tcp(from, to).is_err());
+        assert!(begun.elapsed() < Duration::from_millis(500), "{to}");
+    };
+    for host in ["192.0.2.1", "192.0.2.2", "[fd00::2]"] {
+        refused(&lab.client, &format!("{host}:8080"));
+    }
+    for host in ["127.0.0.1", "[::1]", "192.0.2.1"] {
+        refused(&lab.hosts[0].net, &format!("{host}:8080"));
+    }
+    let socket = talk::socket(&lab.client, "192.0.2.1:5353");
+    let error = talk::ask(&socket).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    // Whoever was there already stays.
+    assert_eq!(before.say("still there?").unwrap(), "still there?");
+}
+
+#[test]
+fn one_that_leaves_keeps_its_connections_and_loses_its_datagrams() {
+    let tasks = [(1, 11), (2, 12)];
+    let Some(lab) = lab(2, &tasks, &service(&PORTS)) else {
+        return;
+    };
+    answers(tcp, &lab.client, "192.0.2.1:8080");
+    let mut talks: Vec<_> = (0..4)
+        .map(|_| Talk::begin(&lab.client, "192.0.2.1:8080").unwrap())
+        .collect();
+    answers(udp, &lab.client, "192.0.2.1:5353");
+    let sockets: Vec<_> = (0..4)
+        .map(|_| talk::socket(&lab.client, "192.0.2.1:5353"))
+        .collect();
+    let first: Vec<_> = sockets.iter().map(|it| talk::ask(it).unwrap()).collect();
+    assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), 2);
+
+    lab.tell(|_| vec![gone(WEB, (2, 12))]);
+    let left = format!("task11 sees {CLIENT}");
+    until("new ones still come to it", || {
+        let all = answers(tcp, &lab.client, "192.0.2.1:8080");
+        let done = all == BTreeSet::from([left.clone()]);
+        done.then_some(()).ok_or(format!("{all:?}"))
+    });
+    for talk in &mut talks {
+        assert_eq!(talk.say("go on").unwrap(), "go on");
+    }
+    for socket in &sockets {
+        until("its datagrams still come to it", || {
+            let said = talk::ask(socket).map_err(|it| it.to_string())?;
+            (said == left).then_some(()).ok_or(said)
+        });
+    }
+}
+
+#[test]
+fn a_client_may_use_one_port_towards_all_hosts() {
+    // All of them send it to the same task, for which these would be one connection.
+    let tasks = [(1, 11)];
+    let Some(lab) = lab(3, &tasks, &service(&PORTS)) else {
+        return;
+    };
+    let mut talks = Vec::new();
+    for host in 1..=3 {
+        answer(tcp, &lab.client, &format!("192.0.2.{host}:8080"));
+        let stream = lab.client.within(move || {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            let own: std::net::SocketAddr = (Ipv4Addr::UNSPECIFIED, 40000).into();
+            socket.bind(&own.into())?;
+            let to: std::net::SocketAddr = (Ipv4Addr::new(192, 0, 2, host), 8080).into();
+            socket.connect_timeout(&to.into(), Duration::from_secs(2))?;
+            std::io::Result::Ok(TcpStream::from(socket))
+        });
+        let talk = Talk::over(stream.unwrap()).unwrap();
+        assert_eq!(talk.first, format!("task11 sees {CLIENT}"));
+        talks.push(talk);
+    }
+    for (index, talk) in talks.iter_mut().enumerate() {
+        assert_eq!(talk.say(&index.to_string()).unwrap(), index.to_string());
+    }
+}
+
+#[test]
+fn what_somebody_else_removes_is_back_within_a_second() {
+    let tasks = [(1, 11), (2, 12)];
+    let Some(lab) = lab(2, &tasks, &service(&PORTS)) else {
+        return;
+    };
+    let both = BTreeSet::from([
+        format!("task11 sees {CLIENT}"),
+        format!("task12 sees {CLIENT}"),
+    ]);
+    assert_eq!(answers(tcp, &lab.client, "192.0.2.1:8080"), both);
+    let mut talk = Talk::begin(&lab.client, "192.0.2.1:8080").unwrap();
+    let first = &lab.hosts[0].net;
+    let complete = "nft list table ip skep-mesh >/dev/null; nft list table ip6 skep-mesh >/dev/null
+        nft list chain ip skep-mesh tcp-8080 | grep -q dnat
+        test $(ip rule | grep -c -e '^147[012]:') = 3
+        ip route show table 1541406722 | grep -q 'via 10.0.0.2 dev skepin'
+        test $(cat /proc/sys/net/ipv4/conf/skepin/route_localnet) = 1
+        test $(cat /proc/sys/net/ipv4/conf/skepin/rp_filter) = 2";
+    first.sh(complete);
+    for damage in [
+        "nft flush ruleset",
+        "nft delete table ip skep-mesh",
+        "nft flush chain ip skep-mesh tcp-8080",
+        "ip rule flush; ip rule add lookup main pref 32766; ip rule add lookup default pref 32767",
+        "ip route flush table 1541406722",
+        "ip link set skepin down; ip link set skepin up",
+        "sysctl -qw net.ipv4.conf.skepin.route_localnet=0",
+        "sysctl -qw net.ipv4.conf.skepin.rp_filter=1",
+    ] {
+        first.sh(damage);
+        let begun = Instant::now();
+        until(damage, || {
+            let (done, said) = first.attempt(complete);
+            done.then_some(()).ok_or(said)
+        });
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(1500), "{damage}: {took:?}");
+        assert_eq!(
+            answers(tcp, &lab.client, "192.0.2.1:8080"),
+            both,
+            "{damage}"
+        );
+        assert_eq!(talk.say(damage).unwrap(), damage);
+    }
+}
+
+#[test]
+fn a_port_that_another_program_has_is_left_to_it() {
+    let tasks = [(1, 11)];
+    let Some(mut lab) = Lab::new(1, &tasks) else {
+        return;
+    };
+    let taken = lab.hosts[0]
+        .net
+        .within(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap());
+    lab.hosts[0].start();
+    lab.serve(&service(&PORTS), &tasks);
+    let host = &lab.hosts[0];
+    let reports = until("nothing is reported", || {
+        let reports = host.reports();
+        (!reports.taken.is_empty())
+            .then_some(reports)
+            .ok_or_else(String::new)
+    });
+    let only = [((Protocol::Tcp, 8080), "Address already in use".to_owned())];
+    assert_eq!(reports.taken, only.into());
+    answer(udp, &lab.client, "192.0.2.1:5353");
+    // The other program's clients come to it.
+    let (mut client, _) = {
+        let begun = lab
+            .client
+            .begin(|| TcpStream::connect("192.0.2.1:8080").unwrap());
+        let accepted = taken.accept().unwrap();
+        accepted.0.shutdown(std::net::Shutdown::Both).unwrap();
+        (begun.join().unwrap(), accepted)
+    };
+    assert_eq!(talk::listen(&mut client), b"");
+    drop(taken);
+    until("it is still said to be taken", || {
+        let taken = host.reports().taken;
+        taken.is_empty().then_some(()).ok_or(format!("{taken:?}"))
+    });
+    assert_eq!(
+        answer(tcp, &lab.client, "192.0.2.1:8080"),
+        format!("task11 sees {CLIENT}")
+    );
+    // Nobody else gets it now.
+    let again = host
+        .net
+        .within(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).is_err());
+    assert!(again);
+}
+
+#[test]
+fn a_restart_disturbs_nobody_and_in_the_end_nothing_is_left() {
+    let tasks = [(1, 11), (2, 12)];
+    let Some(mut lab) = lab(2, &tasks, &service(&PORTS)) else {
+        return;
+    };
+    answers(tcp, &lab.client, "192.0.2.1:8080");
+    let mut talks: Vec<_> = (0..2)
+        .map(|_| Talk::begin(&lab.client, "192.0.2.1:8080").unwrap())
+        .collect();
+    for host in &mut lab.hosts {
+        host.stop();
+    }
+    // Nobody is needed for what is there.
+    assert_eq!(answers(tcp, &lab.client, "192.0.2.1:8080").len(), 2);
+    lab.hosts.iter_mut().for_each(hosts::Host::start);
+    lab.serve(&service(&PORTS), &tasks);
+    until("the port is not its own again", || {
+        match Talk::begin(&lab.client, "[fd00::1]:8080") {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    for talk in &mut talks {
+        assert_eq!(talk.say("go on").unwrap(), "go on");
+    }
+
+    let net = &lab.hosts[0].net;
+    let left = |net: &Namespace| {
+        net.sh(
+            "nft list tables | grep skep-mesh || :; ip rule | grep ^147 || :
+            ip route show table all | grep 15414 || :; iptables -w -S FORWARD | grep skep || :
+            grep -v 0 /proc/sys/net/ipv4/conf/skepin/route_localnet || :",
+        )
+    };
+    assert_ne!(left(net), "");
+    lab.tell(|_| vec![published(&service(&[]))]);
+    until("something is left", || {
+        let left = left(net);
+        left.is_empty().then_some(()).ok_or(left)
+    });
+    // And those that were told nothing any more can clean up as well.
+    let other = &mut lab.hosts[1];
+    other.tell(vec![published(&service(&PORTS))]);
+    until("nothing is there again", || match left(&other.net) {
+        it if it.contains("skep-mesh") && it.contains("147") => Ok(()),
+        it => Err(it),
+    });
+    other.stop();
+    let cleaned = other
+        .net
+        .within(|| hosts::net::block_on(skep_dataplane::clean()));
+    cleaned.unwrap();
+    let left = left(&other.net);
+    assert!(left.lines().all(|line| line == "1"), "{left}");
+}
