@@ -1,7 +1,7 @@
 //! What travels between the dispatcher and an agent: sessions, heartbeats, assignments, statuses.
 //! Only the messages: `dispatcher/` and `worker/` decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
@@ -135,6 +135,9 @@ pub struct Overlay {
     pub local: IpAddr,
     /// Addresses on other nodes, gateways included, with the address of the node.
     pub remotes: BTreeMap<Ipv4Addr, IpAddr>,
+    /// Those of them that are the nodes' own.
+    #[serde(default)]
+    pub gateways: BTreeSet<Ipv4Addr>,
     /// Keys that what is sent between nodes is sealed with, newest first; none if it is sent as it
     /// is.
     #[serde(default)]
@@ -182,6 +185,9 @@ pub struct Move {
     pub address: Ipv4Addr,
     /// The address of the node that it is on; `None` if that is this one, or none.
     pub to: Option<IpAddr>,
+    /// Whether it is that node's own.
+    #[serde(default)]
+    pub gateway: bool,
 }
 
 /// Who is on a network, or what has changed about that.

@@ -28,10 +28,14 @@ pub struct Network {
     pub internal: bool,
     /// Whether ports are published on it.
     pub ingress: bool,
+    /// If so, the other nodes' own addresses on it, with where they are.
+    pub hosts: BTreeMap<Ipv4Addr, IpAddr>,
 }
 
 impl From<&Overlay> for Network {
     fn from(overlay: &Overlay) -> Self {
+        let hosts = overlay.gateways.iter().filter(|_| overlay.ingress);
+        let hosts = hosts.filter_map(|it| Some((*it, *overlay.remotes.get(it)?)));
         Self {
             id: overlay.id.clone(),
             name: overlay.name.clone(),
@@ -40,6 +44,7 @@ impl From<&Overlay> for Network {
             gateway: overlay.gateway,
             internal: overlay.internal,
             ingress: overlay.ingress,
+            hosts: hosts.collect(),
         }
     }
 }

@@ -62,6 +62,7 @@ fn network(network: Network) -> model::Network {
         gateway: network.gateway,
         internal: network.internal,
         ingress: network.ingress,
+        hosts: network.hosts,
     }
 }
 

@@ -158,6 +158,7 @@ impl Moves {
                     network: network.clone(),
                     address: *address,
                     to: remote(state, to.as_ref(), node),
+                    gateway: is_gateway(state, to.as_ref(), network, *address),
                 }));
                 let page = news.pages.get(network);
                 let changed = page.map(|page| page.seen_from(&node.id, network, false));
@@ -210,11 +211,18 @@ fn remote(state: &State, node: Option<&Id>, seen_from: &Node) -> Option<IpAddr> 
     state.nodes().get(node)?.data_address().parse().ok()
 }
 
+/// Whether an address on a network is a node's own.
+fn is_gateway(state: &State, node: Option<&Id>, network: &Id, address: Ipv4Addr) -> bool {
+    let node = node.and_then(|node| state.nodes().get(node));
+    node.is_some_and(|node| node.gateways.get(network) == Some(&address))
+}
+
 /// All of a network, for a node that has a part in it.
 fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Option<Overlay> {
     let of = state.networks().get(network)?;
     let mut remotes = BTreeMap::new();
     let mut nodes = BTreeSet::new();
+    let mut gateways = BTreeSet::new();
     for task in state.tasks_of_network(network) {
         let here = places(task).filter(|(id, ..)| *id == network);
         for (_, address, on) in here {
@@ -231,7 +239,9 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
             .get(other)
             .and_then(|it| it.gateways.get(network));
         let at = remote(state, Some(other), node);
-        remotes.extend(theirs.copied().zip(at));
+        let theirs = theirs.copied().zip(at);
+        gateways.extend(theirs.map(|(address, _)| address));
+        remotes.extend(theirs);
     }
     let port = state
         .cluster()
@@ -259,6 +269,7 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         keys,
         // An object with string keys only can always be encoded.
         shown: serde_json::to_string(&wire::network(of)).unwrap_or_default(),
+        gateways,
     })
 }
 

@@ -19,6 +19,7 @@ fn overlay() -> Overlay {
         remotes: BTreeMap::new(),
         keys: Vec::new(),
         shown: String::new(),
+        gateways: Default::default(),
     }
 }
 

@@ -86,9 +86,12 @@ impl Networks {
         self.known.get(id)?.wanted.as_deref()
     }
 
-    /// What was made of a network.
+    /// What was made of a network, with all that has moved on it since.
     pub(super) fn made(&self, id: &Id) -> Option<&Overlay> {
-        self.known.get(id)?.made.as_deref()
+        let network = self.known.get(id)?;
+        let made = network.made.as_deref()?;
+        let wanted = network.wanted.as_deref();
+        Some(wanted.filter(|it| it.same_here(made)).unwrap_or(made))
     }
 
     /// Takes in what was assigned. Returns the networks that it is about.
@@ -120,6 +123,10 @@ impl Networks {
             match moved.to {
                 Some(node) => wanted.remotes.insert(moved.address, node),
                 None => wanted.remotes.remove(&moved.address),
+            };
+            match moved.gateway && moved.to.is_some() {
+                true => wanted.gateways.insert(moved.address),
+                false => wanted.gateways.remove(&moved.address),
             };
             network.moved.insert(moved.address, moved.to);
             touched.insert(moved.network);

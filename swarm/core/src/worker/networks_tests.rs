@@ -26,6 +26,7 @@ fn overlay(gateway: &str, remotes: &[(&str, &str)]) -> Overlay {
         remotes: remotes.collect(),
         keys: Vec::new(),
         shown: String::new(),
+        gateways: Default::default(),
     }
 }
 
@@ -39,6 +40,7 @@ fn told(networks: &mut Networks, network: Overlay) {
 fn moved(networks: &mut Networks, address: &str, to: Option<&str>) {
     networks.assign(&mut Assignments {
         moves: vec![Move {
+            gateway: false,
             network: "n".into(),
             address: address.parse().unwrap(),
             to: to.map(|to| to.parse().unwrap()),

@@ -142,6 +142,7 @@ mod tests {
                 remotes: [("10.0.1.9".parse().unwrap(), "192.0.2.2".parse().unwrap())].into(),
                 keys: Vec::new(),
                 shown: String::new(),
+                gateways: Default::default(),
             },
             services: vec![service],
             endpoints: Vec::new(),

@@ -184,6 +184,18 @@ fn where_ports_are_published_nodes_without_tasks_are_told_and_known() {
     let known = told(&mut bench, "n1");
     assert!(known.networks[0].ingress);
     assert!(remotes(&known).contains(&"10.0.1.31 192.0.2.3".to_owned()));
+    let gateways = [[10, 0, 1, 22].into(), [10, 0, 1, 31].into()];
+    assert_eq!(known.networks[0].gateways, gateways.into());
+    edit(&mut bench, "n3", |it| {
+        it.status.addr = "192.0.2.9".to_owned()
+    });
+    let moved = told(&mut bench, "n1").moves;
+    assert!(
+        moved
+            .iter()
+            .all(|it| it.gateway && it.address == gateways[1])
+    );
+    assert_eq!(moved.len(), 1);
     edit(&mut bench, "n3", |it| it.gateways.clear());
     assert_eq!(moves(&told(&mut bench, "n1")), ["10.0.1.31 -"]);
 }
