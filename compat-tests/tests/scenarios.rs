@@ -76,7 +76,18 @@ const KNOWN: &[Known] = &[
 ];
 
 /// Scenarios about what is not there yet. They run, and say so when they agree.
-const AWAITED: &[(&str, &str)] = &[];
+const AWAITED: &[(&str, &str)] = &[
+    ("ne-life", UNTRIED),
+    ("ne-names", UNTRIED),
+    ("ne-options", UNTRIED),
+    ("ne-used", UNTRIED),
+    ("ne-verbose", UNTRIED),
+    ("ne-filters", UNTRIED),
+    ("ne-prune", UNTRIED),
+    ("ne-events", UNTRIED),
+];
+
+const UNTRIED: &str = "it is new, and its differences are not sorted out yet";
 
 const LOGS: &str = "later engines say 400 for what the client got wrong, with other words";
 const INVALID_JSON: &str = "later engines begin these texts with `invalid JSON: `";
