@@ -15,6 +15,8 @@ use crate::state::{State, Touched};
 
 /// So few namespaces are not worth more threads.
 const FEW: usize = 4;
+/// Unless one of them has so many addresses to tell.
+const MUCH: usize = 100;
 
 /// See the head of the file.
 #[derive(Debug, Default)]
@@ -34,6 +36,17 @@ struct Tenant {
     pid: i32,
     space: Space,
     work: Option<Work>,
+}
+
+impl Tenant {
+    /// Whether there is so much to do that a thread is worth it.
+    fn has_much(&self) -> bool {
+        match &self.work {
+            Some(Work::All(targets)) => targets.len() > MUCH,
+            Some(Work::Some(some)) => some.len() > MUCH,
+            None => false,
+        }
+    }
 }
 
 impl Inner {
@@ -172,7 +185,8 @@ fn everywhere(mut tenants: Vec<&mut Tenant>) -> Vec<Result<(), String>> {
         None => Ok(()),
     };
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    if tenants.len() <= FEW || threads == 1 {
+    let is_little = tenants.len() <= FEW && !tenants.iter().any(|it| it.has_much());
+    if is_little || threads == 1 {
         return tenants.iter_mut().map(one).collect();
     }
     let share = tenants.len().div_ceil(threads);
