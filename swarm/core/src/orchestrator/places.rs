@@ -177,8 +177,9 @@ impl Places {
     }
 
     /// These places have been counted; something may have to be done about them.
-    pub fn open(&mut self, mut fresh: Slots) {
-        self.open.append(&mut fresh);
+    pub fn open(&mut self, fresh: Slots) {
+        // One by one: `append` would go through all that are open already.
+        self.open.extend(fresh);
     }
 
     /// Whether there is something to be done yet.
