@@ -38,6 +38,7 @@ impl Controller {
             && !self.unhealthy
             && self.task.desired_state <= TaskState::Complete
             && self.status.state == TaskState::Running
+            && self.status.err.is_empty()
     }
 
     /// The task's container, if it runs and is on networks of the swarm.
@@ -95,6 +96,16 @@ impl Controller {
             && self.status.err != UNHEALTHY
         {
             UNHEALTHY.clone_into(&mut self.status.err);
+            self.status.timestamp = now;
+            self.changed = true;
+        }
+    }
+
+    /// The container runs and is not unhealthy, whatever it was before.
+    pub(super) fn recovers(&mut self, now: Timestamp) {
+        (self.unhealthy, self.gone_at) = (false, None);
+        if self.status.state == TaskState::Running && self.status.err == UNHEALTHY {
+            self.status.err.clear();
             self.status.timestamp = now;
             self.changed = true;
         }

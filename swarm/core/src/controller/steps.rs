@@ -147,6 +147,7 @@ impl Controller {
             }
             ContainerState::Running => {
                 self.died = None;
+                self.recovers(now);
                 Step::Wait(None)
             }
         }

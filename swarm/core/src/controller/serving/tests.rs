@@ -127,6 +127,22 @@ fn one_that_sickens_says_so_before_it_is_stopped() {
 }
 
 #[test]
+fn one_that_recovers_in_time_serves_again() {
+    let mut controller = running(connected());
+    for (health, serves) in [(Health::Unhealthy, false), (Health::Healthy, true)] {
+        controller.happened(None);
+        step(&mut controller, 0);
+        let seen = shows(ContainerState::Running, 42, Some(health));
+        controller.finished(Ok(seen), at(0));
+        assert!(matches!(step(&mut controller, 0), Step::Wait(_)));
+        assert_eq!(controller.serves(), serves);
+        let status = controller.take_status().unwrap();
+        assert_eq!(status.err.is_empty(), serves);
+    }
+    assert_eq!(step(&mut controller, 5000), Step::Wait(None));
+}
+
+#[test]
 fn a_death_counts_before_the_engine_is_asked() {
     let mut controller = running(connected());
     controller.happened(Some(1));
