@@ -107,6 +107,7 @@ clean() {
   s=$(docker service ls -q --filter "name=$NAME"); [ -z "$s" ] || docker service rm $s
   s=$(docker secret ls -q --filter "name=$NAME"); [ -z "$s" ] || docker secret rm $s
   s=$(docker config ls -q --filter "name=$NAME"); [ -z "$s" ] || docker config rm $s
-  s=$(docker network ls -q --filter "name=$NAME" --filter scope=swarm); [ -z "$s" ] || docker network rm $s
+  # Older engines find no network of the swarm by its scope.
+  s=$(docker network ls -q --filter "name=$NAME"); [ -z "$s" ] || docker network rm $s
 }
 trap 'clean >/dev/null 2>&1' EXIT

@@ -16,6 +16,8 @@ use crate::allocator::subnets::LAST_VNI;
 use crate::cidr::Cidr;
 use crate::network::{MTU_OPTION, OVERLAY, PREDEFINED, SCOPE, VNI_OPTION};
 
+/// The drivers that every engine has. Plugins are each engine's own, and none is known to the swarm.
+const DRIVERS: [&str; 6] = [OVERLAY, BRIDGE, "macvlan", "ipvlan", "host", "null"];
 /// The driver that engines take where none is named.
 const BRIDGE: &str = "bridge";
 /// The smallest MTU of IPv4, and the largest that the kernel takes.
@@ -43,6 +45,9 @@ pub fn network_spec(asked: CreateRequest) -> Result<NetworkSpec, Error> {
     if asked.ingress && driver != OVERLAY {
         let text = "Ingress network can only be global scope network";
         return Err(Error::forbidden(text));
+    }
+    if !DRIVERS.contains(&driver) {
+        return Err(Error::not_found(format!("plugin {driver:?} not found")));
     }
     let config_from = asked.config_from.clone();
     let config_from = config_from.filter(|from| !from.network.is_empty());
@@ -260,6 +265,10 @@ mod tests {
             (
                 r#"{"Name":"n","Driver":"macvlan","Ingress":true,"Attachable":true}"#.to_owned(),
                 "Ingress network can only be global scope network".to_owned(),
+            ),
+            (
+                r#"{"Name":"n","Driver":"odd","Scope":"swarm"}"#.to_owned(),
+                "plugin \"odd\" not found".to_owned(),
             ),
             (
                 r#"{"Name":"n","IPAM":{"Driver":"mine"}}"#.to_owned(),
