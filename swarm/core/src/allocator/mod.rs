@@ -71,6 +71,8 @@ impl Reconciler for Allocator {
             self.enter(task);
             self.touch_task(task);
         }
+        // All nodes have their turn; what comes next is news again.
+        self.publishing.news();
     }
 
     fn observe(&mut self, event: &Event, view: &State) {
