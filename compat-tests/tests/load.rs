@@ -14,7 +14,7 @@ const DETECTION: Duration = Duration::from_secs(5);
 
 /// Talks back. Asked to stop, it takes no one new and lets who is there finish.
 const ECHO: &str = "trap 'kill $server; sleep 8; exit 0' TERM; \
-    nc -lk -p 7 -e /bin/cat & server=$!; wait $server; sleep 8";
+    nc -ll -p 7 -e /bin/cat & server=$!; wait $server; sleep 8";
 
 fn at(host: &Host, port: u16) -> Result<SocketAddr> {
     let address = format!("{}:{port}", host.address());

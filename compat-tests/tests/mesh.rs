@@ -125,13 +125,17 @@ fn from_hosts_and_containers(fleet: &Fleet, hosts: &[Host]) -> Result<()> {
         for at in [own.as_str(), "127.0.0.1:8080", "[::1]:8080"] {
             pages(fleet, Some(host), at, 2)?;
         }
-        let url = format!("http://{own}/");
-        let wget = ["wget", "-q", "-T", "3", "-O", "-", url.as_str()];
-        let plain = [&["run", "--rm", "busybox"], &wget[..]].concat();
+        // Not wget: busybox's, linked statically, crashes in some containers.
+        let script = format!(
+            "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {} 8080",
+            host.address()
+        );
+        let ask = ["sh", "-c", script.as_str()];
+        let plain = [&["run", "--rm", "busybox"], &ask[..]].concat();
         let said = fleet::docker_ok(&host.engine_socket(), &plain)?;
         ensure!(said.contains("hostname:"), "{said}");
         for container in containers_of(host, "web")? {
-            let inside = [&["exec", container.as_str()], &wget[..]].concat();
+            let inside = [&["exec", container.as_str()], &ask[..]].concat();
             let said = fleet::docker_ok(&host.engine_socket(), &inside)?;
             ensure!(said.contains("hostname:"), "{said}");
         }

@@ -35,6 +35,7 @@ fn stacks_are_deployed_changed_and_removed() -> Result<()> {
     only_what_changed_is_changed(&n1)?;
     containers_reach_each_other(&fleet)?;
     a_network_of_the_engines_own(&n1)?;
+    an_encrypted_network(&fleet)?;
     nothing_is_left(&fleet)
 }
 
@@ -62,11 +63,6 @@ fn refusals(fleet: &Fleet) -> Result<()> {
             "network with name ingress already exists",
         ),
         (&n1, &["a.b"], "name must be valid as a DNS name component"),
-        (
-            &n1,
-            &["--opt", "encrypted", "x"],
-            "an encrypted network is not supported",
-        ),
         (
             &n3,
             &["x"],
@@ -222,6 +218,44 @@ fn files_and_environment(fleet: &Fleet) -> Result<()> {
         ensure!(seen.starts_with(expected), "{}: {seen}", host.name());
     }
     Ok(())
+}
+
+/// What goes between hosts on an encrypted network goes through a device of the daemon's, not
+/// through VXLAN; and arrives.
+fn an_encrypted_network(fleet: &Fleet) -> Result<()> {
+    let n1 = fleet.host("n1")?;
+    let create = ["network", "create", "--driver", "overlay"];
+    n1.docker(&[&create[..], &["--opt", "encrypted", "sealed"]].concat())?;
+    let options = inspect(&n1, "network", "sealed")?["Options"].clone();
+    let how = "chacha20-poly1305 in user space";
+    ensure!(options["skep.encryption"] == how, "{options}");
+    let create = ["service", "create", "--detach", "--name", "shop_sealed"];
+    let rest = [
+        "--mode",
+        "global",
+        "--network",
+        "sealed",
+        "registry:5000/busybox",
+    ];
+    n1.docker(&[&create[..], &rest, &["sleep", "1000000"]].concat())?;
+    await_running(&n1, "shop_sealed", 3)?;
+    for host in fleet.hosts()? {
+        for to in addresses(&n1, "shop_sealed", "sealed")? {
+            let command = ["ping", "-c", "1", "-W", "2", "-s", "1362", &to];
+            let what = format!("{} to reach {to} unread", host.name());
+            let reached = || within(&host, "shop_sealed", &command).is_ok();
+            wait_for(&what, PATIENCE, reached)?;
+        }
+        let id = inspect(&n1, "network", "sealed")?["Id"].clone();
+        let part: String = id.as_str().unwrap_or_default().chars().take(11).collect();
+        let device = host.exec(&["ip", "-detail", "link", "show", &format!("skvx{part}")])?;
+        ensure!(device.stdout.contains("tun type tap"), "{}", device.stdout);
+        ensure!(device.stdout.contains("mtu 1390"), "{}", device.stdout);
+    }
+    n1.docker(&["service", "rm", "shop_sealed"])?;
+    wait_for("the encrypted network to be free", PATIENCE, || {
+        n1.docker(&["network", "rm", "sealed"]).is_ok()
+    })
 }
 
 /// What realises the networks on a host.

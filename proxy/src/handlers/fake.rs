@@ -219,6 +219,7 @@ fn member(id: &str, hostname: &str) -> Node {
         }),
         active_since: Default::default(),
         gateways: Default::default(),
+        subnets: Vec::new(),
     }
 }
 
