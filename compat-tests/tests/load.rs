@@ -101,6 +101,14 @@ fn serve(n1: &Host) -> Result<()> {
     await_running(n1, "echo", 2)
 }
 
+fn await_updated(n1: &Host, service: &str) -> Result<()> {
+    wait_for("the update to complete", PATIENCE * 2, || {
+        let shown = inspect(n1, "service", service);
+        let state = shown.map(|it| it.pointer("/UpdateStatus/State").cloned());
+        state.is_ok_and(|state| state.is_some_and(|it| it == "completed"))
+    })
+}
+
 /// A rolling update loses no request.
 fn update(fleet: &Fleet, web: &[SocketAddr], order: &str, image: &str) -> Result<()> {
     let n1 = fleet.host("n1")?;
@@ -115,13 +123,7 @@ fn update(fleet: &Fleet, web: &[SocketAddr], order: &str, image: &str) -> Result
         image,
         "web",
     ])?;
-    wait_for("the update to complete", PATIENCE * 2, || {
-        let state = inspect(&n1, "service", "web");
-        state.is_ok_and(|it| {
-            it.pointer("/UpdateStatus/State")
-                .is_some_and(|it| it == "completed")
-        })
-    })?;
+    await_updated(&n1, "web")?;
     requests.go_on(50)?;
     nothing_lost(&requests.end()?, None).context(format!("update, {order}"))
 }
@@ -138,17 +140,8 @@ fn talks_go_on(fleet: &Fleet) -> Result<()> {
     for talk in &mut talks {
         talk.say("before")?;
     }
-    let old = running_tasks(&n1, "echo")?;
     n1.docker(&["service", "update", "--detach", "--force", "echo"])?;
-    wait_for("the tasks to be others", PATIENCE, || {
-        let now = running_tasks(&n1, "echo");
-        now.is_ok_and(|now| {
-            now.len() == 2
-                && !now
-                    .iter()
-                    .any(|(name, ..)| old.iter().any(|(before, ..)| before == name))
-        })
-    })?;
+    await_updated(&n1, "echo")?;
     let mut alive = 0;
     for talk in &mut talks {
         alive += usize::from(talk.say("after").is_ok());
