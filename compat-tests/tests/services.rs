@@ -269,7 +269,7 @@ fn constraints_drain_and_refusals() -> Result<()> {
             "Unknown mode: nowhere",
         ),
         (
-            &["service", "create", "--publish", "80:80", "busybox"],
+            &["network", "create", "-d", "overlay", "--ipv6", "six"],
             "not supported by this version",
         ),
         (
