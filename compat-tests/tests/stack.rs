@@ -242,7 +242,9 @@ fn an_encrypted_network(fleet: &Fleet) -> Result<()> {
         "registry:5000/busybox",
     ];
     n1.docker(&[&create[..], &rest, &["sleep", "1000000"]].concat())?;
-    await_running(&n1, "shop_sealed", 3)?;
+    wait_for("a task on every node", PATIENCE, || {
+        running_tasks(&n1, "shop_sealed").is_ok_and(|all| all.len() == 3)
+    })?;
     for host in fleet.hosts()? {
         for to in addresses(&n1, "shop_sealed", "sealed")? {
             let command = ["ping", "-c", "1", "-W", "2", "-s", "1362", &to];
