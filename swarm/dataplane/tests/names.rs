@@ -86,6 +86,7 @@ fn until(inside: &Inside, name: &str, expected: &str) -> Duration {
         if last == expected {
             return begin.elapsed();
         }
+        // Between two looks.
         std::thread::sleep(Duration::from_millis(5));
     }
     panic!("{name} is {last}, not {expected}, and stays so");
