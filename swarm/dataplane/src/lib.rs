@@ -1,6 +1,7 @@
-//! Overlay networks in the kernel: a VXLAN device on a network's bridge, and static entries for
-//! everything that is on other hosts, so that nothing is ever asked of them, learned or flooded.
-//! Knows neither swarm nor engine: the bridge must be there, and somebody else says what is where.
+//! A host's networks in its kernel. Here: a VXLAN device on a network's bridge, and static entries
+//! for everything that is on other hosts, so that nothing is ever asked of them, learned or flooded.
+//! In the modules: encryption, virtual addresses, names, and the routing mesh. Knows neither swarm
+//! nor engine: the bridge must be there, and somebody else says what is where.
 
 mod balance;
 mod chains;
@@ -12,9 +13,9 @@ pub mod model;
 mod names;
 mod netlink;
 mod netns;
-#[allow(dead_code)] // Used as the parts come.
 mod nft;
 mod plane;
+mod program;
 pub mod state;
 
 use std::collections::BTreeMap;

@@ -7,11 +7,11 @@
 //! let pass, `--bridge-accept-fwmark=0x5be00000/0xfff00000`; nobody can add to its tables.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use super::marks::{OURS, OURS_MASK};
+use crate::program::run;
 
 /// By this comment the rule is found again.
 const NAME: &str = "skep-mesh";
@@ -105,27 +105,6 @@ fn apply([show, change]: [&str; 2], steps: impl Fn(&str) -> Vec<Step>) -> io::Re
 
 fn list(program: &str) -> io::Result<String> {
     run(program, &["-w", WAIT, "-S", "FORWARD"], "")
-}
-
-fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<String> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let written = child
-        .stdin
-        .take()
-        .map(|mut it| it.write_all(input.as_bytes()));
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let first = said.lines().next().unwrap_or("it did not say why");
-        return Err(io::Error::other(format!("{program}: {first}")));
-    }
-    written.transpose()?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn is_ours(line: &str) -> bool {
