@@ -107,6 +107,11 @@ impl Scale {
         let mut spec = service.spec.clone();
         let container = spec.task_template.container_spec.get_or_insert_default();
         container.image = image.to_owned();
+        self.update(&service, spec);
+    }
+
+    /// Asks for a service to be like this in the next step.
+    fn update(&mut self, service: &Service, spec: ServiceSpec) {
         self.ask(Command::UpdateService {
             id: service.id.clone(),
             version: service.meta.version,

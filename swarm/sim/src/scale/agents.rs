@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use skep_api::task::{TaskState, TaskStatus};
 use skep_core::assignment::ToDispatcher;
-use skep_core::command::{AuthFrom, Command};
+use skep_core::command::Command;
 use skep_core::dispatcher::Peer;
 use skep_core::id::Id;
 use skep_core::leader::Input;
@@ -52,14 +52,7 @@ impl Scale {
         let mut spec = service.spec.clone();
         let replicated = spec.mode.replicated.get_or_insert_default();
         replicated.replicas = Some(replicas);
-        self.ask(Command::UpdateService {
-            id: service.id.clone(),
-            version: service.meta.version,
-            spec: Box::new(spec),
-            registry_auth: None,
-            auth_from: AuthFrom::Spec,
-            rollback: false,
-        });
+        self.update(&service, spec);
     }
 
     /// Asks for the service to be removed.
