@@ -13,6 +13,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use keyring::{KEYS, Ring};
 
@@ -22,6 +23,9 @@ pub use seal::{Keys, is_sealed};
 pub use state::NodeState;
 
 const LOCK: &str = "skepd.lock";
+/// How long a daemon waits for the end of the one before it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 const STATE: &str = "state.json";
 /// Lies there from the beginning of a wipe to its end, so that a crash cannot leave half a member.
 const WIPING: &str = "wiping";
@@ -77,7 +81,8 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens or creates the directory (mode 0700) and locks it.
+    /// Opens or creates the directory (mode 0700) and locks it. Blocks for up to 3 s while another
+    /// process has it.
     pub fn open(path: &Path) -> Result<DataDir, DiskError> {
         create_private_dir(path).map_err(|source| at(path, source))?;
         let dir = DataDir {
@@ -189,7 +194,14 @@ fn lock(dir: &Path) -> Result<File, DiskError> {
         .truncate(false)
         .mode(0o600);
     let mut file = options.open(&path).map_err(|error| at(&path, error))?;
-    match file.try_lock() {
+    // A daemon that was killed keeps its lock until the last of its threads is back from the disk.
+    let end = Instant::now() + LOCK_PATIENCE;
+    let mut locked = file.try_lock();
+    while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < end {
+        std::thread::sleep(LOCK_RETRY);
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();

@@ -51,8 +51,13 @@ fn one_daemon_a_directory() {
         error.contains(&format!("(pid {})", std::process::id())),
         "{error}"
     );
+    // One that is ending is waited for.
+    let next = std::thread::spawn({
+        let path = temp.path().to_owned();
+        move || DataDir::open(&path).map(drop)
+    });
     drop(clone);
-    DataDir::open(temp.path()).unwrap();
+    next.join().unwrap().unwrap();
 }
 
 #[test]
