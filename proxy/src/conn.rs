@@ -13,12 +13,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, Manner};
+use crate::attach;
 use crate::engine::Engine;
 use crate::forward::{Captured, Failure, Outcome, Patch, exchange};
 use crate::guise::{self, Names};
 use crate::networks;
 use crate::owned;
-use crate::reach::{self, Execs};
+use crate::reach::Execs;
 use crate::reply::{BodyStream, Reply};
 use crate::rewrite;
 use crate::route::{Rewrite, Route, Target, route};
@@ -119,7 +120,7 @@ impl Connection<'_> {
         match route(&head.method, &target) {
             Route::Owned(owned) => owned::serve(self, &head, &target, owned).await,
             Route::Networks(call) => networks::serve(self, head, call).await,
-            Route::Reached(subject) => reach::serve(self, head, subject).await,
+            Route::Reached(subject) => attach::serve(self, head, subject).await,
             Route::Named(what) => guise::serve(self, head, what).await,
             Route::Forwarded => self.forward(&head, Patch::None, target.version, None).await,
             Route::Rewritten(Rewrite::Ping) => {

@@ -180,8 +180,26 @@ impl Engine {
         timeout(ASK, self.fetch(path)).await.ok()?
     }
 
+    /// One exchange of our own, however long it takes: the status and the body of the answer; `None`
+    /// if none came, or one that is too long.
+    pub async fn call(&self, method: &Method, target: &str, body: &str) -> Option<(u16, Vec<u8>)> {
+        let kind = match body {
+            "" => "",
+            _ => "Content-Type: application/json\r\n",
+        };
+        let length = body.len();
+        let rest = format!("{kind}Content-Length: {length}\r\n\r\n{body}");
+        let (head, side) = self.send(method, target, &rest).await?;
+        Self::finish(head, side).await
+    }
+
     async fn fetch(&self, path: &str) -> Option<(u16, Vec<u8>)> {
-        let (head, mut side) = self.begin(path).await?;
+        let (head, side) = self.begin(path).await?;
+        Self::finish(head, side).await
+    }
+
+    /// The rest of an answer.
+    async fn finish(head: ResponseHead, mut side: Side) -> Option<(u16, Vec<u8>)> {
         side.buffer.consume(head.len);
         let mut framing = head.framing;
         let mut body = Vec::new();
@@ -217,12 +235,24 @@ impl Engine {
 
     /// Asks a question, and reads the head of the answer.
     async fn begin(&self, path: &str) -> Option<(ResponseHead, Side)> {
+        self.send(&Method::GET, path, "\r\n").await
+    }
+
+    /// Sends a request, `rest` being what follows its first headers, and reads the head of the
+    /// answer.
+    async fn send(
+        &self,
+        method: &Method,
+        target: &str,
+        rest: &str,
+    ) -> Option<(ResponseHead, Side)> {
         let mut side = Side::new(Box::new(self.open().await.ok()?));
-        let request = format!("GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("{method} {target} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n{rest}");
         side.stream.write_all(request.as_bytes()).await.ok()?;
         loop {
             let data = side.buffer.data();
-            if let Some(head) = ResponseHead::parse(data, &Method::GET).ok()? {
+            if let Some(head) = ResponseHead::parse(data, method).ok()? {
                 return Some((head, side));
             }
             if data.len() >= MAX_HEAD || !side.more(MAX_HEAD).await.ok()? {

@@ -2,7 +2,7 @@
 //! about. The engine's networks that realise the swarm's are hidden. Everything else about the
 //! engine's networks stays the engine's, byte for byte.
 
-mod create;
+pub(crate) mod create;
 mod inspect;
 mod list;
 mod part;
@@ -10,6 +10,7 @@ mod prune;
 
 use http::{Method, StatusCode};
 
+use crate::attach;
 use crate::conn::{Connection, Next, Shared};
 use crate::forward::Patch;
 use crate::guise::Seen;
@@ -31,8 +32,10 @@ pub enum Call {
     Remove(String),
     /// `POST /networks/prune`
     Prune,
-    /// `POST /networks/{id}/connect` and `disconnect`
+    /// `POST /networks/{id}/connect`
     Connect(String),
+    /// `POST /networks/{id}/disconnect`
+    Disconnect(String),
 }
 
 impl Call {
@@ -44,7 +47,8 @@ impl Call {
             ("POST", ["networks", "prune"]) => Self::Prune,
             ("GET", ["networks", id]) => Self::Inspect((*id).to_owned()),
             ("DELETE", ["networks", id]) => Self::Remove((*id).to_owned()),
-            ("POST", ["networks", id, "connect" | "disconnect"]) => Self::Connect((*id).to_owned()),
+            ("POST", ["networks", id, "connect"]) => Self::Connect((*id).to_owned()),
+            ("POST", ["networks", id, "disconnect"]) => Self::Disconnect((*id).to_owned()),
             _ => return None,
         })
     }
@@ -69,19 +73,8 @@ pub(crate) async fn serve(
         Call::Inspect(id) => inspect::inspect_here(connection, &head, &id).await,
         Call::Remove(id) => remove(connection, &head, id, manages).await,
         Call::Prune => prune::prune(connection, &mut head, manages).await,
-        Call::Connect(id) if manages => {
-            let route = Owned::NetworkInspect { id: id.clone() };
-            match ask(connection.shared, &head, route).await {
-                Some(_) => {
-                    let text = "a container of one's own on a network of the swarm is not \
-                                supported by this version of skep";
-                    let reply = Reply::error(StatusCode::NOT_IMPLEMENTED, text);
-                    answer(connection, &head, reply).await
-                }
-                None => engines(connection, &head, &id).await,
-            }
-        }
-        Call::Connect(id) => engines(connection, &head, &id).await,
+        Call::Connect(id) => attach::connect(connection, &head, &id).await,
+        Call::Disconnect(id) => attach::disconnect(connection, &head, &id).await,
     }
 }
 
@@ -110,7 +103,7 @@ async fn remove(
 }
 
 /// A request about one of the engine's own networks. Those that realise the swarm's are not there.
-async fn engines(connection: &mut Connection<'_>, head: &RequestHead, id: &str) -> Next {
+pub(crate) async fn engines(connection: &mut Connection<'_>, head: &RequestHead, id: &str) -> Next {
     let raw = Target::parse(&head.target).path.split('/').nth(2);
     let path = format!("/networks/{}", raw.unwrap_or_default());
     let found = connection.shared.engine.get(&path).await;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use skep_api::Error;
 use skep_api::version::ApiVersion;
+use skep_node::agent::Attachments;
 
 use crate::guise::Guise;
 use crate::reply::Reply;
@@ -52,6 +53,11 @@ pub trait Swarm: Send + Sync + 'static {
     /// What one of the swarm's networks is called, as far as this manager knows; `None` on a node
     /// that is no manager. Must not block.
     fn network_name(&self, _id: &str) -> Option<String> {
+        None
+    }
+
+    /// The places that this host's containers have on networks of the swarm; `None` outside one.
+    fn attachments(&self) -> Option<Attachments> {
         None
     }
 

@@ -8,6 +8,7 @@ use skep_api::{Error, Secret};
 use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
 use skep_core::{Id, State};
+use skep_node::agent::Attachments;
 use skep_node::engine::EngineStream;
 use skep_node::raft::AppliedRef;
 use skep_node::{Happening, Interest};
@@ -69,6 +70,11 @@ pub trait Cluster: Send + Sync + 'static {
     /// 503 within seconds when the node or its engine cannot be reached, naming the node.
     async fn engine(&self, node: &Id) -> Result<EngineStream, Error> {
         Err(Error::unavailable(format!("cannot reach node {node}")))
+    }
+
+    /// The places that this host's containers have on networks of the swarm; `None` outside one.
+    fn attachments(&self) -> Option<Attachments> {
+        None
     }
 
     /// Has this node's engine ask a registry for the digest behind an image's tag.

@@ -26,6 +26,7 @@ use skep_api::version::ApiVersion;
 use skep_api::{Code, Error};
 use skep_core::reach::By;
 use skep_core::wire;
+use skep_node::agent::Attachments;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::reply::Reply;
@@ -184,6 +185,10 @@ impl<C: Cluster> Swarm for Handlers<C> {
     fn network_name(&self, id: &str) -> Option<String> {
         let state = self.cluster.local_state()?;
         Some(state.networks().get(id)?.spec.name.clone())
+    }
+
+    fn attachments(&self) -> Option<Attachments> {
+        self.cluster.attachments()
     }
 
     async fn reach(&self, node: &str) -> Result<BoxStream, Error> {

@@ -8,6 +8,7 @@ use skep_api::{Error, Secret};
 use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
 use skep_core::{Id, State};
+use skep_node::agent::Attachments;
 use skep_node::engine::EngineStream;
 use skep_node::raft::AppliedRef;
 use skep_node::{Happening, Interest, Node};
@@ -76,6 +77,10 @@ impl Cluster for Node {
 
     async fn engine(&self, node: &Id) -> Result<EngineStream, Error> {
         Node::engine_of(self, node).await
+    }
+
+    fn attachments(&self) -> Option<Attachments> {
+        Node::attachments(self)
     }
 
     async fn digest(&self, image: String, auth: Option<Secret>) -> Result<String, String> {

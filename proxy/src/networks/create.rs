@@ -56,7 +56,7 @@ pub(super) async fn create(
 
 /// The body of a request, which stays where it is; `None` if it is too large for a network's, or
 /// its sender waits to be told to go on.
-async fn peek(client: &mut Side, head: &RequestHead) -> Option<Vec<u8>> {
+pub(crate) async fn peek(client: &mut Side, head: &RequestHead) -> Option<Vec<u8>> {
     loop {
         let mut framing = head.framing;
         let mut body = Vec::new();
@@ -71,6 +71,17 @@ async fn peek(client: &mut Side, head: &RequestHead) -> Option<Vec<u8>> {
             return None;
         }
     }
+}
+
+/// Takes a request that was peeked at from what its sender has sent. False if it has not sent all.
+pub(crate) fn consume(client: &mut Side, head: &RequestHead) -> bool {
+    let mut framing = head.framing;
+    client.buffer.consume(head.len);
+    let taken = framing
+        .advance(client.buffer.data(), |_| {})
+        .unwrap_or_default();
+    client.buffer.consume(taken);
+    framing.is_done()
 }
 
 /// Whether the swarm has a network of this very name.

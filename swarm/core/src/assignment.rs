@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
-use skep_api::Secret;
 use skep_api::node::NodeDescription;
 use skep_api::task::TaskStatus;
+use skep_api::{Error, Secret};
 
 use crate::Nanos;
+use crate::attachment::Wish;
 use crate::cidr::Cidr;
 use crate::id::Id;
 use crate::object::{Node, Task};
@@ -38,6 +39,20 @@ pub enum ToDispatcher {
     },
     /// The daemon stops for a short while; its containers go on.
     Restarting,
+    /// A container that is no task's is to be on a network; answered by [`ToAgent::Answer`].
+    Attach {
+        /// Numbers the request, for the answer.
+        number: u64,
+        /// What is wanted.
+        wish: Box<Wish>,
+    },
+    /// It is not to be there any more; not answered.
+    Detach {
+        /// The container.
+        container: String,
+        /// The network as the wish named it; `None` for all.
+        network: Option<String>,
+    },
 }
 
 /// From the leader to a node's agent.
@@ -65,6 +80,13 @@ pub enum ToAgent {
     Expired,
     /// The node may not register now, and why. It may try again after a while.
     Refused(String),
+    /// What became of a request.
+    Answer {
+        /// The request's number.
+        number: u64,
+        /// The task that stands for the container, or the refusal.
+        outcome: Result<Id, Error>,
+    },
 }
 
 /// Whom a node is to trust, and who must have issued its certificate. A node that differs renews

@@ -8,6 +8,7 @@ use skep_api::node::{Availability, NodeSpec};
 use skep_api::secret::{ConfigSpec, SecretSpec};
 use skep_api::service::ServiceSpec;
 
+use crate::attachment::Wish;
 use crate::id::Id;
 use crate::object::{Cluster, ManagerMember, Node, Role, Rotation, Secret};
 
@@ -157,6 +158,22 @@ pub enum Command {
     NodeLeft {
         /// Which node.
         node: Id,
+    },
+    /// A container that is no task's is to be on a network: `docker run --network`.
+    Attach {
+        /// The node that has it.
+        node: Id,
+        /// What is wanted.
+        wish: Box<Wish>,
+    },
+    /// It is not to be there any more.
+    Detach {
+        /// The node that has it.
+        node: Id,
+        /// Its id at the engine.
+        container: String,
+        /// The network as the wish named it; `None` for all.
+        network: Option<String>,
     },
 }
 

@@ -167,17 +167,21 @@ impl Leader {
     fn take(&mut self, input: Input, work: &mut Work, step: &mut Step, ids: &mut dyn IdSource) {
         match input {
             Input::Command { ticket, command } => {
-                let answer = control::execute(&work.scratch, &command, work.now, ids).and_then(
-                    |(changes, author, reply)| {
-                        let written = work.write(author, changes);
-                        let events = written.map_err(|reject| control::rejected(&reject))?;
-                        self.observe(&events, &work.scratch);
-                        Ok(reply)
-                    },
-                );
+                let answer = self.execute(&command, work, ids);
                 step.answers.push((ticket, answer));
             }
             Input::Agent { peer, message } => {
+                if let Some((number, command)) = asked_by(&peer, &message) {
+                    if !self.dispatcher.may_ask(&peer) {
+                        return;
+                    }
+                    let outcome = self.execute(&command, work, ids);
+                    if let Some(number) = number {
+                        let outcome = outcome.map(made).and_then(|it| it.ok_or_else(odd));
+                        self.dispatcher.answer(&peer, number, outcome);
+                    }
+                    return;
+                }
                 let taken = self
                     .dispatcher
                     .receive(&work.scratch, &peer, message, work.now);
@@ -189,6 +193,19 @@ impl Leader {
                 self.dispatcher.closed(&node, session, work.now);
             }
         }
+    }
+
+    fn execute(
+        &mut self,
+        command: &Command,
+        work: &mut Work,
+        ids: &mut dyn IdSource,
+    ) -> Result<Reply, Error> {
+        let (changes, author, reply) = control::execute(&work.scratch, command, work.now, ids)?;
+        let written = work.write(author, changes);
+        let events = written.map_err(|reject| control::rejected(&reject))?;
+        self.observe(&events, &work.scratch);
+        Ok(reply)
     }
 
     /// Lets every reconciler plan once; says whether anything was written and when to come back.
@@ -238,6 +255,36 @@ impl Leader {
             }
         }
     }
+}
+
+/// What a node's agent asks for, always about its own node; with a number if it waits for an answer.
+fn asked_by(peer: &Peer, message: &ToDispatcher) -> Option<(Option<u64>, Command)> {
+    let node = peer.node.clone();
+    match message.clone() {
+        ToDispatcher::Attach { number, wish } => {
+            Some((Some(number), Command::Attach { node, wish }))
+        }
+        ToDispatcher::Detach { container, network } => {
+            let command = Command::Detach {
+                node,
+                container,
+                network,
+            };
+            Some((None, command))
+        }
+        _ => None,
+    }
+}
+
+fn made(reply: Reply) -> Option<Id> {
+    match reply {
+        Reply::Created(id) => Some(id),
+        _ => None,
+    }
+}
+
+fn odd() -> Error {
+    Error::system("the leader's reply does not fit the request")
 }
 
 /// The state as it will be once the batch under construction is applied.

@@ -3,6 +3,7 @@
 
 pub mod allocator;
 pub mod assignment;
+pub mod attachment;
 pub mod bootstrap;
 pub mod ca;
 pub mod cidr;

@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+use skep_api::Secret;
 use skep_api::go::Driver;
 use skep_api::network::{IpamConfig, IpamOptions, NetworkSpec};
 
+use crate::Timestamp;
 use crate::cidr::Cidr;
 use crate::id::{Id, IdSource};
 use crate::object::{Meta, NetworkObject, Node};
@@ -78,6 +81,17 @@ pub fn vxlan_name(network: &Id) -> String {
 pub fn mac(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+}
+
+/// A key of an encrypted network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkKey {
+    /// Names it among the network's; higher ones are newer.
+    pub number: u32,
+    /// The key: text with more than 256 bits of chance in it.
+    pub secret: Secret,
+    /// When it was made.
+    pub made: Timestamp,
 }
 
 impl NetworkObject {

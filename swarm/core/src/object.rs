@@ -17,8 +17,10 @@ use skep_api::secret::{ConfigSpec, SecretSpec};
 use skep_api::service::{JobStatus, ServiceSpec, UpdateStatus};
 use skep_api::task::{GenericResource, TaskSpec, TaskState, TaskStatus};
 
+pub use crate::attachment::{Attached, Attachment, Place};
 use crate::cidr::Cidr;
 use crate::id::Id;
+pub use crate::network::NetworkKey;
 use crate::ports;
 use crate::shared::Shared;
 use crate::{Nanos, Timestamp};
@@ -229,24 +231,9 @@ pub struct Task {
     /// `Service::roll` when the task was made: its secrets and configs are at least as new.
     #[serde(default)]
     pub roll: u64,
-}
-
-/// A task's place on a network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attachment {
-    /// The network.
-    pub network: Id,
-    /// Where on it.
-    pub place: Place,
-}
-
-/// Where on a network a task is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Place {
-    /// It has this address.
-    Address(Cidr),
-    /// The network is one of each engine's own, which the engine knows by this name.
-    Engine(String),
+    /// The container that it stands for, if that is none of a service's.
+    #[serde(default)]
+    pub attached: Option<Attached>,
 }
 
 /// What a task in desired state `ready` waits for before it may run. In the store, so that a new
@@ -349,17 +336,6 @@ pub struct NetworkObject {
     /// What nodes seal with what they send each other on it, newest first; none if they need not.
     #[serde(default)]
     pub keys: Vec<NetworkKey>,
-}
-
-/// A key of an encrypted network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NetworkKey {
-    /// Names it among the network's; higher ones are newer.
-    pub number: u32,
-    /// The key: text with more than 256 bits of chance in it.
-    pub secret: Secret,
-    /// When it was made.
-    pub made: Timestamp,
 }
 
 /// Kinds of objects.

@@ -61,6 +61,7 @@ pub fn task(id: &str, service: &str, slot: u64) -> Task {
         moving: false,
         crashes: 0,
         roll: 0,
+        attached: None,
         running_since: None,
         of_update: false,
     }

@@ -38,6 +38,7 @@ pub struct Membership {
     endpoint: Endpoint,
     manager: Option<Manager>,
     agent_view: watch::Receiver<agent::View>,
+    attachments: agent::Attachments,
     /// Taken when the membership ends.
     agent: Mutex<Option<Agent>>,
     /// Who the node is to be next, if that is in another role.
@@ -76,6 +77,7 @@ impl Membership {
                     endpoint,
                     manager,
                     agent_view: agent.view(),
+                    attachments: agent.attachments(),
                     agent: Mutex::new(Some(agent)),
                     turn: watch::Sender::default(),
                     stop: CancellationToken::new(),
@@ -248,6 +250,11 @@ impl Membership {
         addrs.sort();
         addrs.dedup();
         addrs
+    }
+
+    /// The places of containers that are no task's.
+    pub fn attachments(&self) -> agent::Attachments {
+        self.attachments.clone()
     }
 
     /// Managers that are known here: node id and `host:port`.

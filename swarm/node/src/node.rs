@@ -11,6 +11,7 @@ use skep_core::Id;
 use skep_core::command::{Command, Reply};
 use tokio::sync::{Mutex, watch};
 
+use crate::agent::Attachments;
 use crate::ca;
 use crate::disk::{DataDir, DiskError};
 use crate::engine::{Engine, EngineStream};
@@ -199,6 +200,14 @@ impl Node {
         let (state, me) = (manager.raft.state(), manager.endpoint.identity());
         let command = ca::prepare(command, &state, me.as_deref()).await?;
         manager.execute(command).await
+    }
+
+    /// The places that this node's containers have on networks of the swarm; `None` outside one.
+    pub fn attachments(&self) -> Option<Attachments> {
+        match &*self.0.phase.borrow() {
+            Phase::Member(membership) => Some(membership.attachments()),
+            _ => None,
+        }
     }
 
     /// The engine that runs the tasks' containers.

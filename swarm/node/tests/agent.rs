@@ -214,6 +214,7 @@ fn task() -> Task {
         moving: false,
         crashes: 0,
         roll: 0,
+        attached: None,
         running_since: None,
         of_update: false,
     }

@@ -63,6 +63,7 @@ impl Engine {
             EngineOp::Pull { .. } => dice.millis(100..=8000),
             EngineOp::Create { .. }
             | EngineOp::Remove { .. }
+            | EngineOp::Disconnect { .. }
             | EngineOp::MakeNetwork { .. }
             | EngineOp::MoveOnNetwork { .. }
             | EngineOp::RemoveNetwork { .. } => dice.millis(10..=300),
@@ -110,6 +111,7 @@ impl Engine {
             EngineOp::Remove { container } => self.remove(container),
             EngineOp::ListNetworks => (Ok(OpOutput::Networks(Vec::new())), Effect::None),
             EngineOp::MakeNetwork { .. }
+            | EngineOp::Disconnect { .. }
             | EngineOp::MoveOnNetwork { .. }
             | EngineOp::RemoveNetwork { .. } => (Ok(OpOutput::Done), Effect::None),
         }

@@ -251,5 +251,6 @@ fn task(service: &Service, slot: u64, ids: &mut dyn IdSource) -> Task {
         moving: false,
         crashes: 0,
         roll: 0,
+        attached: None,
     }
 }

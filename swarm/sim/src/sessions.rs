@@ -204,6 +204,8 @@ impl World {
                 self.work(host, worker::Input::Assignments(assignments));
             }
             ToAgent::Ack(sequence) => self.work(host, worker::Input::Ack(sequence)),
+            // Nobody here runs containers of his own.
+            ToAgent::Answer { .. } => {}
             ToAgent::NotLeader(_) | ToAgent::Expired | ToAgent::Refused(_) => {
                 self.gone(number, End::Agent)
             }

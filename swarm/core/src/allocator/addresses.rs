@@ -1,6 +1,7 @@
 //! The addresses of one network: which are taken, and which comes next. Serial, so that an address
 //! that has become free is not given out again at once: caches and connections still know it.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::cidr::Cidr;
@@ -21,6 +22,8 @@ pub(super) struct Addresses {
     free: u32,
     /// Where the search for the next one begins, counted from `base`.
     cursor: u32,
+    /// Addresses of the subnet that are not given out unasked, and that somebody has all the same.
+    apart: BTreeSet<Ipv4Addr>,
 }
 
 impl Addresses {
@@ -41,6 +44,7 @@ impl Addresses {
             taken: vec![0; words],
             free: count,
             cursor: 0,
+            apart: BTreeSet::new(),
         };
         if let Some(gateway) = network.gateway() {
             addresses.mark(gateway);
@@ -84,9 +88,31 @@ impl Addresses {
         None
     }
 
+    /// Takes this very one. False if it is taken, or none that a container could have.
+    pub(super) fn take_this(&mut self, address: Ipv4Addr) -> bool {
+        let edge = [self.subnet.first(), self.subnet.last()].contains(&u32::from(address));
+        let free = self.subnet.contains(address) && !edge && !self.has(address);
+        if free {
+            let cursor = self.cursor;
+            self.mark(address);
+            // The others go on as if nothing had happened.
+            self.cursor = cursor;
+        }
+        free
+    }
+
+    fn has(&self, address: Ipv4Addr) -> bool {
+        let Some(index) = self.index(address) else {
+            return self.apart.contains(&address);
+        };
+        let word = self.taken.get((index / 64) as usize);
+        word.is_some_and(|word| *word & (1 << (index % 64)) != 0)
+    }
+
     /// This one is taken; nothing happens if it was.
     pub(super) fn mark(&mut self, address: Ipv4Addr) {
         let Some(index) = self.index(address) else {
+            self.apart.insert(address);
             return;
         };
         let Some(word) = self.taken.get_mut((index / 64) as usize) else {
@@ -108,6 +134,7 @@ impl Addresses {
     /// This one is free again.
     pub(super) fn release(&mut self, address: Ipv4Addr) {
         let Some(index) = self.index(address) else {
+            self.apart.remove(&address);
             return;
         };
         if let Some(word) = self.taken.get_mut((index / 64) as usize) {

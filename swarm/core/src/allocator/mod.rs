@@ -43,6 +43,8 @@ pub struct Allocator {
     dirty: BTreeSet<Want>,
     /// Who found no address left, by network.
     waiting: BTreeMap<Id, BTreeSet<Want>>,
+    /// Who waits for one address and no other.
+    pinned: BTreeMap<(Id, Ipv4Addr), BTreeSet<Id>>,
     /// Networks with addresses that have become free.
     eased: BTreeSet<Id>,
     /// Live tasks by node and network.
@@ -91,6 +93,7 @@ impl Reconciler for Allocator {
             (Some(Object::Task(before)), None) => {
                 self.exit(before);
                 self.give_up(&Want::Task(before.id.clone()));
+                self.unpin(before);
             }
             (before, Some(Object::Service(after))) => {
                 let before = match before {
@@ -256,6 +259,9 @@ impl Allocator {
         if let Some(addresses) = self.networks.get_mut(network) {
             addresses.release(address);
         }
+        if let Some(tasks) = self.pinned.remove(&(network.clone(), address)) {
+            self.dirty.extend(tasks.into_iter().map(Want::Task));
+        }
         if self.waiting.contains_key(network) {
             self.eased.insert(network.clone());
         }
@@ -265,6 +271,21 @@ impl Allocator {
     fn give_up(&mut self, want: &Want) {
         for waiting in self.waiting.values_mut() {
             waiting.remove(want);
+        }
+    }
+
+    fn unpin(&mut self, task: &Task) {
+        let Some(address) = task.attached.as_ref().and_then(|it| it.address) else {
+            return;
+        };
+        for network in &task.spec.networks {
+            let key = (Id::from(network.target.as_str()), address);
+            if let Some(tasks) = self.pinned.get_mut(&key) {
+                tasks.remove(&task.id);
+                if tasks.is_empty() {
+                    self.pinned.remove(&key);
+                }
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! who finds no address left waits until one becomes free, and a task says so.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use skep_api::network::{Endpoint, EndpointVirtualIp, ResolutionMode};
@@ -197,7 +198,15 @@ impl Allocator {
         for network in ingress.into_iter().chain(others) {
             let place = if network.subnet().is_none() {
                 Place::Engine(network.spec.name.clone())
-            } else if let Some(cidr) = self.take(&network.id) {
+            } else if let Some(address) = task.attached.as_ref().and_then(|it| it.address) {
+                let Some(cidr) = self.take_this(&network.id, address) else {
+                    let waiting = self.pinned.entry((network.id.clone(), address));
+                    waiting.or_default().insert(task.id.clone());
+                    return Err(not_to_be_had(network, address));
+                };
+                taken.push((network.id.clone(), cidr));
+                Place::Address(cidr)
+            } else if let Some(cidr) = self.take_last(&network.id, task) {
                 taken.push((network.id.clone(), cidr));
                 Place::Address(cidr)
             } else {
@@ -216,6 +225,20 @@ impl Allocator {
         let addresses = self.networks.get_mut(network)?;
         let address = addresses.take()?;
         Some(addresses.subnet().with(address))
+    }
+
+    fn take_this(&mut self, network: &Id, address: Ipv4Addr) -> Option<Cidr> {
+        let addresses = self.networks.get_mut(network)?;
+        let subnet = addresses.subnet();
+        let taken = addresses.take_this(address);
+        taken.then(|| subnet.with(address))
+    }
+
+    /// The address that the task's container had before, or else the next one.
+    fn take_last(&mut self, network: &Id, task: &Task) -> Option<Cidr> {
+        let last = task.attached.as_ref().and_then(|it| it.last);
+        let same = last.and_then(|address| self.take_this(network, address));
+        same.or_else(|| self.take(network))
     }
 
     /// Gives back what was taken so far and waits for the network.
@@ -237,6 +260,16 @@ fn exhausted(network: &NetworkObject) -> String {
     let subnet = network.subnet().map(|it| it.to_string());
     format!(
         "no address is left on network {} ({})",
+        network.spec.name,
+        subnet.unwrap_or_default()
+    )
+}
+
+/// What a task says whose container must have an address that it cannot have now.
+fn not_to_be_had(network: &NetworkObject, address: Ipv4Addr) -> String {
+    let subnet = network.subnet().map(|it| it.to_string());
+    format!(
+        "address {address} is taken, or none of network {} ({})",
         network.spec.name,
         subnet.unwrap_or_default()
     )

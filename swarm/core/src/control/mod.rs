@@ -5,6 +5,7 @@
 //! prefix, since in the original it crosses from the manager to the daemon.
 
 mod admit;
+mod attach;
 mod cluster;
 pub(crate) mod files;
 mod network;
@@ -99,6 +100,12 @@ pub fn execute(
         Command::ReturnNode { node, token } => admit::readmit(view, node, token),
         Command::SetMember { node, member } => node::set_member(view, node, member.as_ref()),
         Command::NodeLeft { node } => node::left(view, node, now),
+        Command::Attach { node, wish } => attach::attach(view, node, wish, now, ids),
+        Command::Detach {
+            node,
+            container,
+            network,
+        } => Ok(attach::detach(view, node, container, network.as_deref())),
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Outcome, in_sequence, not_found};
 use crate::Timestamp;
 use crate::command::Reply;
 use crate::id::Id;
-use crate::object::{Kind, ManagerMember, Node, Role};
+use crate::object::{Kind, ManagerMember, Node, Role, Task};
 use crate::store::{Author, Change, State};
 
 fn precondition(text: impl std::fmt::Display) -> Error {
@@ -97,18 +97,23 @@ pub(super) fn remove(view: &State, id: &Id, force: bool, now: Timestamp) -> Resu
         .tasks_of_node(id)
         .filter(|task| !task.status.state.is_terminal())
     {
-        let mut task = task.as_ref().clone();
-        task.status = TaskStatus {
-            timestamp: now,
-            state: TaskState::Orphaned,
-            message: "Task belonged to a node that has been deleted".into(),
-            ..TaskStatus::default()
-        };
-        changes.push(Change::Update(task.into()));
+        let message = "Task belonged to a node that has been deleted";
+        changes.push(orphaned(task, message, now));
     }
     // Only the dispatcher may orphan tasks; on the control's behalf here, since node and tasks
     // must go in one transaction.
     Ok((changes, Author::Dispatcher, Reply::Done))
+}
+
+fn orphaned(task: &Task, message: &str, now: Timestamp) -> Change {
+    let mut task = task.clone();
+    task.status = TaskStatus {
+        timestamp: now,
+        state: TaskState::Orphaned,
+        message: message.to_owned(),
+        ..TaskStatus::default()
+    };
+    Change::Update(task.into())
 }
 
 /// Records that a node has become a member of raft, or has left it. Saying it twice writes nothing.
@@ -142,7 +147,12 @@ pub(super) fn left(view: &State, id: &Id, now: Timestamp) -> Result<Outcome, Err
             node.status.state = NodeState::Down;
             node.status.message = "node left the swarm".into();
             node.status.since = now;
-            Ok((vec![Change::Update(node.into())], author, Reply::Done))
+            let mut changes = vec![Change::Update(node.into())];
+            // Its containers are on no network any more.
+            let attached = view.tasks_of_node(id).filter(|it| it.attached.is_some());
+            let attached = attached.filter(|task| !task.status.state.is_terminal());
+            changes.extend(attached.map(|task| orphaned(task, "node left the swarm", now)));
+            Ok((changes, author, Reply::Done))
         }
         _ => Ok((Vec::new(), author, Reply::Done)),
     }

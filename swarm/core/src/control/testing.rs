@@ -144,6 +144,7 @@ pub(crate) fn task(id: &str, service: &Service, slot: u64, node: &str) -> Task {
         moving: false,
         crashes: 0,
         roll: 0,
+        attached: None,
         running_since: None,
         of_update: false,
     }

@@ -1,6 +1,7 @@
 //! One task on its node, one step at a time: accept, prepare, start, watch, stop, remove. Never
 //! runs more than one operation of a task at once, and never starts a container twice.
 
+mod attached;
 mod results;
 mod serving;
 mod steps;
@@ -64,6 +65,8 @@ pub(crate) struct Controller {
     gone_at: Option<Timestamp>,
     /// Whether the task's networks are there.
     network: Ready,
+    /// What the engine shows of the container says nothing: somebody is at work on it.
+    held: bool,
     /// The task is no longer the node's: stop and remove the container.
     removing: bool,
     /// The engine said this often that the name was taken.
@@ -84,6 +87,7 @@ enum Busy {
     Start,
     Stop,
     Remove,
+    Disconnect,
 }
 
 impl Controller {
@@ -99,12 +103,14 @@ impl Controller {
 
     /// A task that an earlier worker wrote down.
     pub(crate) fn from_record(record: Record) -> Self {
+        let attached = record.task.attached.as_ref();
+        let attached = attached.map(|it| it.id.clone());
         Self {
             told: record.task.status.clone(),
             task: record.task,
             status: record.status,
             seen: Seen::Unknown,
-            container: record.container,
+            container: record.container.or(attached),
             busy: None,
             look: false,
             pulled: false,
@@ -113,6 +119,7 @@ impl Controller {
             unhealthy: false,
             gone_at: None,
             network: Ready::Yes,
+            held: false,
             removing: false,
             conflicts: 0,
             failures: 0,
@@ -125,6 +132,11 @@ impl Controller {
     /// The task as it was assigned.
     pub(crate) fn task(&self) -> &Task {
         &self.task
+    }
+
+    /// What is known of it.
+    pub(crate) fn status(&self) -> &TaskStatus {
+        &self.status
     }
 
     /// Whether the task's container is still to get secrets or configs.
@@ -251,6 +263,9 @@ impl Controller {
         if self.look {
             return self.inspect();
         }
+        if self.task.attached.is_some() {
+            return self.step_attached(now);
+        }
         if self.removing {
             return self.step_remove(now);
         }
@@ -330,6 +345,10 @@ impl Controller {
         let Seen::There(container) = &self.seen else {
             return;
         };
+        // A container of somebody else's is not shown as a task's.
+        if self.task.attached.is_some() {
+            return;
+        }
         if self.status.state < TaskState::Starting || self.status.state == TaskState::Rejected {
             return;
         }

@@ -35,6 +35,8 @@ impl Controller {
             Busy::Start => self.start_ended(result),
             Busy::Stop => self.stopped(result),
             Busy::Remove => self.removed(result),
+            // It may have been off the network before.
+            Busy::Disconnect => self.stopped(result),
         };
         if settled {
             self.hurry()
@@ -59,7 +61,9 @@ impl Controller {
     /// Takes in what the engine shows. False if it showed nothing.
     fn inspected(&mut self, result: OpResult, now: Timestamp) -> bool {
         match result {
-            Ok(OpOutput::Container(container)) if container.task != *self.task.id => {
+            Ok(OpOutput::Container(container))
+                if self.task.attached.is_none() && container.task != *self.task.id =>
+            {
                 // The name is somebody else's. The engine will refuse to create ours.
                 self.see(Seen::Gone, now);
                 true

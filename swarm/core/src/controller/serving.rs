@@ -49,6 +49,9 @@ impl Controller {
         if container.state != ContainerState::Running || container.pid <= 0 {
             return None;
         }
+        if self.task.attached.is_some() && !self.is_on_network(container) {
+            return None;
+        }
         let addresses: BTreeMap<Id, Vec<IpAddr>> = self.addresses().collect();
         let spec = self.task.spec.container_spec.as_ref();
         let resolvers = spec.and_then(|spec| spec.dns_config.as_ref());

@@ -85,6 +85,7 @@ fn verb(op: &EngineOp) -> &'static str {
         EngineOp::Start { .. } => "start",
         EngineOp::Stop { .. } => "stop",
         EngineOp::Remove { .. } => "remove",
+        EngineOp::Disconnect { .. } => "disconnect",
         EngineOp::ListNetworks
         | EngineOp::MakeNetwork { .. }
         | EngineOp::MoveOnNetwork { .. }
@@ -112,6 +113,7 @@ fn shows(state: ContainerState, exit_code: i64, health: Option<Health>) -> OpRes
         started: state != ContainerState::Created,
         error: String::new(),
         ports: Vec::new(),
+        networks: Vec::new(),
     }))
 }
 

@@ -315,6 +315,9 @@ fn endpoint_on(state: &State, network: &Id, task: &Task) -> Option<(Id, Endpoint
 
 /// What a task's container is called: its name, its short id, its host name.
 fn names(task: &Task, node: &Node) -> Vec<String> {
+    if let Some(container) = &task.attached {
+        return container.names.clone();
+    }
     let short = container_id(task).map(|id| id.chars().take(SHORT_ID).collect());
     let spec = task.spec.container_spec.as_ref();
     let host = spec.and_then(|spec| Context::new(task, node).expand(&spec.hostname).ok());

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use skep_api::Error;
 use skep_api::node::NodeDescription;
 use skep_api::task::{TaskState, TaskStatus};
 
@@ -131,6 +132,8 @@ impl Dispatcher {
                 let changes = self.statuses(view, peer, sequence, statuses, now);
                 (Author::Agent(peer.node.clone()), changes)
             }
+            // The leader has carried them out.
+            ToDispatcher::Attach { .. } | ToDispatcher::Detach { .. } => return None,
             ToDispatcher::Restarting => (Author::Dispatcher, self.restarting(view, peer, now)),
         };
         (!changes.1.is_empty()).then_some(changes)
@@ -288,6 +291,17 @@ impl Dispatcher {
         node.map(|node| update_node(node, |node| node.status.back_by = Some(until)))
             .into_iter()
             .collect()
+    }
+
+    /// Whether the peer may ask for something now. Tells it if its session is over.
+    pub fn may_ask(&mut self, peer: &Peer) -> bool {
+        self.current(peer).is_some()
+    }
+
+    /// Tells an agent what became of its request, once all that was written before is committed.
+    pub fn answer(&mut self, peer: &Peer, number: u64, outcome: Result<Id, Error>) {
+        let message = ToAgent::Answer { number, outcome };
+        self.queued.push((peer.node.clone(), peer.session, message));
     }
 
     /// How many agents have a session.

@@ -167,6 +167,7 @@ fn show(message: &ToAgent) -> String {
         ToAgent::NotLeader(_) => "not leader".to_owned(),
         ToAgent::Expired => "expired".to_owned(),
         ToAgent::Refused(why) => why.clone(),
+        ToAgent::Answer { number, .. } => format!("answer {number}"),
     }
 }
 

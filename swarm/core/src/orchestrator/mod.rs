@@ -146,6 +146,7 @@ fn create(
             Made::ToFill | Made::ByUpdate => 0,
         },
         roll: service.roll,
+        attached: None,
     };
     Change::Create(task.into())
 }

@@ -134,7 +134,9 @@ fn dead_tasks(view: &State, service: &Id, slot: Slot) -> Vec<Arc<Task>> {
     let mut history = Vec::new();
     let mut kept = 0usize;
     for task in slot.0 {
-        if task.desired_state >= TaskState::Remove && may_go(view, &task) {
+        if task.attached.is_some() {
+            dead.extend(has_left(view, &task).then_some(task));
+        } else if task.desired_state >= TaskState::Remove && may_go(view, &task) {
             dead.push(task);
         } else if (task.desired_state > TaskState::Complete || is_past(run, &task))
             && is_over(&task)
@@ -160,6 +162,11 @@ fn dead_tasks(view: &State, service: &Id, slot: Slot) -> Vec<Arc<Task>> {
     let (last, first): (Vec<_>, Vec<_>) = history.into_iter().partition(counts);
     dead.extend(first.into_iter().chain(last).take(surplus));
     dead
+}
+
+/// Whether a task has to go that stood for a container. Such tasks have no history.
+fn has_left(view: &State, task: &Task) -> bool {
+    task.status.state.is_terminal() || task.desired_state >= TaskState::Remove && may_go(view, task)
 }
 
 /// Whether a task is of an earlier run of a job. The original keeps the tasks of all runs for ever.

@@ -93,6 +93,10 @@ impl Reconciler for Orchestrator {
         while plan.changes.len() < BATCH
             && let Some(id) = self.dirty.pop_first()
         {
+            // Tasks that stand for a container are no service's: their node sees to them.
+            if id.is_empty() {
+                continue;
+            }
             let mut places = self.places.remove(&id).unwrap_or_default();
             let one = plan_service(view, &id, &mut places, now, ids);
             self.waiting.set(&id, one.wake_at);

@@ -96,7 +96,7 @@ impl Load {
         self.nano_cpus = self.nano_cpus.saturating_add(nano_cpus);
         self.memory = self.memory.saturating_add(memory);
         self.taken.add(task);
-        if !task::is_live(task) {
+        if !weighs(task) {
             return false;
         }
         self.tasks += 1;
@@ -111,7 +111,7 @@ impl Load {
         self.nano_cpus = self.nano_cpus.saturating_sub(nano_cpus);
         self.memory = self.memory.saturating_sub(memory);
         self.taken.subtract(task);
-        if !task::is_live(task) {
+        if !weighs(task) {
             return false;
         }
         self.tasks = self.tasks.saturating_sub(1);
@@ -125,4 +125,10 @@ impl Load {
         }
         last
     }
+}
+
+/// Whether a task counts as one that its node bears. One that stands for a container that somebody
+/// runs there by hand is nobody's choice.
+fn weighs(task: &Task) -> bool {
+    task::is_live(task) && task.attached.is_none()
 }

@@ -120,7 +120,10 @@ fn look_at(task: &Task, node: &Id, nodes: &mut Nodes, now: Timestamp) -> Option<
     // Where a task has to be on this node, it does not matter that the node keeps going down.
     let filters = Filters::of(task, None);
     let load = nodes.get(node)?;
-    if let Some(reason) = filters.refuse(load) {
+    // What somebody runs there by hand is there already.
+    if task.attached.is_none()
+        && let Some(reason) = filters.refuse(load)
+    {
         return unplaceable(task, &reason.explain(1), now);
     }
     let claimed = load.claim(asked(task)).unwrap_or_default();

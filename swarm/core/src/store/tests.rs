@@ -55,6 +55,7 @@ fn a_task(id: &str) -> Task {
         moving: false,
         crashes: 0,
         roll: 0,
+        attached: None,
         running_since: None,
         of_update: false,
     }

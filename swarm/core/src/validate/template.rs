@@ -82,6 +82,7 @@ fn task(spec: &ServiceSpec) -> Task {
         moving: false,
         crashes: 0,
         roll: 0,
+        attached: None,
         running_since: None,
         of_update: false,
     }

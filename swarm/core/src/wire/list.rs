@@ -19,8 +19,10 @@ use crate::object::{Node, Role, Task};
 use crate::orchestrator::is_dirty;
 use crate::store::State;
 
-/// The runtime that all tasks have today.
+/// The runtime of all services and their tasks.
 const CONTAINER: &str = "container";
+/// That of tasks that stand for other containers.
+const ATTACHMENT: &str = "attachment";
 
 /// `GET /services`, in the order of ids.
 ///
@@ -130,7 +132,7 @@ pub fn tasks(view: &State, filters: &Filters) -> Result<Vec<WireTask>, Error> {
             && (on.is_empty() || task.node_id.as_ref().is_some_and(|node| on.contains(node)))
             && (states.is_empty() || states.contains(&task.desired_state))
             && labels_match(filters, "label", Some(&task.service_labels))
-            && filters.matches_exact("runtime", CONTAINER)
+            && of_runtime(filters, task)
             && (!filters.contains("name") || filters.matches_prefix("name", &task.name()))
             && (!filters.contains("_up-to-date") || is_up_to_date(view, task))
     };
@@ -148,6 +150,16 @@ pub fn tasks(view: &State, filters: &Filters) -> Result<Vec<WireTask>, Error> {
         }
         None => collect(view, view.tasks().iter(), matches),
     })
+}
+
+/// Whether a task has one of the runtimes that are asked for; without any, only those count that
+/// run a container.
+fn of_runtime(filters: &Filters, task: &Task) -> bool {
+    let attached = task.attached.is_some();
+    match filters.contains("runtime") {
+        false => !attached,
+        true => filters.matches_exact("runtime", if attached { ATTACHMENT } else { CONTAINER }),
+    }
 }
 
 fn collect<'a>(

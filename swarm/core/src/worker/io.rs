@@ -45,6 +45,21 @@ pub enum Input {
         /// With a `die` event: the exit code.
         died: Option<i64>,
     },
+    /// The engine said that something happened to a container without such a label.
+    Happened {
+        /// Its id.
+        container: String,
+    },
+    /// Somebody begins to start or to connect a container that is no task's.
+    Hold {
+        /// Its id.
+        container: String,
+    },
+    /// That is over.
+    LetGo {
+        /// The container's id.
+        container: String,
+    },
     /// The image of a [`EngineOp::Pull`] takes long, and is so far. Comes seldom: what is told of it
     /// ends in the store.
     Pulling {
@@ -161,6 +176,13 @@ pub enum EngineOp {
         /// Its id.
         container: String,
     },
+    /// Takes a container off a network by force. One that is not on it is a success.
+    Disconnect {
+        /// Its id.
+        container: String,
+        /// The network's name at the engine.
+        network: String,
+    },
     /// The engine's networks that realise networks of the swarm.
     ListNetworks,
     /// Makes a network what it should be on this node: the engine's part of it, and the way to
@@ -237,6 +259,8 @@ pub struct Container {
     pub health: Option<Health>,
     /// Ports of its host that are bound to it, once per address family. A list does not know them.
     pub ports: Vec<PortConfig>,
+    /// Names of the engine's networks that it is connected with. A list does not know them.
+    pub networks: Vec<String>,
 }
 
 /// What a container does.

@@ -1,6 +1,7 @@
 //! The node's side: from assignments and what the engine shows to engine operations and statuses.
 //! Never touches the engine, the disk or a clock; never runs a task twice.
 
+mod attached;
 mod directory;
 mod io;
 mod keep;
@@ -12,6 +13,7 @@ mod stray;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use attached::Standing;
 pub use io::{
     Container, ContainerState, EngineOp, Health, Input, Kept, OpError, OpOutput, OpResult, Output,
     Record, Report,
@@ -25,6 +27,7 @@ use crate::object::Node;
 use crate::reconcile::earliest;
 use crate::task_files::{self, FileData};
 
+use attached::Attachments;
 use directory::Directories;
 use keep::Unkept;
 use lanes::{Lanes, Target};
@@ -47,6 +50,7 @@ pub struct Worker {
     networks: Networks,
     directories: Directories,
     unkept: Unkept,
+    attachments: Attachments,
     lanes: Lanes,
     listing: Listing,
     outbox: Outbox,
@@ -70,6 +74,8 @@ impl Worker {
             (id, Controller::from_record(record))
         });
         let tasks: BTreeMap<Id, Controller> = tasks.collect();
+        let mut attachments = Attachments::default();
+        tasks.values().for_each(|task| attachments.enter(task));
         let mut worker = Self {
             awake: tasks.keys().cloned().map(Target::Task).collect(),
             node_id,
@@ -80,6 +86,7 @@ impl Worker {
             networks: Networks::default(),
             directories: Directories::default(),
             unkept: Unkept::default(),
+            attachments,
             lanes: Lanes::default(),
             listing: Listing::default(),
             outbox: Outbox::default(),
@@ -125,6 +132,7 @@ impl Worker {
                 for task in self.tasks.values_mut() {
                     task.look_at_process();
                 }
+                self.look_at_all_attached();
             }
             Input::EngineDown => self.engine_up = false,
             Input::Finished { op, result } => self.finished(op, result, now),
@@ -134,6 +142,9 @@ impl Worker {
                     self.awake.insert(Target::Task(task));
                 }
             }
+            Input::Happened { container } => self.look_at_container(&container),
+            Input::Hold { container } => self.hold(container),
+            Input::LetGo { container } => self.let_go(&container),
             Input::Pulling { image, text } => {
                 for (id, controller) in &mut self.tasks {
                     if controller.pulling(&image, &text, now) {
@@ -194,7 +205,11 @@ impl Worker {
             let id = task.id.clone();
             match self.tasks.get_mut(&id) {
                 Some(controller) => controller.assign(task),
-                None => drop(self.tasks.insert(id.clone(), Controller::assigned(task))),
+                None => {
+                    let controller = Controller::assigned(task);
+                    self.attachments.enter(&controller);
+                    self.tasks.insert(id.clone(), controller);
+                }
             }
             self.reconsider(id, out);
         }
@@ -333,6 +348,7 @@ impl Worker {
         }
         let networks = &self.networks;
         controller.see_networks(|network| networks.ready(network));
+        controller.hold(self.attachments.holds(controller));
         match controller.step(self.node.as_deref(), now) {
             controller::Step::Op(op) => self.lanes.push(Target::Task(id.clone()), op),
             controller::Step::Wait(at) => {
@@ -342,6 +358,7 @@ impl Worker {
             controller::Step::Gone => {
                 self.tasks.remove(&id);
                 self.directories.local(&id, false, None);
+                self.leave_attached(&id);
                 self.outbox.forget(&id);
                 out.persist.push((id, None));
                 return;
@@ -376,6 +393,7 @@ impl Worker {
 
     /// Records and reports what changed about a task.
     fn note(&mut self, id: &Id, out: &mut Output) {
+        self.note_attached(id);
         let Some(controller) = self.tasks.get_mut(id) else {
             return;
         };
@@ -385,7 +403,12 @@ impl Worker {
         if let Some(record) = controller.take_record() {
             out.persist.push((id.clone(), Some(record)));
         }
-        let (serves, container) = (controller.serves(), controller.in_plane());
+        let serves = controller.serves();
+        if controller.attached().is_some() {
+            self.directories.local(id, serves, None);
+            return self.show_attached(id);
+        }
+        let container = controller.in_plane();
         self.directories.local(id, serves, container);
     }
 

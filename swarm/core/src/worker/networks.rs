@@ -203,6 +203,13 @@ impl Networks {
         }
     }
 
+    /// What a network is called; nothing if it is not known here.
+    pub(super) fn name(&self, id: &Id) -> &str {
+        let network = self.known.get(id);
+        let wanted = network.and_then(|it| it.wanted.as_ref());
+        wanted.map_or("", |it| &it.name)
+    }
+
     pub(super) fn step(&mut self, id: &Id, now: Timestamp) -> Step {
         if self.is_in_the_way(id) {
             return Step::Wait(None);

@@ -1,6 +1,7 @@
 //! A node's agent: keeps a session with the leader and carries out what the worker decides. Keeps
 //! everything running when no manager can be reached. Never decides anything about a task.
 
+mod attach;
 mod dial;
 mod files;
 mod networks;
@@ -24,11 +25,13 @@ use crate::disk::Keys;
 use crate::engine::Engine;
 use crate::plane::{self, Plane};
 use crate::quic::Endpoint;
+pub use attach::{Attachments, Hold};
 use dial::Known;
 use files::Files;
 use networks::Networks;
 use records::Records;
 use run::{Runner, Stop};
+pub use skep_core::worker::Standing;
 
 /// Messages from the session that wait for the loop.
 const QUEUE: usize = 64;
@@ -75,6 +78,7 @@ pub struct Agent {
     view: watch::Receiver<View>,
     known: watch::Sender<Known>,
     stop: mpsc::Sender<Stop>,
+    attachments: Attachments,
     session: JoinHandle<()>,
 }
 
@@ -98,6 +102,8 @@ impl Agent {
         });
         let (events, news) = mpsc::channel(QUEUE);
         let (stop, asked) = mpsc::channel(1);
+        let (standings, places) = watch::channel(Vec::new());
+        let (attachments, requests) = Attachments::new(places);
         let context = session::Context {
             endpoint: config.endpoint,
             engine: config.engine.clone(),
@@ -115,6 +121,9 @@ impl Agent {
             keeping: None,
             files,
             view,
+            standings,
+            requests,
+            asked: Default::default(),
             running: JoinSet::new(),
             handles: HashMap::new(),
             outgoing: None,
@@ -125,6 +134,7 @@ impl Agent {
             view: seen,
             known,
             stop,
+            attachments,
             session,
         })
     }
@@ -132,6 +142,11 @@ impl Agent {
     /// What the agent knows, now and whenever it changes.
     pub fn view(&self) -> watch::Receiver<View> {
         self.view.clone()
+    }
+
+    /// The places of containers that are no task's.
+    pub fn attachments(&self) -> Attachments {
+        self.attachments.clone()
     }
 
     /// Managers to try.

@@ -177,6 +177,7 @@ mod tests {
             moving: false,
             crashes: 0,
             roll: 0,
+            attached: None,
             running_since: None,
             of_update: false,
         };

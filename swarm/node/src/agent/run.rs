@@ -7,12 +7,15 @@ use std::sync::Arc;
 use skep_core::Id;
 use skep_core::Timestamp;
 use skep_core::assignment::{ToAgent, ToDispatcher};
-use skep_core::worker::{EngineOp, Input, Kept, OpError, OpResult, Output, Record, Report, Worker};
+use skep_core::worker::{
+    EngineOp, Input, Kept, OpError, OpResult, Output, Record, Report, Standing, Worker,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{error, warn};
 
 use super::View;
+use super::attach::{Asked, Request};
 use super::files::Files;
 use super::networks::Networks;
 use super::records::Records;
@@ -32,6 +35,12 @@ pub(super) struct Runner {
     pub plane: Plane,
     pub files: Files,
     pub view: watch::Sender<View>,
+    /// Where the places of containers that are no task's are shown.
+    pub standings: watch::Sender<Vec<Standing>>,
+    /// What is asked about them.
+    pub requests: mpsc::UnboundedReceiver<Request>,
+    /// Requests without an answer.
+    pub asked: Asked,
     /// Operations under way.
     pub running: JoinSet<(u64, OpResult)>,
     /// To cancel them by number.
@@ -66,6 +75,7 @@ impl Runner {
                     return;
                 }
                 Some(event) = events.recv() => self.session(event),
+                Some(request) = self.requests.recv() => self.request(request),
                 Some(event) = engine.recv() => Some(engine_input(event)),
                 Some(ended) = self.running.join_next() => self.finished(ended),
                 () = system::until(self.wake_at) => Some(Input::Tick),
@@ -73,6 +83,9 @@ impl Runner {
             if let Some(input) = input {
                 let output = self.worker.step(input, system::now());
                 self.carry_out(output).await;
+                if let Some(standings) = self.worker.standings() {
+                    self.standings.send_replace(standings);
+                }
             }
         }
     }
@@ -82,6 +95,9 @@ impl Runner {
         match event {
             session::Event::Open { addr, outgoing } => {
                 self.outgoing = Some(outgoing);
+                for message in self.asked.again() {
+                    self.send(message);
+                }
                 self.view.send_modify(|view| {
                     view.connected = true;
                     view.leader = Some(addr);
@@ -114,6 +130,10 @@ impl Runner {
                 }
                 ToAgent::Assignments(assignments) => Some(Input::Assignments(assignments)),
                 ToAgent::Ack(sequence) => Some(Input::Ack(sequence)),
+                ToAgent::Answer { number, outcome } => {
+                    self.asked.answered(number, outcome);
+                    None
+                }
                 // The session itself has dealt with these.
                 ToAgent::NotLeader(_) | ToAgent::Expired | ToAgent::Refused(_) => None,
             },
@@ -217,12 +237,31 @@ impl Runner {
     /// Hands a report to the session. One that does not fit goes with the session: the worker
     /// gives everything that was not acknowledged again in the next.
     fn report(&mut self, report: Report) {
-        let Some(outgoing) = &self.outgoing else {
-            return;
-        };
-        let message = ToDispatcher::Statuses {
+        self.send(ToDispatcher::Statuses {
             sequence: report.sequence,
             statuses: report.statuses,
+        });
+    }
+
+    /// What somebody wants of a container that is no task's.
+    fn request(&mut self, request: Request) -> Option<Input> {
+        match request {
+            Request::Input(input) => return Some(input),
+            Request::Attach { wish, answer } => {
+                let message = self.asked.ask(wish, answer);
+                self.send(message);
+            }
+            Request::Detach { container, network } => {
+                let network = Some(network);
+                self.send(ToDispatcher::Detach { container, network });
+            }
+        }
+        None
+    }
+
+    fn send(&mut self, message: ToDispatcher) {
+        let Some(outgoing) = &self.outgoing else {
+            return;
         };
         if outgoing.try_send(message).is_err() {
             warn!("the dispatcher does not keep up; starting a new session");
@@ -253,6 +292,7 @@ fn engine_input(event: EngineEvent) -> Input {
         EngineEvent::Up => Input::EngineUp,
         EngineEvent::Down => Input::EngineDown,
         EngineEvent::Container { task, died } => Input::Event { task, died },
+        EngineEvent::Other { container } => Input::Happened { container },
         EngineEvent::Pulling { image, text } => Input::Pulling { image, text },
     }
 }

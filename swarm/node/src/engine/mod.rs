@@ -74,6 +74,11 @@ pub enum EngineEvent {
         /// With a `die` event: the exit code.
         died: Option<i64>,
     },
+    /// Something happened to a container that is no task's.
+    Other {
+        /// Its id.
+        container: String,
+    },
     /// An image takes long to fetch.
     Pulling {
         /// As the operation named it.

@@ -79,6 +79,7 @@ impl MapEngine {
                 .remove(&key)
                 .map(|_| OpOutput::Done)
                 .ok_or_else(|| missing(&key)),
+            EngineOp::Disconnect { .. } => Ok(OpOutput::Done),
             EngineOp::ListNetworks => Ok(OpOutput::Networks(Vec::new())),
             EngineOp::MakeNetwork { .. }
             | EngineOp::MoveOnNetwork { .. }

@@ -69,6 +69,7 @@ impl FakeEngine {
                 self.containers.remove(&id);
                 Ok(OpOutput::Done)
             }
+            EngineOp::Disconnect { .. } => Ok(OpOutput::Done),
             EngineOp::ListNetworks => Ok(OpOutput::Networks(Vec::new())),
             EngineOp::MakeNetwork { .. }
             | EngineOp::MoveOnNetwork { .. }

@@ -1,11 +1,13 @@
 //! The node's part of a network: a bridge network of the engine's, and a VXLAN device on its bridge
-//! that leads to other nodes. Never chooses an address and never removes what has containers.
+//! that leads to other nodes. Never chooses an address and never starts or stops a container.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use bollard::models::{NetworkConnectRequest, NetworkCreateRequest, NetworkInspect};
+use bollard::models::{
+    NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, NetworkInspect,
+};
 use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptions};
 use bollard::{BollardRequest, body_full};
 use bytes::Bytes;
@@ -87,10 +89,20 @@ pub(super) async fn moved(
     }
 }
 
-/// Removes all of a network. The engine goes first: it refuses while containers are on it.
+/// Removes all of a network. The engine goes first: it refuses while containers are on it. Those of
+/// tasks are gone by then; what else is there has no place on it, and is taken off.
 pub(super) async fn remove(link: &Link, crypt: &Crypt, network: &Id) -> OpResult {
     for ingress in [false, true] {
-        match delete(link, &engine_name(network, ingress)).await {
+        let name = engine_name(network, ingress);
+        let mut outcome = delete(link, &name).await;
+        if let Err(OpError::Failed(_) | OpError::Conflict(_)) = outcome {
+            let there = inspect(link, &name).await?.containers.unwrap_or_default();
+            for container in there.into_keys() {
+                disconnect(link, &container, &name).await?;
+            }
+            outcome = delete(link, &name).await;
+        }
+        match outcome {
             Ok(()) | Err(OpError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
@@ -120,6 +132,19 @@ pub(super) async fn connect(
         Err(OpError::Failed(text) | OpError::Conflict(text)) if text.contains("already") => Ok(()),
         other => other,
     }
+}
+
+/// Takes a container off a network, whatever it does.
+pub(super) async fn disconnect(link: &Link, container: &str, network: &str) -> OpResult {
+    let request = NetworkDisconnectRequest {
+        container: container.to_owned(),
+        force: Some(true),
+    };
+    link.call(Some(ACT), |docker| async move {
+        docker.disconnect_network(network, request).await
+    })
+    .await?;
+    Ok(OpOutput::Done)
 }
 
 async fn inspect(link: &Link, name: &str) -> Result<NetworkInspect, OpError> {

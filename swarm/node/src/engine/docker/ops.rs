@@ -51,6 +51,9 @@ pub(super) async fn run(link: &Link, crypt: &Crypt, op: EngineOp, tell: &Tell) -
         } => start(link, &container, &networks).await,
         EngineOp::Stop { container, grace } => stop(link, &container, grace).await,
         EngineOp::Remove { container } => remove(link, &container).await,
+        EngineOp::Disconnect { container, network } => {
+            network::disconnect(link, &container, &network).await
+        }
         EngineOp::ListNetworks => network::list(link).await,
         EngineOp::MakeNetwork { network } => network::make(link, crypt, &network).await,
         EngineOp::MoveOnNetwork { network, moves } => network::moved(crypt, &network, &moves).await,
@@ -185,9 +188,15 @@ fn inspected(found: ContainerInspectResponse) -> Container {
     let state = found.state.unwrap_or_default();
     let health = state.health.and_then(|health| health.status);
     let started_at = state.started_at.unwrap_or_default();
-    let bound = found.network_settings.and_then(|settings| settings.ports);
+    let settings = found.network_settings.unwrap_or_default();
+    let networks = settings.networks.unwrap_or_default().into_iter();
+    // Without an id of its own, an end is only meant to be.
+    let connected =
+        networks.filter(|(_, it)| it.endpoint_id.as_ref().is_some_and(|id| !id.is_empty()));
+    let bound = settings.ports;
     Container {
         ports: ports(bound.unwrap_or_default()),
+        networks: connected.map(|(name, _)| name).collect(),
         id: found.id.unwrap_or_default(),
         name: bare(&found.name.unwrap_or_default()),
         task: task_label(found.config.and_then(|config| config.labels)),
@@ -279,7 +288,9 @@ mod tests {
     fn a_container_by_itself() {
         let found = json!({
             "Id": "c", "Name": "/web.1.t", "Config": {"Labels": {TASK_LABEL: "t"}},
-            "NetworkSettings": {"Ports": {"81/udp": null, "80/tcp": [
+            "NetworkSettings": {"Networks": {
+                "skep-n": {"EndpointID": "e"}, "ovl": {"EndpointID": ""}, "x": {},
+            }, "Ports": {"81/udp": null, "80/tcp": [
                 {"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"},
             ]}},
             "State": {
@@ -306,6 +317,7 @@ mod tests {
             started: true,
             health: Some(Health::Unhealthy),
             ports: vec![port.clone(), port],
+            networks: vec!["skep-n".into()],
         };
         assert_eq!(container, expected);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::EventMessage;
+use bollard::models::{EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::EventsOptions;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
@@ -19,8 +19,6 @@ use super::text;
 use crate::engine::EngineEvent;
 use crate::system;
 
-/// Every task's container has it.
-const LABEL: &str = "com.docker.swarm.task";
 /// How often a silent engine is asked whether it lives. One that dies closes its connections,
 /// which is noticed at once: this is for one that hangs.
 const PING: Duration = Duration::from_secs(2);
@@ -95,8 +93,8 @@ async fn report(link: &Link, sender: &Sender) {
 
 /// Passes events on until something is wrong.
 async fn follow(docker: &Docker, since: String, sender: &Sender) -> End {
-    let filter = |key: &str, value: &str| (key.to_owned(), vec![value.to_owned()]);
-    let filters = HashMap::from([filter("type", "container"), filter("label", LABEL)]);
+    let kinds = ["container", "network"].map(str::to_owned).to_vec();
+    let filters = HashMap::from([("type".to_owned(), kinds)]);
     let mut events = docker.events(Some(EventsOptions {
         since: Some(since),
         filters: Some(filters),
@@ -145,8 +143,20 @@ fn notable(message: EventMessage) -> Option<EngineEvent> {
     let action = message.action?;
     // `health_status: healthy`
     let (verb, _) = action.split_once(':').unwrap_or((&action, ""));
-    let attributes = message.actor?.attributes?;
-    let task = attributes.get(TASK_LABEL).filter(|id| !id.is_empty())?;
+    let actor = message.actor?;
+    let attributes = actor.attributes?;
+    if message.typ == Some(EventMessageTypeEnum::NETWORK) {
+        let container = attributes
+            .get("container")
+            .filter(|_| verb == "disconnect")?;
+        let container = container.clone();
+        return Some(EngineEvent::Other { container });
+    }
+    let Some(task) = attributes.get(TASK_LABEL).filter(|id| !id.is_empty()) else {
+        let container = actor.id?;
+        return matches!(verb, "die" | "start" | "destroy")
+            .then_some(EngineEvent::Other { container });
+    };
     let died = match verb {
         "die" => Some(attributes.get("exitCode")?.parse().ok()?),
         "start" | "oom" | "pause" | "unpause" | "destroy" | "health_status" => None,
@@ -199,8 +209,19 @@ mod tests {
             let attributes = json!({TASK_LABEL: "t", "exitCode": "137"});
             assert_eq!(event(action, attributes), expected, "{action}");
         }
-        assert_eq!(event("start", json!({"other": "t"})), None);
-        assert_eq!(event("start", json!({TASK_LABEL: ""})), None);
+        let other = Some(EngineEvent::Other {
+            container: "c".into(),
+        });
+        assert_eq!(event("start", json!({"other": "t"})), other);
+        assert_eq!(event("die", json!({TASK_LABEL: ""})), other);
+        assert_eq!(event("exec_start: true", json!({})), None);
+        let network = |action: &str| {
+            let actor = json!({"ID": "n", "Attributes": {"container": "c"}});
+            let message = json!({"Type": "network", "Action": action, "Actor": actor});
+            notable(serde_json::from_value(message).unwrap())
+        };
+        assert_eq!(network("disconnect"), other);
+        assert_eq!(network("connect"), None);
         assert_eq!(event("start", json!(null)), None);
     }
 

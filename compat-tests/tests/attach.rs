@@ -1,0 +1,313 @@
+//! Plain containers on attachable networks, with the real CLI on a manager and two workers: their
+//! addresses and places, who reaches whom, what is refused, and what is left when they are gone.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use compat_tests::http::Http;
+use compat_tests::swarm::*;
+use fleet::{Fleet, Host, Options, Part, wait_for};
+use serde_json::Value;
+
+const IMAGE: &str = "registry:5000/busybox";
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn plain_containers_join_the_swarms_networks() -> Result<()> {
+    let fleet = Fleet::up(&Options {
+        managers: 1,
+        swarm: true,
+        ..Options::test("attach")
+    })?;
+    await_ready(&fleet, 3)?;
+    let (n1, n2, n3) = (fleet.host("n1")?, fleet.host("n2")?, fleet.host("n3")?);
+    let create = ["network", "create", "--driver", "overlay"];
+    for name in ["ovl", "ovm"] {
+        n1.docker(&[&create[..], &["--attachable", name]].concat())?;
+    }
+    n1.docker(&[&create[..], &["plain"]].concat())?;
+    for host in [&n1, &n2, &n3] {
+        host.docker(&["pull", "--quiet", IMAGE])?;
+    }
+    they_reach_each_other(&n1, &n2)?;
+    addresses_are_asked_for(&n1, &n2)?;
+    refusals_are_the_originals(&n1, &n2)?;
+    they_connect_and_disconnect(&n1, &n2)?;
+    what_is_in_use_stays(&n1, &n3)?;
+    restarts_keep_places(&n1, &n2)?;
+    a_daemon_comes_back_to_its_containers(&n1, &n2)?;
+    a_node_leaves(&n1, &n2)?;
+    fleet.down()
+}
+
+fn run(host: &Host, name: &str, options: &[&str]) -> Result<()> {
+    let run = ["run", "--detach", "--name", name, "--stop-timeout", "0"];
+    host.docker(&[&run[..], options, &[IMAGE, "sleep", "100000"]].concat())?;
+    Ok(())
+}
+
+/// A container's address on a network, as its own engine has it.
+fn address(host: &Host, container: &str, network: &str) -> Result<Option<String>> {
+    let id = network_id(host, network)?;
+    let inspect = ["container", "inspect", container];
+    let found = fleet::docker_ok(&host.engine_socket(), &inspect)?;
+    let found: Value = serde_json::from_str(&found)?;
+    let pointer = format!("/0/NetworkSettings/Networks/skep-{id}/IPAddress");
+    let address = found.pointer(&pointer).and_then(Value::as_str);
+    Ok(address.filter(|it| !it.is_empty()).map(str::to_owned))
+}
+
+fn network_id(host: &Host, network: &str) -> Result<String> {
+    let format = "{{.Id}}";
+    let id = host.docker(&["network", "inspect", "--format", format, network])?;
+    Ok(id.trim().to_owned())
+}
+
+fn reaches(host: &Host, from: &str, to: &str) -> bool {
+    let ping = ["exec", from, "ping", "-c", "1", "-W", "2", to];
+    host.docker(&ping).is_ok()
+}
+
+/// The containers that have places, as the managers know them.
+fn places(host: &Host) -> Result<Vec<Value>> {
+    let path = "/tasks?filters=%7B%22runtime%22%3A%5B%22attachment%22%5D%7D";
+    let answer = Http::new(&host.socket(), PATIENCE).get(path)?;
+    ensure!(answer.success(), "{}", answer.message());
+    answer.json().as_array().cloned().context("no list")
+}
+
+fn await_places(host: &Host, count: usize) -> Result<()> {
+    wait_for(&format!("{count} places"), SOON, || {
+        places(host).is_ok_and(|all| all.len() == count)
+    })
+}
+
+fn they_reach_each_other(n1: &Host, n2: &Host) -> Result<()> {
+    run(n1, "c1", &["--network", "ovl"])?;
+    run(n2, "c2", &["--network", "ovl"])?;
+    let first = address(n1, "c1", "ovl")?.context("c1 has none")?;
+    let second = address(n2, "c2", "ovl")?.context("c2 has none")?;
+    ensure!(first != second, "both have {first}");
+    for (host, from, to) in [(n1, "c1", &second), (n2, "c2", &first)] {
+        wait_for(&format!("{from} reaches {to}"), SOON, || {
+            reaches(host, from, to)
+        })?;
+    }
+    // No list shows them unasked.
+    let tasks = Http::new(&n1.socket(), PATIENCE).get("/tasks")?.json();
+    ensure!(tasks.as_array().is_some_and(Vec::is_empty), "{tasks}");
+    ensure!(places(n1)?.len() == 2, "{:?}", places(n1)?);
+    n1.docker(&["rm", "--force", "c1"])?;
+    n2.docker(&["rm", "--force", "c2"])?;
+    ensure!(places(n1)?.is_empty(), "given back before the answer");
+    Ok(())
+}
+
+fn addresses_are_asked_for(n1: &Host, n2: &Host) -> Result<()> {
+    let format = "{{range .IPAM.Config}}{{.Subnet}}{{end}}";
+    let subnet = n1.docker(&["network", "inspect", "--format", format, "ovl"])?;
+    let asked = subnet.trim().replace("0/24", "77");
+    run(
+        n2,
+        "asked",
+        &[
+            "--network",
+            "ovl",
+            "--ip",
+            &asked,
+            "--network-alias",
+            "other",
+        ],
+    )?;
+    ensure!(address(n2, "asked", "ovl")? == Some(asked.clone()));
+    n2.docker(&["restart", "--time", "0", "asked"])?;
+    ensure!(address(n2, "asked", "ovl")? == Some(asked.clone()));
+    let start = Instant::now();
+    for address in [asked.as_str(), "1.2.3.4"] {
+        let run = [
+            "run",
+            "--rm",
+            "--network",
+            "ovl",
+            "--ip",
+            address,
+            IMAGE,
+            "true",
+        ];
+        let refused = refusal(n1, &run)?;
+        let text = "attaching to network failed, make sure your network options are correct and \
+                    check manager logs: context deadline exceeded";
+        ensure!(refused.contains(text), "{refused}");
+    }
+    let spent = start.elapsed();
+    ensure!(spent >= Duration::from_secs(40), "{spent:?}");
+    await_places(n1, 1)?;
+    n2.docker(&["rm", "--force", "asked"])?;
+    // Free again, it is anybody's.
+    run(n1, "asked", &["--network", "ovl", "--ip", &asked])?;
+    n1.docker(&["rm", "--force", "asked"])?;
+    Ok(())
+}
+
+fn refusals_are_the_originals(n1: &Host, n2: &Host) -> Result<()> {
+    let not_found = "Could not attach to network nope: rpc error: code = NotFound desc = network \
+                     nope not found";
+    let denied = "Could not attach to network plain: rpc error: code = PermissionDenied desc = \
+                  network plain not manually attachable";
+    for host in [n1, n2] {
+        run(host, "own", &[])?;
+        for (network, text) in [("nope", not_found), ("plain", denied)] {
+            // Only the start says so.
+            host.docker(&[
+                "create",
+                "--name",
+                "made",
+                "--network",
+                network,
+                IMAGE,
+                "true",
+            ])?;
+            let refused = refusal(host, &["start", "made"])?;
+            ensure!(refused.contains(text), "{refused}");
+            host.docker(&["rm", "made"])?;
+            let refused = refusal(host, &["network", "connect", network, "own"])?;
+            ensure!(refused.contains(text), "{refused}");
+        }
+        host.docker(&["network", "create", "own-net"])?;
+        host.docker(&["network", "connect", "own-net", "own"])?;
+        host.docker(&["network", "disconnect", "own-net", "own"])?;
+        host.docker(&["network", "rm", "own-net"])?;
+        let refused = refusal(host, &["network", "connect", "ovl", "nobody"])?;
+        ensure!(refused.contains("No such container: nobody"), "{refused}");
+        let refused = refusal(host, &["network", "disconnect", "nope", "own"])?;
+        ensure!(refused.contains("network nope not found"), "{refused}");
+        host.docker(&["rm", "--force", "own"])?;
+    }
+    ensure!(places(n1)?.is_empty());
+    Ok(())
+}
+
+fn they_connect_and_disconnect(n1: &Host, n2: &Host) -> Result<()> {
+    run(n1, "peer", &["--network", "ovl"])?;
+    run(n2, "late", &[])?;
+    let by_id = network_id(n1, "ovm")?;
+    n2.docker(&["network", "connect", "--alias", "x", "ovl", "late"])?;
+    n2.docker(&["network", "connect", &by_id, "late"])?;
+    ensure!(places(n1)?.len() == 3);
+    let peer = address(n1, "peer", "ovl")?.context("peer has none")?;
+    wait_for("late reaches peer", SOON, || reaches(n2, "late", &peer))?;
+    for network in ["ovl", by_id.as_str()] {
+        let refused = refusal(n2, &["network", "connect", network, "late"])?;
+        ensure!(
+            refused.contains("late is already attached to network ov"),
+            "{refused}"
+        );
+    }
+    n2.docker(&["network", "disconnect", "ovl", "late"])?;
+    ensure!(places(n1)?.len() == 2, "one is given back");
+    n2.docker(&["network", "disconnect", "ovm", "late"])?;
+    ensure!(places(n1)?.len() == 1, "and the other");
+    ensure!(!reaches(n2, "late", &peer));
+    // One that does not run is connected when it does.
+    n2.docker(&["create", "--name", "made", IMAGE, "sleep", "100000"])?;
+    n2.docker(&["network", "connect", "ovl", "made"])?;
+    ensure!(places(n1)?.len() == 1);
+    n2.docker(&["start", "made"])?;
+    ensure!(address(n2, "made", "ovl")?.is_some());
+    wait_for("made reaches peer", SOON, || reaches(n2, "made", &peer))?;
+    n2.docker(&["rm", "--force", "made", "late"])?;
+    n1.docker(&["rm", "--force", "peer"])?;
+    Ok(())
+}
+
+fn what_is_in_use_stays(n1: &Host, n3: &Host) -> Result<()> {
+    run(n3, "user", &["--network", "ovm"])?;
+    let task = places(n1)?.pop().context("no place")?;
+    let (id, task) = (
+        network_id(n1, "ovm")?,
+        task["ID"].as_str().unwrap_or_default().to_owned(),
+    );
+    let refused = refusal(n1, &["network", "rm", "ovm"])?;
+    let text = format!("network {id} is in use by task {task}");
+    ensure!(refused.contains(&text), "{refused}");
+    n3.docker(&["stop", "--time", "0", "user"])?;
+    n1.docker(&["network", "rm", "ovm"])?;
+    let refused = refusal(n3, &["start", "user"])?;
+    let text = "Could not attach to network ovm: rpc error: code = NotFound desc = network";
+    ensure!(refused.contains(text), "{refused}");
+    n3.docker(&["rm", "user"])?;
+    let name = format!("skep-{id}");
+    wait_for("nothing is left of it", SOON, || {
+        let list = ["network", "ls", "--format", "{{.Name}}"];
+        fleet::docker_ok(&n3.engine_socket(), &list).is_ok_and(|all| !all.contains(&name))
+    })
+}
+
+fn restarts_keep_places(n1: &Host, n2: &Host) -> Result<()> {
+    run(n1, "peer", &["--network", "ovl"])?;
+    let options = [
+        "--detach",
+        "--restart",
+        "always",
+        "--name",
+        "again",
+        "--network",
+        "ovl",
+    ];
+    let ends = "trap exit TERM; while :; do sleep 0.2; done";
+    n2.docker(&[&["run"], &options[..], &[IMAGE, "sh", "-c", ends]].concat())?;
+    let before = address(n2, "again", "ovl")?;
+    let peer = address(n1, "peer", "ovl")?.context("peer has none")?;
+    let place = |host: &Host| -> Result<Vec<String>> {
+        let all = places(host)?;
+        let mut ids: Vec<String> = all.iter().map(|it| it["ID"].to_string()).collect();
+        ids.sort();
+        Ok(ids)
+    };
+    let had = place(n1)?;
+    // It ends by itself, and the engine starts it again.
+    n2.docker(&["exec", "again", "kill", "-TERM", "1"])?;
+    let restarts = || n2.docker(&["inspect", "--format", "{{.RestartCount}}", "again"]);
+    wait_for("a restart", SOON, || {
+        restarts().is_ok_and(|count| count.trim() == "1")
+    })?;
+    wait_for("again runs", SOON, || reaches(n2, "again", &peer))?;
+    ensure!(address(n2, "again", "ovl")? == before);
+    ensure!(place(n1)? == had, "no place was lost");
+    n2.stop(Part::Engine)?;
+    n2.start(Part::Engine)?;
+    wait_for("again is back", PATIENCE, || reaches(n2, "again", &peer))?;
+    ensure!(address(n2, "again", "ovl")? == before);
+    ensure!(place(n1)? == had, "no place was lost");
+    // Stopped and started it may get another address, but is back.
+    n2.docker(&["stop", "--time", "0", "again"])?;
+    ensure!(place(n1)?.len() == 1);
+    n2.docker(&["start", "again"])?;
+    wait_for("again reaches peer", SOON, || reaches(n2, "again", &peer))
+}
+
+fn a_daemon_comes_back_to_its_containers(n1: &Host, n2: &Host) -> Result<()> {
+    let peer = address(n1, "peer", "ovl")?.context("peer has none")?;
+    n2.stop(Part::Skepd)?;
+    n2.start(Part::Skepd)?;
+    wait_for("n2 is back", PATIENCE, || n2.docker(&["info"]).is_ok())?;
+    ensure!(reaches(n2, "again", &peer));
+    ensure!(places(n1)?.len() == 2);
+    // What ends while nobody looks is found to have ended.
+    fleet::docker_ok(&n2.engine_socket(), &["rm", "--force", "again"])?;
+    await_places(n1, 1)
+}
+
+fn a_node_leaves(n1: &Host, n2: &Host) -> Result<()> {
+    run(n2, "left", &["--network", "ovl"])?;
+    ensure!(places(n1)?.len() == 2);
+    n2.docker(&["swarm", "leave"])?;
+    await_places(n1, 1)?;
+    let running = n2.docker(&["ps", "--format", "{{.Names}}"])?;
+    ensure!(running.contains("left"), "{running}");
+    let networks = fleet::docker_ok(&n2.engine_socket(), &["network", "ls"])?;
+    ensure!(!networks.contains("skep-"), "{networks}");
+    n1.docker(&["rm", "--force", "peer"])?;
+    n1.docker(&["network", "rm", "ovl"])?;
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Containers as a real engine describes them, and what becomes of their networks. Pure.
+
+use super::*;
+
+const ID: &str = "h2f1ema6de2sibxnco9owkfxz";
+
+fn seen(networks: Value) -> Seen {
+    let container = json!({
+        "Id": "a0cbc512385441c399959406eed249b36d443e82890c400fddd9a5cdaa632d71",
+        "Name": "/aa",
+        "State": { "Running": false },
+        "Config": { "Labels": null },
+        "NetworkSettings": { "Networks": networks },
+    });
+    Seen::parse(container.to_string().as_bytes()).unwrap()
+}
+
+fn place(address: &str) -> Standing {
+    Standing {
+        task: "t".into(),
+        container: "c".into(),
+        network: ID.into(),
+        name: "ovl".into(),
+        address: format!("{address}/24").parse().unwrap(),
+        ready: true,
+        error: None,
+    }
+}
+
+fn wish_of(endpoint: Value) -> Attached {
+    let seen = seen(json!({ "ovl": endpoint }));
+    let (name, endpoint) = seen.networks().next().unwrap();
+    let wish = seen.wish(name, endpoint);
+    assert_eq!(wish.network, "ovl");
+    wish.container
+}
+
+#[test]
+fn what_was_asked_for_is_wished_for() {
+    let asked = wish_of(json!({
+        "IPAMConfig": { "IPv4Address": "10.0.1.50" },
+        "Aliases": ["aal", "a0cbc5123854", "aal"],
+        "NetworkID": "",
+    }));
+    assert_eq!(asked.names, ["aa", "aal", "a0cbc5123854"]);
+    assert_eq!(asked.address, "10.0.1.50".parse().ok());
+    assert_eq!(asked.last, None);
+    let nothing = wish_of(json!({ "IPAMConfig": null, "Aliases": null }));
+    assert_eq!(nothing.names, ["aa", "a0cbc5123854"]);
+    assert_eq!((nothing.address, nothing.last), (None, None));
+    let chosen = wish_of(json!({
+        "IPAMConfig": { "IPv4Address": "10.0.1.9" },
+        "DriverOpts": { CHOSEN_OPTION: "true" },
+    }));
+    assert_eq!(
+        (chosen.address, chosen.last),
+        (None, "10.0.1.9".parse().ok())
+    );
+}
+
+#[test]
+fn a_connection_has_the_place_and_keeps_the_rest() {
+    let endpoint = Endpoint::parse(&json!({
+        "Aliases": ["aal"],
+        "Links": ["db"],
+        "DriverOpts": { "mine": "1" },
+        "GwPriority": 7,
+    }));
+    let expected = json!({
+        "IPAMConfig": { "IPv4Address": "10.0.1.5" },
+        "MacAddress": "02:42:0a:00:01:05",
+        "Aliases": ["aal"],
+        "Links": ["db"],
+        "DriverOpts": { "mine": "1", NAME_OPTION: "ovl", CHOSEN_OPTION: "true" },
+        "GwPriority": 7,
+    });
+    assert_eq!(connection(&endpoint, &place("10.0.1.5"), false), expected);
+    let asked = connection(&endpoint, &place("10.0.1.5"), true);
+    assert_eq!(
+        asked["DriverOpts"],
+        json!({ "mine": "1", NAME_OPTION: "ovl" })
+    );
+}
+
+#[test]
+fn names_are_told_apart() {
+    for (name, ours) in [
+        ("ovl", true),
+        (ID, true),
+        ("bridge", false),
+        ("container:x", false),
+    ] {
+        assert_eq!(may_be_ours(name), ours, "{name}");
+    }
+}
+
+#[test]
+fn a_tasks_container_has_its_places_already() {
+    let container = json!({ "Id": "c", "Config": { "Labels": { TASK_LABEL: "t" } } });
+    assert!(Seen::parse(container.to_string().as_bytes()).is_none());
+    assert!(Seen::parse(b"{}").is_none() && Seen::parse(b"no").is_none());
+}

@@ -1,0 +1,51 @@
+//! Places on networks, and the tasks that stand for containers that are no task's: someone ran one
+//! on a network of the swarm, and its node asked for a place there. Only the types: `control/` makes
+//! such tasks, the allocator gives them their addresses, and nobody ever schedules one.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cidr::Cidr;
+use crate::id::Id;
+
+/// A task's place on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network.
+    pub network: Id,
+    /// Where on it.
+    pub place: Place,
+}
+
+/// Where on a network a task is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// It has this address.
+    Address(Cidr),
+    /// The network is one of each engine's own, which the engine knows by this name.
+    Engine(String),
+}
+
+/// What a node asks for on behalf of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// The network: its id, its name or the beginning of its id.
+    pub network: String,
+    /// The container.
+    pub container: Attached,
+}
+
+/// The container that a task stands for, which the node did not make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Its id at the engine.
+    pub id: String,
+    /// What others on the network call it.
+    pub names: Vec<String>,
+    /// The address that it must have.
+    pub address: Option<Ipv4Addr>,
+    /// The address that it had and keeps if nobody else has got it.
+    #[serde(default)]
+    pub last: Option<Ipv4Addr>,
+}

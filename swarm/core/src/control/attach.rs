@@ -1,0 +1,156 @@
+//! Containers that are no task's on networks that allow it: the task that stands for one, made at
+//! the request of its node and gone when that lets go. Never chooses an address.
+//!
+//! Source of the behaviour and of the texts: swarmkit `manager/resourceapi/allocator.go`.
+
+use std::sync::Arc;
+
+use skep_api::network::NetworkAttachmentConfig;
+use skep_api::task::{NetworkAttachmentSpec, Runtime, TaskSpec, TaskState, TaskStatus};
+use skep_api::{Code, Error};
+
+use super::{Outcome, not_found};
+use crate::Timestamp;
+use crate::attachment::Wish;
+use crate::command::Reply;
+use crate::find;
+use crate::id::{Id, IdSource};
+use crate::object::{Meta, NetworkObject, Task};
+use crate::store::{Author, Change, State};
+use crate::validate::refused;
+
+/// Names that one container may have on a network.
+const MOST_NAMES: usize = 128;
+/// The longest of them, and the longest id, in bytes.
+const LONGEST: usize = 255;
+
+/// A place for a container on a network. Asked again, for one that it has, it is the same one.
+pub(super) fn attach(
+    view: &State,
+    node: &Id,
+    wish: &Wish,
+    now: Timestamp,
+    ids: &mut dyn IdSource,
+) -> Result<Outcome, Error> {
+    if view.nodes().get(node).is_none() {
+        return Err(not_found("node", node));
+    }
+    let network = find::network(view, &wish.network)?;
+    if !network.spec.attachable {
+        let text = format!("network {} not manually attachable", wish.network);
+        return Err(Error::rpc(Code::PermissionDenied, text));
+    }
+    let container = &wish.container;
+    let too_long = |text: &String| text.len() > LONGEST;
+    if container.names.len() > MOST_NAMES
+        || container.names.iter().any(too_long)
+        || too_long(&container.id)
+        || container.id.is_empty()
+    {
+        return Err(refused("a container has too many names, or too long ones"));
+    }
+    let author = Author::Orchestrator;
+    if let Some(task) = place_of(view, node, &container.id, network) {
+        return Ok((Vec::new(), author, Reply::Created(task.id.clone())));
+    }
+    let task = stand_in(node, network, wish, now, ids);
+    let reply = Reply::Created(task.id.clone());
+    Ok((vec![Change::Create(task.into())], author, reply))
+}
+
+/// Gives up the places of a container on a network, or on all of them; none is as good.
+pub(super) fn detach(view: &State, node: &Id, container: &str, network: Option<&str>) -> Outcome {
+    let network = network.and_then(|network| find::network(view, network).ok());
+    let on_it = |task: &Task| network.is_none_or(|network| is_on(task, network));
+    let tasks = live(view, node, container).filter(|task| on_it(task));
+    let changes = tasks.map(|task| {
+        let mut task = task.as_ref().clone();
+        task.desired_state = TaskState::Remove;
+        Change::Update(task.into())
+    });
+    (changes.collect(), Author::Orchestrator, Reply::Done)
+}
+
+/// The tasks of a node that stand for a container.
+fn live<'a>(
+    view: &'a State,
+    node: &'a Id,
+    container: &'a str,
+) -> impl Iterator<Item = &'a Arc<Task>> {
+    view.tasks_of_node(node).filter(move |task| {
+        let of = task.attached.as_ref();
+        of.is_some_and(|it| it.id == container)
+            && task.desired_state <= TaskState::Running
+            && !task.status.state.is_terminal()
+    })
+}
+
+fn is_on(task: &Task, network: &NetworkObject) -> bool {
+    let mut networks = task.spec.networks.iter();
+    networks.any(|it| *it.target == *network.id)
+}
+
+/// The place that a container has on a network already.
+fn place_of<'a>(
+    view: &'a State,
+    node: &'a Id,
+    container: &'a str,
+    network: &NetworkObject,
+) -> Option<&'a Arc<Task>> {
+    live(view, node, container).find(|task| is_on(task, network))
+}
+
+/// The task that stands for a container.
+fn stand_in(
+    node: &Id,
+    network: &NetworkObject,
+    wish: &Wish,
+    now: Timestamp,
+    ids: &mut dyn IdSource,
+) -> Task {
+    let spec = TaskSpec {
+        network_attachment_spec: Some(NetworkAttachmentSpec {
+            container_id: wish.container.id.clone(),
+        }),
+        networks: vec![NetworkAttachmentConfig {
+            target: network.id.to_string(),
+            ..NetworkAttachmentConfig::default()
+        }],
+        runtime: Runtime::Attachment,
+        ..TaskSpec::default()
+    };
+    Task {
+        id: ids.next_id(),
+        meta: Meta::default(),
+        spec: spec.into(),
+        spec_version: 0,
+        service_id: Id::from(""),
+        service_name: "".into(),
+        service_labels: Default::default(),
+        slot: 0,
+        node_id: Some(node.clone()),
+        status: TaskStatus {
+            timestamp: now,
+            state: TaskState::New,
+            message: "created".to_owned(),
+            ..TaskStatus::default()
+        },
+        running_since: None,
+        of_update: false,
+        desired_state: TaskState::Running,
+        registry_auth: None,
+        start_gate: None,
+        job_iteration: None,
+        generic_resources: Vec::new(),
+        endpoint: None,
+        attachments: Vec::new(),
+        moving: false,
+        crashes: 0,
+        roll: 0,
+        attached: Some(wish.container.clone()),
+    }
+}
+
+#[cfg(test)]
+#[path = "attach_tests.rs"]
+mod tests;
