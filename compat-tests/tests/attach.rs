@@ -1,6 +1,7 @@
 //! Plain containers on attachable networks, with the real CLI on a manager and two workers: their
 //! addresses and places, who reaches whom, what is refused, and what is left when they are gone.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -74,6 +75,11 @@ fn places(host: &Host) -> Result<Vec<Value>> {
     let answer = Http::new(&host.socket(), PATIENCE).get(path)?;
     ensure!(answer.success(), "{}", answer.message());
     answer.json().as_array().cloned().context("no list")
+}
+
+fn id_of(task: &Value) -> Result<String> {
+    let id = task.get("ID").and_then(Value::as_str);
+    id.map(str::to_owned).context("a task without an id")
 }
 
 fn await_places(host: &Host, count: usize) -> Result<()> {
@@ -223,10 +229,7 @@ fn they_connect_and_disconnect(n1: &Host, n2: &Host) -> Result<()> {
 fn what_is_in_use_stays(n1: &Host, n3: &Host) -> Result<()> {
     run(n3, "user", &["--network", "ovm"])?;
     let task = places(n1)?.pop().context("no place")?;
-    let (id, task) = (
-        network_id(n1, "ovm")?,
-        task["ID"].as_str().unwrap_or_default().to_owned(),
-    );
+    let (id, task) = (network_id(n1, "ovm")?, id_of(&task)?);
     let refused = refusal(n1, &["network", "rm", "ovm"])?;
     let text = format!("network {id} is in use by task {task}");
     ensure!(refused.contains(&text), "{refused}");
@@ -258,11 +261,10 @@ fn restarts_keep_places(n1: &Host, n2: &Host) -> Result<()> {
     n2.docker(&[&["run"], &options[..], &[IMAGE, "sh", "-c", ends]].concat())?;
     let before = address(n2, "again", "ovl")?;
     let peer = address(n1, "peer", "ovl")?.context("peer has none")?;
-    let place = |host: &Host| -> Result<Vec<String>> {
+    let place = |host: &Host| -> Result<BTreeSet<String>> {
         let all = places(host)?;
-        let mut ids: Vec<String> = all.iter().map(|it| it["ID"].to_string()).collect();
-        ids.sort();
-        Ok(ids)
+        let ids: Result<BTreeSet<String>> = all.iter().map(id_of).collect();
+        ids
     };
     let had = place(n1)?;
     // It ends by itself, and the engine starts it again.

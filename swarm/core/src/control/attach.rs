@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use skep_api::network::NetworkAttachmentConfig;
 use skep_api::task::{NetworkAttachmentSpec, Runtime, TaskSpec, TaskState, TaskStatus};
-use skep_api::{Code, Error};
+use skep_api::{Code, Error, Kind};
 
 use super::{Outcome, not_found};
 use crate::Timestamp;
@@ -35,7 +35,12 @@ pub(super) fn attach(
     if view.nodes().get(node).is_none() {
         return Err(not_found("node", node));
     }
-    let network = find::network(view, &wish.network)?;
+    // Here the refusal is a manager's, which has the prefix.
+    let found = find::network(view, &wish.network);
+    let network = found.map_err(|error| match error.kind {
+        Kind::NotFound => Error::rpc(Code::NotFound, error.message),
+        _ => error,
+    })?;
     if !network.spec.attachable {
         let text = format!("network {} not manually attachable", wish.network);
         return Err(Error::rpc(Code::PermissionDenied, text));
