@@ -11,15 +11,15 @@
 
 #[path = "../tests/lab/mod.rs"]
 mod lab;
+#[path = "shared/work.rs"]
+mod work;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
-
 use lab::{Lab, here, inside, lab, network, run};
 use skep_dataplane::model::{Change, Endpoint, Service};
+use work::worked;
 
 const SERVICES: u32 = 1000;
 const TASKS: u32 = 10;
@@ -62,13 +62,6 @@ fn gone(service: u32, task: u32) -> Change {
 struct Took {
     time: Duration,
     work: Duration,
-}
-
-fn worked() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
-    let parts = [usage.user_time(), usage.system_time()];
-    let micros: i64 = parts.iter().map(|it| it.num_microseconds()).sum();
-    Duration::from_micros(micros.try_into().unwrap())
 }
 
 /// Tells, and waits until every part has followed.

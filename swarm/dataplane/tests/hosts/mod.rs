@@ -22,6 +22,9 @@ pub const WEB: &str = "web";
 /// Who asks from outside.
 pub const CLIENT: &str = "198.51.100.9";
 
+/// The longest packet on the overlay.
+const MTU: u32 = 1450;
+
 /// Hosts on one LAN, with a router to a client in another network.
 pub struct Lab {
     pub router: Namespace,
@@ -114,11 +117,11 @@ pub fn gone(service: &str, (_, task): Task) -> Change {
     Change::EndpointGone(NETWORK.to_owned(), format!("{service}-{task}"))
 }
 
-fn inside(last: u8) -> Ipv4Addr {
+pub fn inside(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, last)
 }
 
-fn outside(number: u8) -> IpAddr {
+pub fn outside(number: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, number])
 }
 
@@ -148,31 +151,31 @@ impl Host {
 
     /// A container on the overlay, with servers on port 80.
     fn container(&mut self, last: u8) {
-        let inside = self.plug(
-            "skepin",
-            last,
-            &format!("10.0.0.{last}/24"),
-            self.number,
-            "10.0.0",
-        );
+        let address = Ipv4Addr::new(10, 0, 0, last);
+        let inside = self.plug("skepin", (address, 24), self.number);
+        inside.sh(&format!("ip link set eth0 mtu {MTU}"));
         talk::serve(&inside, format!("task{last}"));
         self.containers.push(inside);
     }
 
     /// A container on the engine's own network.
     pub fn plain(&self) -> Namespace {
-        self.plug("docker0", 200, "172.17.0.2/16", 1, "172.17.0")
+        self.plug("docker0", (Ipv4Addr::new(172, 17, 0, 2), 16), 1)
     }
 
-    fn plug(&self, bridge: &str, last: u8, address: &str, gateway: u8, net: &str) -> Namespace {
+    /// A namespace on a bridge; the last part of the gateway's address differs from its own.
+    pub fn plug(&self, bridge: &str, own: (Ipv4Addr, u8), gateway: u8) -> Namespace {
         let inside = Namespace::new().unwrap();
-        self.net.link(&format!("veth{last}"), &inside, "eth0");
-        self.net
-            .sh(&format!("ip link set veth{last} master {bridge}"));
-        let mac = format!("02:42:0a:00:00:{last:02x}");
+        let (address, length) = own;
+        let [a, b, c, _] = address.octets();
+        let outer = format!("v{:08x}", address.to_bits());
+        self.net.link(&outer, &inside, "eth0");
+        self.net.sh(&format!("ip link set {outer} master {bridge}"));
+        let mac = skep_dataplane::mac(address).map(|it| format!("{it:02x}"));
         inside.sh(&format!(
-            "ip link set eth0 address {mac} && ip addr add {address} dev eth0
-            ip route add default via {net}.{gateway}"
+            "ip link set eth0 address {} && ip addr add {address}/{length} dev eth0
+            ip route add default via {a}.{b}.{c}.{gateway}",
+            mac.join(":")
         ));
         inside
     }
@@ -184,7 +187,7 @@ impl Host {
             device: "skvxin".into(),
             vni: 4096,
             port: 4789,
-            mtu: 1450,
+            mtu: MTU,
             local: outside(self.number),
             gateway: inside(self.number),
         };

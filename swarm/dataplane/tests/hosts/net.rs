@@ -13,6 +13,8 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// A namespace.
 pub struct Namespace {
+    /// The thread that holds it; to a data plane, a container's first process.
+    pub pid: i32,
     path: String,
     work: mpsc::Sender<Work>,
 }
@@ -29,7 +31,8 @@ impl Namespace {
         });
         let tid = answer.recv().unwrap().ok()?;
         let path = format!("/proc/{}/task/{tid}/ns/net", std::process::id());
-        let made = Self { path, work };
+        let pid = tid.as_raw();
+        let made = Self { pid, path, work };
         made.sh("ip link set lo up");
         Some(made)
     }

@@ -1,0 +1,319 @@
+//! What virtual addresses and the routing mesh cost whoever uses them: throughput and new
+//! connections a second, beside a container that is reached directly over the same VXLAN, and
+//! beside one host that speaks with another; and how soon a task is reached that has begun to
+//! serve. All ways take turns in one run, so that whatever else the machine does meets all of them.
+//! `cargo bench -p skep-dataplane --bench traffic`; needs root, iproute2, nftables and iptables.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::indexing_slicing
+)]
+
+#[path = "../tests/hosts/mod.rs"]
+mod hosts;
+#[path = "traffic/load.rs"]
+mod load;
+#[path = "traffic/sealed.rs"]
+mod sealed;
+#[path = "shared/work.rs"]
+mod work;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hosts::net::{Namespace, until};
+use hosts::{Host, Lab, Task, WEB, gone, outside};
+use load::{BYTES, CONNECTIONS, Rate, Taken};
+use skep_dataplane::model::{Change, Container, Endpoint, Network, Protocol, Service};
+
+/// How often each way has its turn.
+const ROUNDS: usize = 15;
+/// How often a task begins to serve.
+const BEGINNINGS: usize = 20;
+/// Until then whoever asks for it gives up, and how soon they ask again.
+const PATIENCE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(1);
+/// Containers that the data plane knows: a client on the first host, a task on the second.
+const CLIENT: Task = (1, 11);
+const TASK: Task = (2, 12);
+/// And two that it does not know.
+const STRANGERS: [Task; 2] = [(1, 13), (2, 14)];
+/// Ports are published on the one network, virtual addresses are used on the other. Both are the
+/// same VXLAN here, so that all ways lead through it.
+const INNER: &str = "inner";
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 200);
+/// Published for the servers' two ports.
+const PUBLISHED: [(Protocol, u16, u16); 2] = [
+    (Protocol::Tcp, 8000, BYTES),
+    (Protocol::Tcp, 8001, CONNECTIONS),
+];
+
+/// From somewhere to a server.
+struct Way<'a> {
+    name: &'static str,
+    from: &'a Namespace,
+    /// Where bytes go, and where connections.
+    to: [(Ipv4Addr, u16); 2],
+    taken: &'a Taken,
+    /// What it must have of a direct way's throughput and connections.
+    targets: Option<[f64; 2]>,
+    /// Round by round: bits, and connections.
+    figures: [Vec<Rate>; 2],
+}
+
+impl<'a> Way<'a> {
+    fn new(name: &'static str, from: &'a Namespace, to: Ipv4Addr, taken: &'a Taken) -> Self {
+        Self {
+            name,
+            from,
+            to: [(to, BYTES), (to, CONNECTIONS)],
+            taken,
+            targets: None,
+            figures: Default::default(),
+        }
+    }
+
+    /// By way of published ports.
+    fn published(self) -> Self {
+        let to = [0, 1].map(|at| (self.to[at].0, PUBLISHED[at].1));
+        Self { to, ..self }
+    }
+
+    fn at_least(self, throughput: f64, connections: f64) -> Self {
+        let targets = Some([throughput, connections]);
+        Self { targets, ..self }
+    }
+
+    /// Waits until somebody answers there.
+    fn ready(&self) {
+        for (address, port) in self.to {
+            until(self.name, || reaches(self.from, (address, port)));
+        }
+    }
+
+    fn turn(&mut self) {
+        let bits = load::throughput(self.from, self.to[0], self.taken);
+        let connections = load::connections(self.from, self.to[1]);
+        self.figures[0].push(bits);
+        self.figures[1].push(connections);
+    }
+
+    /// The median of what it has of another way's figures, round by round.
+    fn share(&self, which: usize, of: &Self, figure: fn(&Rate) -> f64) -> f64 {
+        let pairs = self.figures[which].iter().zip(&of.figures[which]);
+        median(pairs.map(|(own, others)| figure(own) / figure(others)))
+    }
+
+    fn columns(&self, which: usize, direct: &Self, hosts: &Self) -> String {
+        let figure = median(self.figures[which].iter().map(|it| it.time));
+        let figure = match which {
+            0 => format!("{:.1} Gbit/s", figure / 1e9),
+            _ => format!("{figure:.0}/s"),
+        };
+        let target = self.targets.map(|it| format!(">= {:.2}", it[which]));
+        format!(
+            "  {figure:>11} {:>7.2} {:>7.2} {:>7} {:>7.2}",
+            self.share(which, hosts, |it| it.time),
+            self.share(which, direct, |it| it.time),
+            target.unwrap_or_default(),
+            self.share(which, direct, |it| it.work),
+        )
+    }
+}
+
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn reaches(from: &Namespace, to: (Ipv4Addr, u16)) -> Result<(), String> {
+    let made = from.within(move || TcpStream::connect(to).map(drop));
+    made.map_err(|error| format!("{to:?}: {error}"))
+}
+
+/// What a host is to know: the published service, and one with a virtual address. Its task comes
+/// later.
+fn told(host: &Host) -> Vec<Change> {
+    let ingress = host.network(&[1, 2]);
+    let Change::Network(network) = ingress.clone() else {
+        panic!("a network is told as one");
+    };
+    let inner = Network {
+        id: INNER.to_owned(),
+        name: INNER.to_owned(),
+        ingress: false,
+        hosts: BTreeMap::new(),
+        ..network
+    };
+    let service = Service {
+        id: WEB.to_owned(),
+        name: WEB.to_owned(),
+        vips: vec![IpAddr::V4(VIP)],
+        ..Service::default()
+    };
+    let mut told = vec![
+        ingress,
+        hosts::published(&hosts::service(&PUBLISHED)),
+        Change::Network(inner),
+        Change::Service(INNER.to_owned(), service),
+    ];
+    let (_, last) = [CLIENT, TASK][usize::from(host.number) - 1];
+    let addresses = vec![IpAddr::V4(hosts::inside(last))];
+    told.push(Change::Container(Container {
+        id: format!("{WEB}-{last}"),
+        pid: host.containers[0].pid,
+        addresses: BTreeMap::from([(INNER.to_owned(), addresses)]),
+        ..Container::default()
+    }));
+    told
+}
+
+/// The task begins to serve.
+fn serves(host: &Host) -> Vec<Change> {
+    let published = host.endpoint(WEB, TASK);
+    let Change::Endpoint(_, endpoint) = published.clone() else {
+        panic!("an endpoint is told as one");
+    };
+    let inner = Endpoint {
+        host: None,
+        ..endpoint
+    };
+    vec![published, Change::Endpoint(INNER.to_owned(), inner)]
+}
+
+/// And ends.
+fn ends(_: &Host) -> Vec<Change> {
+    let published = gone(WEB, TASK);
+    let Change::EndpointGone(_, id) = published.clone() else {
+        panic!("an endpoint's end is told as one");
+    };
+    vec![published, Change::EndpointGone(INNER.to_owned(), id)]
+}
+
+/// How long it takes from what hosts are told until the task is reached, way by way.
+fn beginnings(lab: &Lab, ways: &[Way<'_>]) -> Vec<Vec<f64>> {
+    let mut took = vec![Vec::new(); ways.len()];
+    for _ in 0..BEGINNINGS {
+        lab.tell(ends);
+        for way in ways {
+            until("it is still reached", || {
+                match reaches(way.from, way.to[1]) {
+                    Ok(()) => Err(way.name.to_owned()),
+                    Err(_) => Ok(()),
+                }
+            });
+        }
+        let start = Instant::now();
+        let asking: Vec<_> = ways.iter().map(|way| reached(way, start)).collect();
+        lab.tell(serves);
+        for (took, asking) in took.iter_mut().zip(asking) {
+            took.push(asking.join().unwrap());
+        }
+    }
+    took
+}
+
+/// Asks again and again; when somebody answered, in milliseconds since the start.
+fn reached(way: &Way<'_>, start: Instant) -> JoinHandle<f64> {
+    let (name, to) = (way.name, SocketAddr::from(way.to[1]));
+    way.from.begin(move || {
+        while TcpStream::connect_timeout(&to, PATIENCE).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(10), "{name}");
+            std::thread::sleep(PAUSE);
+        }
+        start.elapsed().as_secs_f64() * 1e3
+    })
+}
+
+fn show(ways: &[Way<'_>]) {
+    let (hosts, direct) = (&ways[0], &ways[1]);
+    let head = format!(
+        "  {:>11} {:>7} {:>7} {:>7} {:>7}",
+        "", "/hosts", "/direct", "target", "by work"
+    );
+    println!("{:34}{head}{head}", "");
+    for way in ways {
+        let columns = [0, 1].map(|which| way.columns(which, direct, hosts));
+        println!("{:34}{}", way.name, columns.concat());
+    }
+}
+
+fn show_beginnings(ways: &[Way<'_>], took: Vec<Vec<f64>>) {
+    println!("\nfrom what hosts are told of a task until it is reached (target: < 100 ms)");
+    for (way, took) in ways.iter().zip(took) {
+        let longest = took.iter().copied().fold(0.0, f64::max);
+        let usual = median(took.into_iter());
+        println!("{:34}  {usual:>8.1} ms, at most {longest:.1} ms", way.name);
+    }
+}
+
+fn main() {
+    let tasks = [CLIENT, TASK, STRANGERS[0], STRANGERS[1]];
+    let Some(mut lab) = Lab::new(2, &tasks) else {
+        eprintln!("skipped: network namespaces need root");
+        return;
+    };
+    lab.hosts.iter_mut().for_each(Host::start);
+    let sealed = sealed::network(&lab.hosts);
+    lab.tell(told);
+    lab.tell(serves);
+    let [first, second] = &lab.hosts[..] else {
+        panic!("there are two hosts");
+    };
+    for from in [&lab.client, &first.net]
+        .into_iter()
+        .chain(&first.containers)
+    {
+        from.sh("sysctl -qw net.ipv4.ip_local_port_range='1024 65535'");
+    }
+    let server = load::serve;
+    let (host, task, stranger) = (
+        server(&second.net),
+        server(&second.containers[0]),
+        server(&second.containers[1]),
+    );
+    let hidden = server(&sealed[1].inside);
+    let IpAddr::V4(ingress) = outside(1) else {
+        panic!("hosts have IPv4 addresses");
+    };
+    let IpAddr::V4(own) = outside(2) else {
+        panic!("hosts have IPv4 addresses");
+    };
+    let outer = &lab.client;
+    let mut ways = [
+        Way::new("host to host", &first.net, own, &host),
+        Way::new(
+            "container to container, directly",
+            &first.containers[1],
+            hosts::inside(STRANGERS[1].1),
+            &stranger,
+        ),
+        Way::new("virtual address", &first.containers[0], VIP, &task).at_least(0.95, 0.9),
+        Way::new("mesh, by way of another host", outer, ingress, &task)
+            .published()
+            .at_least(0.9, 0.9),
+        Way::new("mesh, at the task's own host", outer, own, &task)
+            .published()
+            .at_least(0.9, 0.9),
+        Way::new(
+            "encrypted, directly",
+            &sealed[0].inside,
+            sealed::address(2),
+            &hidden,
+        ),
+    ];
+    ways.iter().for_each(Way::ready);
+    // Before the hosts know of a great many connections that have ended.
+    let took = beginnings(&lab, &ways[2..5]);
+    for _ in 0..ROUNDS {
+        ways.iter_mut().for_each(Way::turn);
+    }
+    show(&ways);
+    show_beginnings(&ways[2..5], took);
+}
