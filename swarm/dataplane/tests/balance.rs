@@ -282,7 +282,7 @@ fn a_hundred_containers_follow() {
                 assert!(listed.contains(word), "{last}: {listed}");
             }
         };
-        everywhere(lab, &lasts[..3], "map { 0 : 10.0.1.60 }");
+        everywhere(lab, &lasts[..3], "10.0.1.2 . none : 10.0.1.60");
 
         // A process that ends before anybody was told holds up nobody.
         lab.kill(101);

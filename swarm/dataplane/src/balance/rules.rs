@@ -1,6 +1,6 @@
 //! What a namespace's table says, in steps that `nft` can be told as text and the kernel as bytes.
-//! Pure. The first packet of a connection costs two look-ups, however many services there are, and
-//! a change touches only what belongs to its own address.
+//! Pure. The first packet of a connection costs three look-ups, however many services and backends
+//! there are, and a change touches only what belongs to its own address.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -43,8 +43,10 @@ pub(crate) struct Table {
 pub(crate) enum Chain {
     /// For addresses with nobody behind them.
     Nobody,
-    /// Of a virtual address.
+    /// Of a virtual address: whose turn it is among its backends.
     Vip(Ipv4Addr),
+    /// To the backend whose turn it is.
+    Spread,
     /// What comes in.
     Prerouting,
     /// What is sent from here.
@@ -60,6 +62,8 @@ pub(crate) enum Map {
     Services,
     /// From a virtual address to the host's own on that network.
     Gateways,
+    /// From a virtual address and a number to the backend that has that number.
+    Backends,
 }
 
 /// Where something is in a map.
@@ -67,6 +71,7 @@ pub(crate) enum Map {
 pub(crate) enum Key {
     Service(Ipv4Addr),
     Gateway(Ipv4Addr),
+    Backend(Ipv4Addr, u32),
 }
 
 impl Key {
@@ -74,6 +79,7 @@ impl Key {
         match self {
             Self::Service(_) => Map::Services,
             Self::Gateway(_) => Map::Gateways,
+            Self::Backend(..) => Map::Backends,
         }
     }
 }
@@ -96,9 +102,17 @@ pub(crate) enum Rule {
     /// as long as some rule does, the kernel keeps track in this namespace, and connections that
     /// were translated stay so when the last service has lost its last backend.
     Refuse,
-    /// To one after the other of these. They are a map of the rule's own: a kernel checks whatever
-    /// is added to a map against every rule that reads it, so one map for all would be dear.
-    Spread(Vec<Ipv4Addr>),
+    /// One number after the other, of so many, goes into the packet's priority: the only place
+    /// where the next chain finds it and that nobody else looks at, since only the first packet
+    /// of a connection comes here. A map of the rule's own would be simpler, but a kernel looks
+    /// for a set among all others, one by one; and a map for all that all rules read would be
+    /// checked against each of them. So one rule reads one map.
+    Turn(u32),
+    /// To the backend with the packet's number.
+    Pick,
+    /// The number is that of the first backend now: one that had a higher number may have gone in
+    /// the moment in which the packet came.
+    First,
     /// Speaks as the host's own address with whom a virtual address led to.
     Source,
 }
@@ -127,8 +141,11 @@ impl Table {
         steps.push(Step::Chain(Chain::Nobody));
         steps.push(Step::Rule(Chain::Nobody, Rule::Reset));
         steps.push(Step::Rule(Chain::Nobody, Rule::Refuse));
+        steps.push(Step::Chain(Chain::Spread));
+        let spread = [Rule::Pick, Rule::First, Rule::Pick];
+        steps.extend(spread.map(|rule| Step::Rule(Chain::Spread, rule)));
         let chains = targets.iter();
-        steps.extend(chains.flat_map(|(vip, target)| self.chain(*vip, None, Some(target))));
+        steps.extend(chains.flat_map(|(vip, target)| Self::chain(*vip, None, Some(target))));
         let elements = self.elements(targets);
         steps.extend(elements.map(|(key, value)| Step::Element(key, value)));
         for (chain, rule) in self.hooks() {
@@ -145,7 +162,9 @@ impl Table {
         after: Option<&Target>,
     ) -> Vec<Step> {
         let list = |target: Option<&Target>| -> BTreeMap<Key, Value> {
-            target.map_or_else(BTreeMap::new, |it| self.of_one(vip, it).collect())
+            let maps = self.maps().iter();
+            let all = target.map(|it| maps.flat_map(move |map| self.of_one(*map, vip, it)));
+            all.into_iter().flatten().collect()
         };
         let (old, new) = (list(before), list(after));
         let mut steps = Vec::new();
@@ -153,7 +172,7 @@ impl Table {
             .iter()
             .filter(|(key, value)| new.get(key) != Some(value));
         steps.extend(gone.map(|(key, _)| Step::NoElement(*key)));
-        steps.extend(self.chain(vip, before, after));
+        steps.extend(Self::chain(vip, before, after));
         let come = new
             .iter()
             .filter(|(key, value)| old.get(key) != Some(value));
@@ -166,16 +185,15 @@ impl Table {
         let maps = self.maps().iter();
         maps.flat_map(move |map| {
             let all = targets.iter();
-            let all = all.flat_map(move |(vip, target)| self.of_one(*vip, target));
-            all.filter(move |(key, _)| key.map() == *map)
+            all.flat_map(move |(vip, target)| self.of_one(*map, *vip, target))
         })
     }
 
     /// The maps that it has.
     pub(crate) fn maps(self) -> &'static [Map] {
         match self.role {
-            Role::Host => &[Map::Services, Map::Gateways],
-            Role::Container => &[Map::Services],
+            Role::Host => &[Map::Services, Map::Gateways, Map::Backends],
+            Role::Container => &[Map::Services, Map::Backends],
         }
     }
 
@@ -191,31 +209,40 @@ impl Table {
         }
     }
 
-    fn of_one(self, vip: Ipv4Addr, target: &Target) -> impl Iterator<Item = (Key, Value)> {
-        let chain = match target.backends.is_empty() {
-            true => Chain::Nobody,
-            false => Chain::Vip(vip),
-        };
-        let service = (Key::Service(vip), Value::Goto(chain));
-        let gateway = target.gateway.filter(|_| self.role == Role::Host);
-        let gateway = gateway.map(|it| (Key::Gateway(vip), Value::Address(it)));
-        std::iter::once(service).chain(gateway)
+    /// What a map holds of one address.
+    fn of_one(self, map: Map, vip: Ipv4Addr, target: &Target) -> Vec<(Key, Value)> {
+        match map {
+            Map::Services => {
+                let chain = match target.backends.is_empty() {
+                    true => Chain::Nobody,
+                    false => Chain::Vip(vip),
+                };
+                vec![(Key::Service(vip), Value::Goto(chain))]
+            }
+            Map::Gateways => {
+                let gateway = target.gateway.into_iter();
+                let value = |it| (Key::Gateway(vip), Value::Address(it));
+                gateway.map(value).collect()
+            }
+            Map::Backends => {
+                let numbered = (0..).zip(self.order(&target.backends));
+                let value = |(number, it)| (Key::Backend(vip, number), Value::Address(it));
+                numbered.map(value).collect()
+            }
+        }
     }
 
     /// From a chain for one target to the chain for another.
-    fn chain(self, vip: Ipv4Addr, before: Option<&Target>, after: Option<&Target>) -> Vec<Step> {
+    fn chain(vip: Ipv4Addr, before: Option<&Target>, after: Option<&Target>) -> Vec<Step> {
         let chain = Chain::Vip(vip);
-        let backends =
-            |of: Option<&Target>| of.map_or_else(Vec::new, |it| self.order(&it.backends));
+        let backends = |of: Option<&Target>| of.map_or(0, |it| it.backends.len());
         let (had, has) = (backends(before), backends(after));
-        if had == has {
-            return Vec::new();
-        }
-        let (is_new, is_empty) = (had.is_empty(), has.is_empty());
-        let rule = Step::Rule(chain, Rule::Spread(has));
-        match (is_new, is_empty) {
-            (true, _) => vec![Step::Chain(chain), rule],
-            (_, true) => vec![Step::NoChain(chain)],
+        let number = u32::try_from(has).unwrap_or(u32::MAX);
+        let rule = Step::Rule(chain, Rule::Turn(number));
+        match (had, has) {
+            (had, has) if had == has => Vec::new(),
+            (0, _) => vec![Step::Chain(chain), rule],
+            (_, 0) => vec![Step::NoChain(chain)],
             _ => vec![Step::Flush(chain), rule],
         }
     }

@@ -283,7 +283,8 @@ impl Space {
 
 /// How many rules each chain has, and how many elements lead to it.
 fn uses(table: Table, installed: &Targets) -> BTreeMap<Vec<u8>, u32> {
-    let mut uses = BTreeMap::from([(Chain::Nobody, 2)].map(|(it, uses)| (name(it), uses)));
+    let own = [(Chain::Nobody, 2), (Chain::Spread, 3)];
+    let mut uses = BTreeMap::from(own.map(|(it, uses)| (name(it), uses)));
     let hooks = table.hooks().iter().map(|(chain, _)| (name(*chain), 1));
     uses.extend(hooks);
     for (vip, target) in installed {
@@ -291,6 +292,7 @@ fn uses(table: Table, installed: &Targets) -> BTreeMap<Vec<u8>, u32> {
             uses.entry(name(Chain::Nobody)).and_modify(|it| *it += 1);
         } else {
             uses.insert(name(Chain::Vip(*vip)), 2);
+            uses.entry(name(Chain::Spread)).and_modify(|it| *it += 1);
         }
     }
     uses

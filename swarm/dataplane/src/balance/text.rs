@@ -55,6 +55,7 @@ pub(crate) fn chain_name(chain: Chain) -> String {
     match chain {
         Chain::Nobody => "nobody".to_owned(),
         Chain::Vip(vip) => format!("vip-{vip}"),
+        Chain::Spread => "spread".to_owned(),
         Chain::Prerouting => "prerouting".to_owned(),
         Chain::Output => "output".to_owned(),
         Chain::Postrouting => "postrouting".to_owned(),
@@ -66,6 +67,7 @@ pub(crate) fn map_name(map: Map) -> &'static str {
     match map {
         Map::Services => "services",
         Map::Gateways => "gateways",
+        Map::Backends => "backends",
     }
 }
 
@@ -76,7 +78,7 @@ pub(crate) fn hook(chain: Chain) -> Option<(&'static str, i32)> {
         Chain::Prerouting => Some(("prerouting", -105)),
         Chain::Output => Some(("output", -105)),
         Chain::Postrouting => Some(("postrouting", 95)),
-        Chain::Nobody | Chain::Vip(_) => None,
+        Chain::Nobody | Chain::Vip(_) | Chain::Spread => None,
     }
 }
 
@@ -84,12 +86,14 @@ fn types(map: Map) -> &'static str {
     match map {
         Map::Services => "type ipv4_addr : verdict",
         Map::Gateways => "type ipv4_addr : ipv4_addr",
+        Map::Backends => "type ipv4_addr . classid : ipv4_addr",
     }
 }
 
 fn place(key: Key) -> String {
     match key {
         Key::Service(vip) | Key::Gateway(vip) => vip.to_string(),
+        Key::Backend(vip, number) => format!("{vip} . {:x}:{:x}", number >> 16, number & 0xffff),
     }
 }
 
@@ -98,14 +102,9 @@ fn words(rule: &Rule) -> String {
         Rule::Lookup => "meta l4proto { tcp, udp, sctp } ip daddr vmap @services".to_owned(),
         Rule::Reset => "meta l4proto tcp reject with tcp reset".to_owned(),
         Rule::Refuse => "ct state new reject".to_owned(),
-        Rule::Spread(backends) => {
-            let list: Vec<String> = (0..)
-                .zip(backends)
-                .map(|(number, it): (u32, _)| format!("{number} : {it}"))
-                .collect();
-            let (of, list) = (list.len(), list.join(", "));
-            format!("dnat to numgen inc mod {of} map {{ {list} }}")
-        }
+        Rule::Turn(of) => format!("meta priority set numgen inc mod {of} goto spread"),
+        Rule::Pick => "dnat to ip daddr . meta priority map @backends".to_owned(),
+        Rule::First => "meta priority set 0:0".to_owned(),
         Rule::Source => "ct status dnat snat to ct original ip daddr map @gateways".to_owned(),
     }
 }

@@ -16,16 +16,23 @@ const ELEMENTS: usize = 400;
 /// Types of keys and values, as `nft` calls them.
 const ADDRESS: u32 = 7;
 const PROTOCOL: u32 = 12;
-const INTEGER: u32 = 4;
 const VERDICT: u32 = 0xffff_ff00;
+/// `NFT_META_PRIORITY` and `NFT_META_L4PROTO`.
+const PRIORITY: u32 = 2;
+const L4_PROTOCOL: u32 = 16;
 /// `NFT_GOTO`.
 const GOTO: u32 = -4_i32 as u32;
+/// A queueing class, which is what a packet's priority is to `nft`; and an address with one: types
+/// that are several have six bits each.
+const CLASS: u32 = 23;
+const NUMBERED: u32 = ADDRESS << 6 | CLASS;
 /// Flags of sets: without a name, not to be changed, a map.
 const ANONYMOUS: u32 = 1;
 const CONSTANT: u32 = 2;
 const MAP: u32 = 8;
-/// The register that everything is in.
+/// The register that everything is in, and the four bytes behind its first four.
 const REGISTER: u32 = 1;
+const BEHIND: u32 = 9;
 /// What is known of connections: whether they are new, and whether their destination was
 /// translated.
 const STATE: u32 = 0;
@@ -91,20 +98,28 @@ fn element(it: &mut Writer, step: &Step) {
     let (Step::Element(key, _) | Step::NoElement(key)) = *step else {
         return;
     };
-    let (Key::Service(vip) | Key::Gateway(vip)) = key;
-    it.nested(1, |it| it.attribute(1, &vip.octets()));
+    it.nested(1, |it| match key {
+        Key::Service(vip) | Key::Gateway(vip) => it.attribute(1, &vip.octets()),
+        Key::Backend(vip, number) => {
+            let [a, b, c, d] = vip.octets();
+            let [e, f, g, h] = number.to_ne_bytes();
+            it.attribute(1, &[a, b, c, d, e, f, g, h]);
+        }
+    });
     match *step {
         Step::Element(_, Value::Address(address)) => {
             it.nested(2, |it| it.attribute(1, &address.octets()));
         }
-        Step::Element(_, Value::Goto(chain)) => it.nested(2, |it| {
-            it.nested(2, |it| {
-                it.number(1, GOTO);
-                it.text(2, &chain_name(chain));
-            });
-        }),
+        Step::Element(_, Value::Goto(chain)) => it.nested(2, |it| goto(it, chain)),
         _ => {}
     }
+}
+
+fn goto(it: &mut Writer, chain: Chain) {
+    it.nested(2, |it| {
+        it.number(1, GOTO);
+        it.text(2, &chain_name(chain));
+    });
 }
 
 fn other(batch: &mut Batch, step: &Step) {
@@ -148,37 +163,39 @@ fn hook_number(name: &str) -> u32 {
 }
 
 fn new_map(it: &mut Writer, map: Map) {
-    let (value, number) = match map {
-        Map::Services => (VERDICT, 1),
-        Map::Gateways => (ADDRESS, 2),
+    let (key, value, number) = match map {
+        Map::Services => ((ADDRESS, 4), VERDICT, 1),
+        Map::Gateways => ((ADDRESS, 4), ADDRESS, 2),
+        Map::Backends => ((NUMBERED, 8), ADDRESS, 4),
     };
     it.text(1, TABLE);
     it.text(2, map_name(map));
     it.number(3, MAP);
-    it.number(4, ADDRESS);
-    it.number(5, 4);
+    it.number(4, key.0);
+    it.number(5, key.1);
     it.number(6, value);
     it.number(7, if value == VERDICT { 0 } else { 4 });
     it.number(10, number);
     it.attribute(13, remarks(map));
 }
 
-/// What `nft` wants to read about a map in order to show it as it was written: the orders of bytes.
-/// The kernel only keeps it.
+/// What `nft` wants to read about a map in order to show it as it was written: the orders of bytes,
+/// and what its key consists of. The kernel only keeps it.
 fn remarks(map: Map) -> &'static [u8] {
     match map {
         Map::Services => &[0, 4, 2, 0, 0, 0, 1, 4, 0, 0, 0, 0, 6, 4, 0, 0, 0, 0],
         Map::Gateways => &[0, 4, 2, 0, 0, 0, 1, 4, 2, 0, 0, 0, 6, 4, 0, 0, 0, 0],
+        Map::Backends => &[
+            0, 4, 0, 0, 0, 0, 1, 4, 2, 0, 0, 0, 3, 8, 0, 4, 13, 0, 0, 0, 1, 0, 6, 4, 0, 0, 0, 0,
+        ],
     }
 }
 
-/// A rule, after the set that it alone reads. Such sets get names of their own in every
+/// A rule, after the set that it alone reads, if any. Such sets get names of their own in every
 /// transaction: letting the kernel find some takes it the longer the more there are.
 fn new_rule(batch: &mut Batch, chain: Chain, rule: &Rule, name: &str) {
-    match rule {
-        Rule::Lookup => protocols(batch, name),
-        Rule::Spread(backends) => spread(batch, name, backends),
-        Rule::Reset | Rule::Refuse | Rule::Source => {}
+    if *rule == Rule::Lookup {
+        protocols(batch, name);
     }
     batch.step(NEW_RULE, APPEND, |it| {
         it.text(1, TABLE);
@@ -210,39 +227,6 @@ fn protocols(batch: &mut Batch, name: &str) {
     });
 }
 
-/// The backends, numbered.
-fn spread(batch: &mut Batch, name: &str, backends: &[Ipv4Addr]) {
-    batch.step(NEW_SET, CREATE, |it| {
-        it.text(1, TABLE);
-        it.text(2, name);
-        it.number(3, ANONYMOUS | CONSTANT | MAP);
-        for (kind, value) in [(4, INTEGER), (5, 4), (6, ADDRESS), (7, 4), (10, PRIVATE)] {
-            it.number(kind, value);
-        }
-        it.nested(9, |it| it.number(1, length(backends)));
-        it.attribute(13, &[0, 4, 1, 0, 0, 0, 1, 4, 2, 0, 0, 0, 6, 4, 0, 0, 0, 0]);
-    });
-    let numbered: Vec<(u32, &Ipv4Addr)> = (0..).zip(backends).collect();
-    for part in numbered.chunks(ELEMENTS) {
-        batch.step(NEW_ELEMENT, CREATE, |it| {
-            it.text(1, TABLE);
-            it.text(2, name);
-            it.nested(3, |it| {
-                for ((key, backend), number) in part.iter().zip(1..) {
-                    it.nested(number, |it| {
-                        it.nested(1, |it| it.attribute(1, &key.to_ne_bytes()));
-                        it.nested(2, |it| it.attribute(1, &backend.octets()));
-                    });
-                }
-            });
-        });
-    }
-}
-
-fn length(list: &[Ipv4Addr]) -> u32 {
-    u32::try_from(list.len()).unwrap_or(u32::MAX)
-}
-
 fn expressions(it: &mut Writer, rule: &Rule, name: &str) {
     match rule {
         Rule::Lookup => {
@@ -260,14 +244,30 @@ fn expressions(it: &mut Writer, rule: &Rule, name: &str) {
             has(it, STATE, NEW);
             reject(it, 0, 3);
         }
-        Rule::Spread(backends) => {
+        Rule::Turn(of) => {
             expression(it, "numgen", |it| {
-                for (kind, value) in [(1, REGISTER), (2, length(backends)), (3, 0), (4, 0)] {
+                for (kind, value) in [(1, REGISTER), (2, *of), (3, 0), (4, 0)] {
                     it.number(kind, value);
                 }
             });
-            lookup(it, name, Some(REGISTER));
+            set_priority(it);
+            expression(it, "immediate", |it| {
+                it.number(1, 0);
+                it.nested(2, |it| goto(it, Chain::Spread));
+            });
+        }
+        Rule::Pick => {
+            destination(it);
+            meta(it, PRIORITY, BEHIND);
+            lookup(it, map_name(Map::Backends), Some(REGISTER));
             translate(it, 1);
+        }
+        Rule::First => {
+            expression(it, "immediate", |it| {
+                it.number(1, REGISTER);
+                it.nested(2, |it| it.attribute(1, &[0; 4]));
+            });
+            set_priority(it);
         }
         Rule::Source => {
             has(it, STATUS, TRANSLATED);
@@ -306,9 +306,20 @@ fn has(it: &mut Writer, what: u32, bit: u32) {
 }
 
 fn protocol(it: &mut Writer) {
+    meta(it, L4_PROTOCOL, REGISTER);
+}
+
+fn meta(it: &mut Writer, what: u32, into: u32) {
     expression(it, "meta", |it| {
-        it.number(2, 16);
-        it.number(1, REGISTER);
+        it.number(2, what);
+        it.number(1, into);
+    });
+}
+
+fn set_priority(it: &mut Writer) {
+    expression(it, "meta", |it| {
+        it.number(2, PRIORITY);
+        it.number(3, REGISTER);
     });
 }
 
@@ -363,6 +374,7 @@ pub(crate) fn read(map: Map, element: &[u8]) -> Option<(Key, Value)> {
     let key = match map {
         Map::Services => Key::Service(vip),
         Map::Gateways => Key::Gateway(vip),
+        Map::Backends => Key::Backend(vip, u32::from_ne_bytes(head(key.get(4..)?)?)),
     };
     let value = match map {
         Map::Services => {
@@ -372,7 +384,7 @@ pub(crate) fn read(map: Map, element: &[u8]) -> Option<(Key, Value)> {
                 .find(|it| chain.strip_suffix(b"\0") == Some(chain_name(*it).as_bytes()))?;
             Value::Goto(chain)
         }
-        Map::Gateways => Value::Address(head::<4>(attribute(data, 0, 1)?)?.into()),
+        Map::Gateways | Map::Backends => Value::Address(head::<4>(attribute(data, 0, 1)?)?.into()),
     };
     Some((key, value))
 }
