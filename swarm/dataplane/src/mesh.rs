@@ -39,7 +39,7 @@ use self::ports::Ports;
 use self::routes::Ways;
 use self::rules::Rules;
 use crate::model::{Protocol, Reports};
-use crate::netlink::conntrack::{self, Flow, UDP};
+use crate::netlink::conntrack::{self, Flow};
 use crate::netlink::nftables::Nftables;
 use crate::netns::{self, Place};
 use crate::nft;
@@ -301,7 +301,7 @@ async fn forget(earlier: Option<&Plan>, ruled: Option<&Plan>, now: &Plan) -> Res
     let stale = move |flow: &Flow| {
         let (wanted, from) = (flow.wanted, flow.answers);
         let left = gone.contains(&SocketAddrV4::new(from.address, from.port));
-        flow.protocol == UDP && (left || wanted == from && new.contains(&wanted.port))
+        left || wanted == from && new.contains(&wanted.port)
     };
     within(move || conntrack::forget(Nftables::open()?.socket(), stale))
         .await

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::rules::{Chain, Key, Step, TABLE, Table, Target, Targets, Value};
 use super::text::{self, chain_name, map_name};
 use super::wire;
-use crate::netlink::conntrack::{self, UDP};
+use crate::netlink::conntrack;
 use crate::netlink::nftables::{GET_CHAIN, GET_ELEMENT, HEADER, Nftables, Refused};
 use crate::netlink::{attribute, head};
 use crate::netns::{self, Place};
@@ -234,7 +234,7 @@ impl Space {
             let vip = flow.wanted.address;
             let target = installed.get(&vip);
             let serves = target.is_some_and(|it| it.backends.contains(&flow.answers.address));
-            flow.protocol == UDP && stale.contains(&vip) && !serves
+            stale.contains(&vip) && !serves
         })?;
         self.stale.clear();
         Ok(())

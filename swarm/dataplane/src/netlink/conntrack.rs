@@ -1,5 +1,5 @@
-//! Flows that the kernel knows in a namespace, and forgetting some of them, so that their next
-//! packet is looked at anew.
+//! UDP flows that the kernel knows in a namespace, and forgetting some of them, so that their next
+//! packet is looked at anew. Never touches those of other protocols, which have an end of their own.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -19,9 +19,10 @@ const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
-
-/// Of the protocols, the one whose flows have no end of their own.
-pub(crate) const UDP: u8 = 17;
+/// What a list is to hold, and that of the original direction it is the protocol that counts.
+const FILTER: u16 = 25;
+const BY_PROTOCOL: u32 = 1 << 3;
+const UDP: u8 = 17;
 
 /// One end of a flow in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub(crate) struct End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flow {
     /// The protocol's number.
-    pub(crate) protocol: u8,
+    protocol: u8,
     /// Where its client thinks that it sends.
     pub(crate) wanted: End,
     /// Who answers.
@@ -64,8 +65,8 @@ impl Flow {
     }
 }
 
-/// Forgets the flows that `which` names in a socket's namespace; returns how many. The socket is
-/// one to netfilter.
+/// Forgets the UDP flows that `which` names in a socket's namespace; returns how many. The socket
+/// is one to netfilter.
 pub(crate) fn forget(socket: &mut Socket, which: impl Fn(&Flow) -> bool) -> io::Result<usize> {
     // To list a namespace's flows, a kernel walks those of all namespaces.
     if count(socket)? == 0 {
@@ -74,12 +75,14 @@ pub(crate) fn forget(socket: &mut Socket, which: impl Fn(&Flow) -> bool) -> io::
     let mut orders = Writer::default();
     let mut how_many = 0;
     let take = |entry: &[u8]| {
-        if Flow::read(entry).is_some_and(|flow| which(&flow)) {
+        // Kernels before 5.8 list all protocols.
+        let flow = Flow::read(entry).filter(|flow| flow.protocol == UDP);
+        if flow.is_some_and(|flow| which(&flow)) {
             how_many += 1;
             orders.message(DELETE, flags::ACK, &HEADER, |it| same(it, entry));
         }
     };
-    socket.dump(GET, &HEADER, |_| {}, take)?;
+    socket.dump(GET, &HEADER, only_udp, take)?;
     let refused = socket.acknowledged(&orders, how_many)?;
     // One that has ended meanwhile is forgotten as well.
     let ended = |error: &io::Error| error.raw_os_error() == Some(nix::libc::ENOENT);
@@ -87,6 +90,14 @@ pub(crate) fn forget(socket: &mut Socket, which: impl Fn(&Flow) -> bool) -> io::
         Some(error) => Err(error),
         None => Ok(how_many),
     }
+}
+
+/// Asks for UDP alone: after many short connections there are a great many flows of TCP.
+fn only_udp(question: &mut Writer) {
+    question.nested(ORIGINAL, |it| {
+        it.nested(2, |it| it.attribute(1, &[UDP]));
+    });
+    question.nested(FILTER, |it| it.attribute(1, &BY_PROTOCOL.to_ne_bytes()));
 }
 
 /// How many flows there are; one, where a kernel does not say.
