@@ -14,6 +14,7 @@ use skep_api::Error;
 use skep_core::network::engine_name;
 use skep_node::agent::{Attachments, Hold, Standing};
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::conn::{Connection, Next, Shared};
 use crate::engine::Engine;
@@ -108,6 +109,27 @@ async fn prepare(
         // Restarted, it keeps its places.
         return Ok(Some(attachments.hold(&seen.id)));
     }
+    let placed = give_places(engine, attachments, &seen).await;
+    if placed.is_err() && seen.is_removed_at_its_end() {
+        // As the original does with one that it could not start; `docker run --rm` waits for that.
+        let target = format!("/containers/{}?force=1&v=1", seen.id);
+        let removed = engine.call(&Method::DELETE, &target, "").await;
+        if removed.is_none_or(|(status, _)| status >= 300) {
+            warn!(
+                container = seen.id,
+                "not removed after its start was refused"
+            );
+        }
+    }
+    placed
+}
+
+/// Gets a container its places, and has the engine connect it with them.
+async fn give_places(
+    engine: &Engine,
+    attachments: &Attachments,
+    seen: &Seen,
+) -> Result<Option<Hold>, Error> {
     let mut ours = Vec::new();
     for (name, endpoint) in seen.networks() {
         if is_ours(engine, name, endpoint).await {
@@ -128,7 +150,7 @@ async fn prepare(
         places.push((name, endpoint, place));
     }
     for (name, endpoint, place) in places {
-        rewire(engine, &seen, (name, endpoint), &place).await?;
+        rewire(engine, seen, (name, endpoint), &place).await?;
     }
     Ok(Some(held))
 }

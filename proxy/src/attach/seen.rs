@@ -29,6 +29,7 @@ pub(super) struct Seen {
     pub name: String,
     state: State,
     config: Config,
+    host_config: HostConfig,
     network_settings: Settings,
 }
 
@@ -42,6 +43,12 @@ struct State {
 #[serde(rename_all = "PascalCase", default)]
 struct Config {
     labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct HostConfig {
+    auto_remove: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -81,6 +88,11 @@ impl Seen {
 
     pub(super) fn runs(&self) -> bool {
         self.state.running
+    }
+
+    /// Whether nobody wants it any more once it does not run: `--rm`.
+    pub(super) fn is_removed_at_its_end(&self) -> bool {
+        self.host_config.auto_remove
     }
 
     /// Its name, as clients write it.

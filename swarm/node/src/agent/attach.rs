@@ -159,6 +159,21 @@ impl Attachments {
         // The worker goes on with it by itself.
         let _ = timeout(SETTLING, none_left).await;
     }
+
+    /// Gives back every place, as the node leaves its swarm: the containers go on without them. Not
+    /// for ever.
+    pub async fn give_back(&self) {
+        let mut standings = self.standings.clone();
+        for standing in standings.borrow_and_update().iter() {
+            let _ = self.requests.send(Request::Detach {
+                container: standing.container.clone(),
+                network: standing.network.to_string(),
+            });
+        }
+        let none_left = standings.wait_for(Vec::is_empty);
+        // Nobody may be there to take them; they go with the node then.
+        let _ = timeout(SETTLING, none_left).await;
+    }
 }
 
 fn ended() -> Error {

@@ -51,6 +51,7 @@ impl Node {
                     membership.quiet();
                     say_farewell(manager).await;
                 }
+                membership.attachments().give_back().await;
                 membership.stop(false).await;
                 Some(membership.node_id().clone())
             }
