@@ -107,7 +107,7 @@ clean() {
   s=$(docker service ls -q --filter "name=$NAME"); [ -z "$s" ] || docker service rm $s
   s=$(docker secret ls -q --filter "name=$NAME"); [ -z "$s" ] || docker secret rm $s
   s=$(docker config ls -q --filter "name=$NAME"); [ -z "$s" ] || docker config rm $s
-  # Older engines find no network of the swarm by its scope.
-  s=$(docker network ls -q --filter "name=$NAME"); [ -z "$s" ] || docker network rm $s
+  # Older engines find by name no network of the swarm that no task here is on.
+  s=$(docker network ls --format '{{.Name}}' | grep "^$NAME"); [ -z "$s" ] || docker network rm $s
 }
 trap 'clean >/dev/null 2>&1' EXIT

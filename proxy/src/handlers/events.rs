@@ -144,7 +144,7 @@ pub(super) fn now() -> Timestamp {
 
 /// `since` and `until`: seconds, with up to nine decimals, as the CLI sends them. The outer `None`
 /// is a value that the engine refuses; absent, empty and zero are no limit.
-fn moment(raw: Option<&str>) -> Option<Option<i64>> {
+pub(super) fn moment(raw: Option<&str>) -> Option<Option<i64>> {
     let raw = raw.unwrap_or_default();
     if raw.is_empty() {
         return Some(None);

@@ -14,6 +14,7 @@ mod secrets;
 mod services;
 mod swarm;
 mod tasks;
+mod until;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -7,12 +7,14 @@ use http::StatusCode;
 use serde::Serialize;
 use skep_api::Error;
 use skep_api::filters::Filters;
+use skep_api::go::Timestamp;
 use skep_api::network::CreateRequest;
 use skep_api::service::ServiceSpec;
 use skep_core::command::{Command, Reply as Done};
 use skep_core::object::NetworkObject;
 use skep_core::{State, find, validate, wire};
 
+use super::until::until;
 use super::{Cluster, odd_reply, params};
 use crate::reply::Reply;
 use crate::swarm::OwnedRequest;
@@ -113,11 +115,20 @@ pub(super) async fn prune<C: Cluster>(node: &C, request: &OwnedRequest) -> Resul
     let filters = params::filters(&request.query)?;
     // Before anything is gone; the engine words it.
     filters.validate(&["label", "label!", "until"])?;
+    let now = super::events::now();
+    let mut terms = filters.get("until").map(|term| until(term, now));
+    let before = match (terms.next(), terms.next()) {
+        (None, _) => Timestamp::from_nanos(i64::MAX),
+        (Some(Some(before)), None) => before,
+        // The engine refuses it.
+        _ => Timestamp::ZERO,
+    };
     let view = node.view().await?;
     let all = view.state.networks().iter();
     let unused = all.filter(|it| {
         !it.is_predefined()
             && !it.spec.ingress
+            && it.meta.created_at <= before
             && is_to_go(&filters, it)
             && !wire::is_in_use(&view.state, it)
     });
@@ -132,8 +143,7 @@ pub(super) async fn prune<C: Cluster>(node: &C, request: &OwnedRequest) -> Resul
     Ok(Reply::json(StatusCode::OK, &Pruned { networks_deleted }))
 }
 
-/// Whether the filters of a prune let a network go. What is to be old enough stays: how old that
-/// is, only the engine reads.
+/// Whether the labels that a prune asks for let a network go.
 fn is_to_go(filters: &Filters, network: &NetworkObject) -> bool {
     let labels = &network.spec.labels;
     let has = |term: &str| {
@@ -141,9 +151,7 @@ fn is_to_go(filters: &Filters, network: &NetworkObject) -> bool {
         one.add("label", term);
         one.matches_labels("label", labels)
     };
-    !filters.contains("until")
-        && filters.matches_labels("label", labels)
-        && !filters.get("label!").any(has)
+    filters.matches_labels("label", labels) && !filters.get("label!").any(has)
 }
 
 /// Puts ids in the place of the names of networks in a service's spec.

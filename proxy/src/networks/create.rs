@@ -19,6 +19,8 @@ use crate::wire::buffer::LARGE;
 
 /// Names that the engine refuses by itself.
 const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
+/// Those of them that the swarm has networks of too, so that a manager says so first.
+const MIRRORED: [&str; 2] = ["bridge", "host"];
 
 pub(super) async fn create(
     connection: &mut Connection<'_>,
@@ -27,6 +29,12 @@ pub(super) async fn create(
 ) -> Next {
     let asked = peek(&mut connection.client, head).await;
     let asked = asked.and_then(|body| decode::<CreateRequest>(&body).ok());
+    if let Some(asked) = &asked
+        && manages
+        && MIRRORED.contains(&asked.name.as_str())
+    {
+        return answer(connection, head, name_conflict(&asked.name).into()).await;
+    }
     // What cannot be read is the engine's to refuse, and so are names that nobody may give.
     let Some(asked) = asked.filter(|asked| !PREDEFINED.contains(&asked.name.as_str())) else {
         return forward(connection, head).await;

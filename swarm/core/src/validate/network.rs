@@ -4,7 +4,7 @@
 //! Source of the behaviour: moby `daemon/network.go` and `daemon/cluster/convert/network.go`,
 //! swarmkit `manager/controlapi/network.go`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use skep_api::go::{Driver, Labels};
 use skep_api::network::{CreateRequest, IpamConfig, IpamOptions, NetworkSpec};
@@ -32,6 +32,14 @@ pub fn network_spec(asked: CreateRequest) -> Result<NetworkSpec, Error> {
         return Err(Error::invalid(
             "IPv4 cannot be disabled in a Swarm scoped network",
         ));
+    }
+    if let Some(ipam) = &asked.ipam {
+        ipam.config
+            .iter()
+            .try_for_each(|pool| legible(&pool.subnet))?;
+    }
+    if asked.name.trim().is_empty() {
+        return Err(Error::system(format!("invalid name: {}", asked.name)));
     }
     let driver = match asked.driver.as_str() {
         "" => BRIDGE,
@@ -89,6 +97,21 @@ pub fn network_spec(asked: CreateRequest) -> Result<NetworkSpec, Error> {
         config_from,
         scope: SCOPE.to_owned(),
     })
+}
+
+/// Refuses what is no subnet, as the daemon does before anybody else looks at it: with 500.
+fn legible(subnet: &str) -> Result<(), Error> {
+    let of_ipv6 = || {
+        let (address, bits) = subnet.split_once('/')?;
+        let bits = bits.parse::<u8>().ok()?;
+        address.parse::<Ipv6Addr>().ok().filter(|_| bits <= 128)
+    };
+    match subnet.parse::<Cidr>() {
+        Err(error) if of_ipv6().is_none() => {
+            Err(Error::system(format!("Invalid subnet {subnet} : {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a request says itself what the network that it names as its configuration is to say.
@@ -221,8 +244,8 @@ mod tests {
         let invalid = |text: &str| rpc("InvalidArgument", text);
         let table = [
             (
-                r#"{"Name":""}"#.to_owned(),
-                invalid("meta: name must be provided"),
+                r#"{"Name":" "}"#.to_owned(),
+                "invalid name:  ".to_owned(),
             ),
             (
                 r#"{"Name":"a.b"}"#.to_owned(),
@@ -234,7 +257,15 @@ mod tests {
             ),
             (
                 ipam(r#"{"Subnet":"x"}"#),
-                invalid("ipam configuration: invalid subnet x"),
+                "Invalid subnet x : invalid CIDR address: x".to_owned(),
+            ),
+            (
+                ipam(r#"{"Subnet":"fd00::/129"}"#),
+                "Invalid subnet fd00::/129 : invalid CIDR address: fd00::/129".to_owned(),
+            ),
+            (
+                ipam(r#"{"Subnet":"fd00::/64"}"#),
+                invalid("ipam configuration: invalid subnet fd00::/64"),
             ),
             (
                 ipam(r#"{"Subnet":"10.1.0.0/24","IPRange":"x"}"#),
