@@ -1,7 +1,9 @@
-//! A rule that lets the mesh's connections pass where the engine's firewall forwards nothing that it
-//! does not know. A drop in one of nftables' tables is final, whatever another table accepts, so it
-//! has to be in the very chain, `FORWARD` of iptables: right after the chain that is the user's own
-//! (`DOCKER-USER`), so that what the user forbids stays forbidden, and before the engine's.
+//! Rules that let pass what a firewall forwards nothing of that it does not know: the mesh's
+//! connections and, where bridged packets go through the host's rules too, those within a network,
+//! which the engine's own rules let pass until somebody loads a firewall without them. A drop in one
+//! of nftables' tables is final, whatever another table accepts, so they have to be in the very
+//! chain, `FORWARD` of iptables: right after the chain that is the user's own (`DOCKER-USER`), so that
+//! what the user forbids stays forbidden, and before the engine's.
 //!
 //! An engine whose firewall is nftables itself (Docker from 29 on, if told so) has a flag for what to
 //! let pass, `--bridge-accept-fwmark=0x5be00000/0xfff00000`; nobody can add to its tables.
@@ -13,47 +15,58 @@ use std::path::Path;
 use super::marks::{OURS, OURS_MASK};
 use crate::program::run;
 
-/// By this comment the rule is found again.
-const NAME: &str = "skep-mesh";
-/// Chains after which the rule has its place: what the user forbids, or what leads there.
+/// By these comments the rules are found again, in this order.
+const NAMES: [&str; 2] = ["skep-mesh", BRIDGED];
+/// That of the rule for packets that stay within a network.
+const BRIDGED: &str = "skep-bridged";
+/// Chains after which the rules have their place: what the user forbids, or what leads there.
 const BEFORE: [&str; 3] = ["DOCKER-USER", "CNI-FORWARD", "NETAVARK_FORWARD"];
 /// How long to wait for others that are at the rules, in seconds.
 const WAIT: &str = "5";
 
-/// What is done with the rule.
+/// The kernel's switch: whether bridged packets go through the rules.
+const BRIDGED_PACKETS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
+/// What is done with a rule.
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
-    /// Remove one that is there.
-    Remove,
-    /// Put it at this place, counted from 1.
-    Insert(usize),
+enum Step<'a> {
+    /// Remove one that is listed like this.
+    Remove(&'a str),
+    /// Put that of this name at this place, counted from 1.
+    Insert(usize, &'static str),
 }
 
-/// Puts the rule where it belongs, in each of the firewalls that are in use.
+/// Puts the rules where they belong, in each of the firewalls that are in use.
 pub(super) fn set() -> io::Result<()> {
+    let wanted = wanted();
     programs()
         .into_iter()
-        .try_for_each(|program| apply(program, steps))
+        .try_for_each(|program| apply(program, |listed| steps(listed, wanted)))
 }
 
-/// Whether the rule is where it belongs.
+/// Whether the rules are where they belong.
 pub(super) fn is_set() -> bool {
+    let wanted = wanted();
     let mut all = programs().into_iter();
-    all.all(|[show, _]| list(show).is_ok_and(|listed| steps(&listed).is_empty()))
+    all.all(|[show, _]| list(show).is_ok_and(|listed| steps(&listed, wanted).is_empty()))
 }
 
-/// Takes the rule away.
+/// Takes the rules away.
 pub(super) fn clear() -> io::Result<()> {
-    let removals = |listed: &str| {
-        listed
-            .lines()
-            .filter(|it| is_ours(it))
-            .map(|_| Step::Remove)
-            .collect()
-    };
-    programs()
-        .into_iter()
-        .try_for_each(|program| apply(program, removals))
+    programs().into_iter().try_for_each(|program| {
+        apply(program, |listed| {
+            removals(&listed.lines().collect::<Vec<_>>())
+        })
+    })
+}
+
+/// The names of the rules that there is a use for here.
+fn wanted() -> &'static [&'static str] {
+    let bridged = std::fs::read_to_string(BRIDGED_PACKETS);
+    match bridged.is_ok_and(|it| it.trim() == "1") {
+        true => &NAMES,
+        false => &["skep-mesh"],
+    }
 }
 
 /// Whether there are rules of the older kind, whose changes nobody tells.
@@ -85,47 +98,59 @@ fn programs() -> Vec<[&'static str; 2]> {
     programs
 }
 
-fn apply([show, change]: [&str; 2], steps: impl Fn(&str) -> Vec<Step>) -> io::Result<()> {
-    let steps = steps(&list(show)?);
+fn apply(
+    [show, change]: [&str; 2],
+    steps: impl for<'a> Fn(&'a str) -> Vec<Step<'a>>,
+) -> io::Result<()> {
+    let listed = list(show)?;
+    let steps = steps(&listed);
     if steps.is_empty() {
         return Ok(());
     }
-    let mark = format!("{OURS:#x}/{OURS_MASK:#x}");
-    let rule = format!("-m connmark --mark {mark} -m comment --comment {NAME} -j ACCEPT");
     let mut script = "*filter\n".to_owned();
     for step in steps {
         let _ = match step {
-            Step::Remove => writeln!(script, "-D FORWARD {rule}"),
-            Step::Insert(at) => writeln!(script, "-I FORWARD {at} {rule}"),
+            Step::Remove(line) => writeln!(script, "{}", line.replacen("-A ", "-D ", 1)),
+            Step::Insert(at, name) => writeln!(script, "-I FORWARD {at} {}", rule(name)),
         };
     }
     script.push_str("COMMIT\n");
     run(change, &["-w", WAIT, "--noflush"], &script).map(drop)
 }
 
+fn rule(name: &str) -> String {
+    let packets = match name {
+        BRIDGED => "-i skep+ -o skep+ -m physdev --physdev-is-bridged".to_owned(),
+        _ => format!("-m connmark --mark {OURS:#x}/{OURS_MASK:#x}"),
+    };
+    format!("{packets} -m comment --comment {name} -j ACCEPT")
+}
+
 fn list(program: &str) -> io::Result<String> {
     run(program, &["-w", WAIT, "-S", "FORWARD"], "")
 }
 
-fn is_ours(line: &str) -> bool {
-    line.starts_with("-A FORWARD ")
-        && line
-            .split_whitespace()
-            .any(|it| it.trim_matches('"') == NAME)
+/// The name of a rule, if it is ours.
+fn name(line: &str) -> Option<&'static str> {
+    let mut words = line.split_whitespace().map(|it| it.trim_matches('"'));
+    let forwards = words.next() == Some("-A") && words.next() == Some("FORWARD");
+    let named = words.find_map(|word| NAMES.into_iter().find(|name| *name == word));
+    named.filter(|_| forwards)
+}
+
+fn removals<'a>(lines: &[&'a str]) -> Vec<Step<'a>> {
+    let ours = lines.iter().filter(|line| name(line).is_some());
+    ours.map(|line| Step::Remove(line)).collect()
 }
 
 /// What is to be done about a chain that is listed like this.
-fn steps(listed: &str) -> Vec<Step> {
-    let rules: Vec<_> = listed
-        .lines()
-        .filter(|it| it.starts_with("-A FORWARD "))
-        .collect();
-    let ours: Vec<_> = (1..)
-        .zip(&rules)
-        .filter(|(_, it)| is_ours(it))
-        .map(|(at, _)| at)
-        .collect();
-    let others: Vec<_> = rules.iter().filter(|it| !is_ours(it)).collect();
+fn steps<'a>(listed: &'a str, wanted: &[&'static str]) -> Vec<Step<'a>> {
+    let rules = listed.lines().filter(|it| it.starts_with("-A FORWARD "));
+    let rules: Vec<&str> = rules.collect();
+    let ours = (1..).zip(&rules);
+    let ours = ours.filter_map(|(at, line)| Some((at, name(line)?)));
+    let ours: Vec<(usize, &'static str)> = ours.collect();
+    let others: Vec<_> = rules.iter().filter(|it| name(it).is_none()).collect();
     let jumps = |rule: &str| {
         BEFORE
             .into_iter()
@@ -137,11 +162,15 @@ fn steps(listed: &str) -> Vec<Step> {
         None if others.is_empty() && listed.lines().any(|it| it == "-P FORWARD ACCEPT") => None,
         None => Some(1),
     };
-    if ours.as_slice() == place.as_slice() {
+    let meant = place
+        .into_iter()
+        .flat_map(|at| (at..).zip(wanted.iter().copied()));
+    let meant: Vec<(usize, &'static str)> = meant.collect();
+    if ours == meant {
         return Vec::new();
     }
-    let mut steps: Vec<_> = ours.iter().map(|_| Step::Remove).collect();
-    steps.extend(place.map(Step::Insert));
+    let mut steps = removals(&rules);
+    steps.extend(meant.into_iter().map(|(at, name)| Step::Insert(at, name)));
     steps
 }
 
@@ -150,33 +179,69 @@ mod tests {
     use super::*;
 
     const OURS: &str = "-A FORWARD -m connmark --mark 0x5be00000/0xfff00000 -m comment --comment skep-mesh -j ACCEPT";
+    const WITHIN: &str = "-A FORWARD -i skep+ -o skep+ -m physdev --physdev-is-bridged -m comment --comment skep-bridged -j ACCEPT";
+    const DOCKER: [&str; 3] = [
+        "-P FORWARD DROP",
+        "-A FORWARD -j DOCKER-USER",
+        "-A FORWARD -j DOCKER-ISOLATION-STAGE-1",
+    ];
 
-    fn of(rules: &[&str]) -> Vec<Step> {
-        steps(&(rules.join("\n") + "\n"))
+    /// What is done about such rules, as lines of a script.
+    fn of(rules: &[&str], wanted: &[&'static str]) -> Vec<String> {
+        let listed = rules.join("\n") + "\n";
+        let steps = steps(&listed, wanted).into_iter();
+        let told = steps.map(|step| match step {
+            Step::Remove(line) => format!("- {}", name(line).unwrap_or_default()),
+            Step::Insert(at, name) => format!("{at} {name}"),
+        });
+        told.collect()
     }
 
     #[test]
     fn it_comes_after_what_the_user_forbids() {
-        let docker = [
-            "-P FORWARD DROP",
-            "-A FORWARD -j DOCKER-USER",
-            "-A FORWARD -j DOCKER-ISOLATION-STAGE-1",
+        let one = |rules: &[&str]| of(rules, &["skep-mesh"]);
+        assert_eq!(one(&DOCKER), ["2 skep-mesh"]);
+        assert!(one(&[DOCKER[0], DOCKER[1], OURS, DOCKER[2]]).is_empty());
+        let sunk = [DOCKER[0], DOCKER[1], DOCKER[2], OURS];
+        assert_eq!(one(&sunk), ["- skep-mesh", "2 skep-mesh"]);
+        let twice = [DOCKER[0], DOCKER[1], OURS, DOCKER[2], OURS];
+        assert_eq!(one(&twice), ["- skep-mesh", "- skep-mesh", "2 skep-mesh"]);
+    }
+
+    #[test]
+    fn what_stays_within_a_network_passes_too() {
+        let both = |rules: &[&str]| of(rules, &NAMES);
+        assert_eq!(both(&DOCKER), ["2 skep-mesh", "3 skep-bridged"]);
+        assert!(both(&[DOCKER[0], DOCKER[1], OURS, WITHIN, DOCKER[2]]).is_empty());
+        let turned = [DOCKER[0], DOCKER[1], WITHIN, OURS, DOCKER[2]];
+        let again = [
+            "- skep-bridged",
+            "- skep-mesh",
+            "2 skep-mesh",
+            "3 skep-bridged",
         ];
-        assert_eq!(of(&docker), [Step::Insert(2)]);
-        assert_eq!(of(&[docker[0], docker[1], OURS, docker[2]]), []);
-        let sunk = [docker[0], docker[1], docker[2], OURS];
-        assert_eq!(of(&sunk), [Step::Remove, Step::Insert(2)]);
-        let twice = [docker[0], docker[1], OURS, docker[2], OURS];
-        assert_eq!(of(&twice), [Step::Remove, Step::Remove, Step::Insert(2)]);
+        assert_eq!(both(&turned), again);
+        // Bridged packets go past the rules now.
+        let left = of(&[DOCKER[0], OURS, WITHIN], &["skep-mesh"]);
+        assert_eq!(left, ["- skep-mesh", "- skep-bridged", "1 skep-mesh"]);
     }
 
     #[test]
     fn without_an_engine_it_is_there_where_something_is_in_the_way() {
-        assert_eq!(of(&["-P FORWARD ACCEPT"]), []);
-        assert_eq!(of(&["-P FORWARD ACCEPT", OURS]), [Step::Remove]);
-        assert_eq!(of(&["-P FORWARD DROP"]), [Step::Insert(1)]);
-        assert_eq!(of(&["-P FORWARD DROP", OURS]), []);
+        let one = |rules: &[&str]| of(rules, &["skep-mesh"]);
+        assert!(one(&["-P FORWARD ACCEPT"]).is_empty());
+        assert_eq!(one(&["-P FORWARD ACCEPT", OURS]), ["- skep-mesh"]);
+        assert_eq!(one(&["-P FORWARD DROP"]), ["1 skep-mesh"]);
+        assert!(one(&["-P FORWARD DROP", OURS]).is_empty());
         let rejected = ["-P FORWARD ACCEPT", "-A FORWARD -j REJECT"];
-        assert_eq!(of(&rejected), [Step::Insert(1)]);
+        assert_eq!(one(&rejected), ["1 skep-mesh"]);
+    }
+
+    #[test]
+    fn rules_are_what_is_listed() {
+        for line in [OURS, WITHIN] {
+            let name = name(line).unwrap();
+            assert_eq!(line, format!("-A FORWARD {}", rule(name)));
+        }
     }
 }
