@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use hosts::net::{Namespace, until};
 use hosts::{Host, Lab, Task, WEB, gone, outside};
 use load::{BYTES, CONNECTIONS, Rate, Taken};
+use sealed::Sealed;
 use skep_dataplane::model::{Change, Container, Endpoint, Network, Protocol, Service};
 
 /// How often each way has its turn.
@@ -41,8 +42,18 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Containers that the data plane knows: a client on the first host, a task on the second.
 const CLIENT: Task = (1, 11);
 const TASK: Task = (2, 12);
-/// And two that it does not know.
-const STRANGERS: [Task; 2] = [(1, 13), (2, 14)];
+/// Two that it does not know, with the rules that an engine gives its containers; and two that have
+/// no rules at all, whose kernel keeps track of no connection.
+const DIRECT: [Task; 2] = [(1, 13), (2, 14)];
+const BARE: [Task; 2] = [(1, 15), (2, 16)];
+/// Those rules: an engine's resolver is reached at an address that is translated.
+const ENGINE: &str = "nft 'add table ip nat
+    add chain ip nat output { type nat hook output priority -100; }
+    add rule ip nat output ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:5300
+    add rule ip nat output ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:5300
+    add chain ip nat postrouting { type nat hook postrouting priority 100; }
+    add rule ip nat postrouting ip saddr 127.0.0.11 udp sport 5300 snat to :53
+    add rule ip nat postrouting ip saddr 127.0.0.11 tcp sport 5300 snat to :53'";
 /// Ports are published on the one network, virtual addresses are used on the other. Both are the
 /// same VXLAN here, so that all ways lead through it.
 const INNER: &str = "inner";
@@ -253,67 +264,106 @@ fn show_beginnings(ways: &[Way<'_>], took: Vec<Vec<f64>>) {
     }
 }
 
+/// A client in the hosts' network that is none of them.
+fn neighbour(lab: &Lab) -> Namespace {
+    let outer = Namespace::new().unwrap();
+    lab.router.link("outer", &outer, "eth0");
+    lab.router.sh("ip link set outer master lan");
+    outer.sh("ip addr add 192.0.2.99/24 dev eth0");
+    outer
+}
+
+/// What the servers have taken, each in its namespace.
+struct Servers {
+    host: Taken,
+    task: Taken,
+    direct: Taken,
+    bare: Taken,
+    sealed: Taken,
+}
+
+impl Servers {
+    /// Starts them, and gives containers the rules and clients the ports that they need.
+    fn start(lab: &Lab, outer: &Namespace, sealed: &[Sealed]) -> Self {
+        let (first, second) = (&lab.hosts[0], &lab.hosts[1]);
+        for from in [outer, &first.net].into_iter().chain(&first.containers) {
+            from.sh("sysctl -qw net.ipv4.ip_local_port_range='1024 65535'");
+        }
+        for containers in [&first.containers, &second.containers] {
+            containers[..2].iter().for_each(|it| drop(it.sh(ENGINE)));
+        }
+        let [task, direct, bare] = [0, 1, 2].map(|at| load::serve(&second.containers[at]));
+        Self {
+            host: load::serve(&second.net),
+            task,
+            direct,
+            bare,
+            sealed: load::serve(&sealed[1].inside),
+        }
+    }
+}
+
+/// All ways: the hosts' own first, then the direct one.
+fn ways<'a>(
+    lab: &'a Lab,
+    outer: &'a Namespace,
+    sealed: &'a [Sealed],
+    servers: &'a Servers,
+) -> Vec<Way<'a>> {
+    let host = &lab.hosts[0];
+    let [client, direct, bare] = [0, 1, 2].map(|at| &host.containers[at]);
+    let (task, to) = (&servers.task, hosts::inside);
+    let mesh = |name, host| {
+        let IpAddr::V4(host) = outside(host) else {
+            panic!("hosts have IPv4 addresses");
+        };
+        Way::new(name, outer, host, task)
+            .published()
+            .at_least(0.9, 0.9)
+    };
+    let IpAddr::V4(second) = outside(2) else {
+        panic!("hosts have IPv4 addresses");
+    };
+    let sealed = (&sealed[0].inside, sealed::address(2));
+    vec![
+        Way::new("host to host", &host.net, second, &servers.host),
+        Way::new(
+            "container to container, directly",
+            direct,
+            to(DIRECT[1].1),
+            &servers.direct,
+        ),
+        Way::new(
+            "the same, without any rules",
+            bare,
+            to(BARE[1].1),
+            &servers.bare,
+        ),
+        Way::new("virtual address", client, VIP, task).at_least(0.95, 0.9),
+        mesh("mesh, by way of another host", 1),
+        mesh("mesh, at the task's own host", 2),
+        Way::new("encrypted, directly", sealed.0, sealed.1, &servers.sealed),
+    ]
+}
+
 fn main() {
-    let tasks = [CLIENT, TASK, STRANGERS[0], STRANGERS[1]];
+    let tasks = [CLIENT, TASK, DIRECT[0], DIRECT[1], BARE[0], BARE[1]];
     let Some(mut lab) = Lab::new(2, &tasks) else {
         eprintln!("skipped: network namespaces need root");
         return;
     };
     lab.hosts.iter_mut().for_each(Host::start);
-    let sealed = sealed::network(&lab.hosts);
+    let (outer, sealed) = (neighbour(&lab), sealed::network(&lab.hosts));
     lab.tell(told);
     lab.tell(serves);
-    let [first, second] = &lab.hosts[..] else {
-        panic!("there are two hosts");
-    };
-    for from in [&lab.client, &first.net]
-        .into_iter()
-        .chain(&first.containers)
-    {
-        from.sh("sysctl -qw net.ipv4.ip_local_port_range='1024 65535'");
-    }
-    let server = load::serve;
-    let (host, task, stranger) = (
-        server(&second.net),
-        server(&second.containers[0]),
-        server(&second.containers[1]),
-    );
-    let hidden = server(&sealed[1].inside);
-    let IpAddr::V4(ingress) = outside(1) else {
-        panic!("hosts have IPv4 addresses");
-    };
-    let IpAddr::V4(own) = outside(2) else {
-        panic!("hosts have IPv4 addresses");
-    };
-    let outer = &lab.client;
-    let mut ways = [
-        Way::new("host to host", &first.net, own, &host),
-        Way::new(
-            "container to container, directly",
-            &first.containers[1],
-            hosts::inside(STRANGERS[1].1),
-            &stranger,
-        ),
-        Way::new("virtual address", &first.containers[0], VIP, &task).at_least(0.95, 0.9),
-        Way::new("mesh, by way of another host", outer, ingress, &task)
-            .published()
-            .at_least(0.9, 0.9),
-        Way::new("mesh, at the task's own host", outer, own, &task)
-            .published()
-            .at_least(0.9, 0.9),
-        Way::new(
-            "encrypted, directly",
-            &sealed[0].inside,
-            sealed::address(2),
-            &hidden,
-        ),
-    ];
+    let servers = Servers::start(&lab, &outer, &sealed);
+    let mut ways = ways(&lab, &outer, &sealed, &servers);
     ways.iter().for_each(Way::ready);
     // Before the hosts know of a great many connections that have ended.
-    let took = beginnings(&lab, &ways[2..5]);
+    let took = beginnings(&lab, &ways[3..6]);
     for _ in 0..ROUNDS {
         ways.iter_mut().for_each(Way::turn);
     }
     show(&ways);
-    show_beginnings(&ways[2..5], took);
+    show_beginnings(&ways[3..6], took);
 }
