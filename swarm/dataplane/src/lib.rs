@@ -4,6 +4,7 @@
 //! nor engine: the bridge must be there, and somebody else says what is where.
 
 mod balance;
+pub mod bridge;
 mod chains;
 pub mod crypt;
 mod entries;
@@ -32,6 +33,9 @@ pub enum Error {
     /// There is no such device.
     #[error("there is no network device {0}")]
     NoDevice(String),
+    /// There is no such container any more.
+    #[error("the container's process is gone")]
+    NoProcess,
     /// The kernel is not to be spoken with.
     #[error("cannot open a netlink socket: {0}")]
     Socket(#[from] std::io::Error),

@@ -8,7 +8,9 @@ mod fields;
 mod image;
 mod network;
 mod ops;
+mod podman;
 mod progress;
+mod raw;
 #[cfg(test)]
 mod tests;
 mod watch;

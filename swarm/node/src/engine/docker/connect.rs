@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use super::error::{classify, unavailable};
+use super::podman;
 use crate::engine::EngineStream;
 
 /// For the first question. An engine that needs longer counts as away.
@@ -96,14 +97,20 @@ impl Link {
         parsed.ok_or_else(|| unavailable(&self.socket, "it speaks no known version"))
     }
 
+    /// Whether the engine is podman, which is like dockerd in most things.
+    pub(super) async fn is_podman(&self) -> Result<bool, OpError> {
+        Ok(self.client().await?.podman)
+    }
+
     /// Asks the engine afresh what it speaks.
     pub(super) async fn connect(&self) -> Result<Client, OpError> {
         // Without a version: an older engine refuses every path that names one it does not know,
         // even the one that asks for its version.
-        let probe = Client::new(self.open(API_DEFAULT_VERSION)?, String::new());
+        let probe = Client::new(self.open(API_DEFAULT_VERSION)?, String::new(), false);
         let answer = self.bounded(PROBE, probe.version()).await?;
         let version = common_version(&answer);
-        let client = Client::new(self.open(&version)?, format!("/v{version}"));
+        let prefix = format!("/v{version}");
+        let client = Client::new(self.open(&version)?, prefix, podman::is_it(&answer));
         *self.kept() = Some(client.clone());
         Ok(client)
     }
@@ -147,11 +154,16 @@ pub(super) struct Client {
     docker: Docker,
     /// `/v1.41`, or nothing.
     prefix: String,
+    podman: bool,
 }
 
 impl Client {
-    fn new(docker: Docker, prefix: String) -> Self {
-        let client = Self { docker, prefix };
+    fn new(docker: Docker, prefix: String, podman: bool) -> Self {
+        let client = Self {
+            docker,
+            prefix,
+            podman,
+        };
         let docker = client.with(|request| request);
         Self { docker, ..client }
     }

@@ -29,11 +29,13 @@ pub(super) fn unavailable(socket: &str, why: &str) -> OpError {
     ))
 }
 
-fn unintelligible(what: &str) -> OpError {
+/// It did answer, but nothing that was asked for.
+pub(super) fn unintelligible(what: &str) -> OpError {
     OpError::Failed(format!("the engine's answer makes no sense: {what}"))
 }
 
-fn answered(status: u16, message: String) -> OpError {
+/// It refused, with this status and these words.
+pub(super) fn answered(status: u16, message: String) -> OpError {
     let text = match message.trim_end() {
         "" => format!("the engine answered with status {status} and no message"),
         text => text.to_owned(),

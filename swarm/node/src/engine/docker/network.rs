@@ -56,7 +56,12 @@ pub(super) async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpRes
         Err(OpError::NotFound(_)) => create(link, &name, overlay).await?,
         Err(error) => return Err(error),
     }
-    let local = skep_dataplane::Overlay {
+    lead_elsewhere(crypt, &local(overlay), overlay).await
+}
+
+/// What is to be of a network in the kernel.
+pub(super) fn local(overlay: &Overlay) -> skep_dataplane::Overlay {
+    skep_dataplane::Overlay {
         bridge: bridge_name(&overlay.id),
         device: vxlan_name(&overlay.id),
         vni: overlay.vni,
@@ -64,16 +69,24 @@ pub(super) async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpRes
         mtu: overlay.mtu,
         local: overlay.local,
         gateway: overlay.gateway,
-    };
+    }
+}
+
+/// Makes the way to other nodes, from a bridge that is there.
+pub(super) async fn lead_elsewhere(
+    crypt: &Crypt,
+    local: &skep_dataplane::Overlay,
+    overlay: &Overlay,
+) -> OpResult {
     if overlay.keys.is_empty() {
-        return done(skep_dataplane::ensure(&local, &overlay.remotes).await);
+        return done(skep_dataplane::ensure(local, &overlay.remotes).await);
     }
     let keys = overlay.keys.iter().map(|key| Key {
         id: key.number,
         secret: key.secret.as_bytes().to_vec(),
     });
     let keys: Vec<Key> = keys.collect();
-    done(crypt.ensure(&local, &keys, &overlay.remotes).await)
+    done(crypt.ensure(local, &keys, &overlay.remotes).await)
 }
 
 /// Addresses are somewhere else now.
@@ -94,14 +107,10 @@ pub(super) async fn moved(
 pub(super) async fn remove(link: &Link, crypt: &Crypt, network: &Id) -> OpResult {
     for ingress in [false, true] {
         let name = engine_name(network, ingress);
-        let mut outcome = delete(link, &name).await;
-        if let Err(OpError::Failed(_) | OpError::Conflict(_)) = outcome {
-            let there = inspect(link, &name).await?.containers.unwrap_or_default();
-            for container in there.into_keys() {
-                disconnect(link, &container, &name).await?;
-            }
-            outcome = delete(link, &name).await;
-        }
+        let outcome = match delete(link, &name).await {
+            Err(OpError::Failed(_) | OpError::Conflict(_)) => clear(link, &name).await,
+            other => other,
+        };
         match outcome {
             Ok(()) | Err(OpError::NotFound(_)) => {}
             Err(error) => return Err(error),
@@ -110,6 +119,18 @@ pub(super) async fn remove(link: &Link, crypt: &Crypt, network: &Id) -> OpResult
     let device = vxlan_name(network);
     crypt.forget(&device);
     done(skep_dataplane::remove(&device).await)
+}
+
+/// Takes off a network whoever is on it, and removes it. A container that is gone meanwhile is off.
+async fn clear(link: &Link, name: &str) -> Result<(), OpError> {
+    let there = inspect(link, name).await?.containers.unwrap_or_default();
+    for container in there.into_keys() {
+        match disconnect(link, &container, name).await {
+            Ok(_) | Err(OpError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    delete(link, name).await
 }
 
 /// Connects a container that does not run yet.
@@ -147,7 +168,7 @@ pub(super) async fn disconnect(link: &Link, container: &str, network: &str) -> O
     Ok(OpOutput::Done)
 }
 
-async fn inspect(link: &Link, name: &str) -> Result<NetworkInspect, OpError> {
+pub(super) async fn inspect(link: &Link, name: &str) -> Result<NetworkInspect, OpError> {
     link.call(Some(ASK), |docker| async move {
         docker
             .inspect_network(name, None::<InspectNetworkOptions>)
@@ -186,7 +207,7 @@ async fn create(link: &Link, name: &str, overlay: &Overlay) -> Result<(), OpErro
     Ok(())
 }
 
-async fn delete(link: &Link, name: &str) -> Result<(), OpError> {
+pub(super) async fn delete(link: &Link, name: &str) -> Result<(), OpError> {
     link.call(Some(ACT), |docker| async move {
         docker.remove_network(name).await
     })
@@ -199,7 +220,8 @@ fn raw(body: Value) -> impl Fn(BollardRequest) -> BollardRequest + Send + Sync +
     move |request: BollardRequest| request.map(|_| body_full(body.clone()))
 }
 
-fn is_same(found: &NetworkInspect, overlay: &Overlay) -> bool {
+/// Whether the engine's network is ours as it should be.
+pub(super) fn is_same(found: &NetworkInspect, overlay: &Overlay) -> bool {
     let configs = found.ipam.as_ref().and_then(|ipam| ipam.config.as_ref());
     let config = configs.and_then(|configs| configs.first());
     let (subnet, gateway) = (overlay.subnet.to_string(), overlay.gateway.to_string());
@@ -208,7 +230,8 @@ fn is_same(found: &NetworkInspect, overlay: &Overlay) -> bool {
     }) && found.internal.unwrap_or_default() == overlay.internal
 }
 
-fn done(result: Result<(), skep_dataplane::Error>) -> OpResult {
+/// What the kernel said, as what an engine says.
+pub(super) fn done(result: Result<(), skep_dataplane::Error>) -> OpResult {
     match result {
         Ok(()) => Ok(OpOutput::Done),
         Err(error) => Err(OpError::Failed(error.to_string())),

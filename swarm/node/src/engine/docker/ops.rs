@@ -21,7 +21,7 @@ use skep_core::worker::{Container, ContainerState, EngineOp, Health, OpError, Op
 use skep_dataplane::crypt::Crypt;
 
 use super::connect::Link;
-use super::{fields, image, network};
+use super::{fields, image, network, podman};
 use crate::engine::EngineEvent;
 
 /// Questions. An engine under load answers late, but it does.
@@ -31,7 +31,8 @@ const ACT: Duration = Duration::from_secs(120);
 /// What a stop may take beyond the time its container is given.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
 
-const NODE_LABEL: &str = "com.docker.swarm.node.id";
+/// The label that names a task's node.
+pub(super) const NODE_LABEL: &str = "com.docker.swarm.node.id";
 /// The label that names a task.
 pub(super) const TASK_LABEL: &str = "com.docker.swarm.task.id";
 
@@ -40,6 +41,15 @@ pub(super) type Tell = dyn Fn(EngineEvent) + Send + Sync;
 
 /// Carries out one operation.
 pub(super) async fn run(link: &Link, crypt: &Crypt, op: EngineOp, tell: &Tell) -> OpResult {
+    if link.is_podman().await? {
+        podman::run(link, crypt, op, tell).await
+    } else {
+        common(link, crypt, op, tell).await
+    }
+}
+
+/// Carries out one operation as dockerd wants it, and every engine that is like it there.
+pub(super) async fn common(link: &Link, crypt: &Crypt, op: EngineOp, tell: &Tell) -> OpResult {
     match op {
         EngineOp::List { node } => list(link, &node).await,
         EngineOp::Inspect { container } => inspect(link, &container).await,
@@ -127,7 +137,8 @@ async fn create(link: &Link, name: String, body: &Value) -> OpResult {
     Ok(OpOutput::Created(created.id))
 }
 
-async fn start(link: &Link, container: &str, networks: &[(String, Value)]) -> OpResult {
+/// Connects a container with its other networks, and starts it.
+pub(super) async fn start(link: &Link, container: &str, networks: &[(String, Value)]) -> OpResult {
     for (name, endpoint) in networks {
         network::connect(link, container, name, endpoint).await?;
     }
@@ -167,7 +178,8 @@ async fn remove(link: &Link, container: &str) -> OpResult {
     Ok(OpOutput::Done)
 }
 
-fn listed(found: ContainerSummary) -> Container {
+/// What a list says of a container.
+pub(super) fn listed(found: ContainerSummary) -> Container {
     let names = found.names.unwrap_or_default();
     Container {
         id: found.id.unwrap_or_default(),
@@ -184,7 +196,8 @@ fn listed(found: ContainerSummary) -> Container {
     }
 }
 
-fn inspected(found: ContainerInspectResponse) -> Container {
+/// What is said of a container by itself.
+pub(super) fn inspected(found: ContainerInspectResponse) -> Container {
     let state = found.state.unwrap_or_default();
     let health = state.health.and_then(|health| health.status);
     let started_at = state.started_at.unwrap_or_default();

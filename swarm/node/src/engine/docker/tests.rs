@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
-use skep_core::worker::{EngineOp, OpError, OpOutput};
+use skep_core::worker::{ContainerState, EngineOp, OpError, OpOutput};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -218,4 +218,56 @@ async fn a_client_is_kept_until_the_engine_was_away() {
     let again = tokio::time::timeout(Duration::from_secs(9), fake.engine.run(inspect("c2")));
     assert!(again.await.unwrap().is_err());
     assert_eq!(asked(), 2);
+}
+
+#[tokio::test]
+async fn a_network_is_not_gone_because_a_container_on_it_is() {
+    let fake = FakeEngine::start(&[
+        (
+            "DELETE /v1.41/networks/skep-n",
+            "500 Internal Server Error",
+            r#"{"message":"in use"}"#,
+        ),
+        (
+            "/disconnect",
+            "404 Not Found",
+            r#"{"message":"no such container"}"#,
+        ),
+        (
+            "GET /v1.41/networks/skep-n",
+            "200 OK",
+            r#"{"Containers":{"c1":{}}}"#,
+        ),
+    ]);
+    let network = "n".into();
+    let result = fake.engine.run(EngineOp::RemoveNetwork { network }).await;
+    assert_eq!(result, Err(OpError::Failed("in use".into())));
+    fake.request("POST /v1.41/networks/skep-n/disconnect");
+}
+
+#[tokio::test]
+async fn podmans_states_are_understood() {
+    let fake = FakeEngine::start(&[
+        (
+            "/version",
+            "200 OK",
+            r#"{"ApiVersion":"1.41","Components":[{"Name":"Podman Engine","Version":"4.3.1"}]}"#,
+        ),
+        (
+            "/containers/json",
+            "200 OK",
+            r#"[{"Id":"c","Names":["/n"],"State":"stopped"}]"#,
+        ),
+    ]);
+    let node = "node1".into();
+    let found = fake.engine.run(EngineOp::List { node }).await;
+    let Ok(OpOutput::Containers(found)) = found else {
+        panic!("{found:?}");
+    };
+    assert_eq!(found[0].state, ContainerState::Exited);
+    let request = fake.request("GET /v1.41/containers/json?");
+    assert!(
+        request.contains("com.docker.swarm.node.id%3Dnode1"),
+        "{request}"
+    );
 }

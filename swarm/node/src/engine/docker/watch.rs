@@ -143,6 +143,8 @@ fn notable(message: EventMessage) -> Option<EngineEvent> {
     let action = message.action?;
     // `health_status: healthy`
     let (verb, _) = action.split_once(':').unwrap_or((&action, ""));
+    // In podman's words.
+    let verb = if verb == "remove" { "destroy" } else { verb };
     let actor = message.actor?;
     let attributes = actor.attributes?;
     if message.typ == Some(EventMessageTypeEnum::NETWORK) {
@@ -199,6 +201,7 @@ mod tests {
             ("start", container(None)),
             ("die", container(Some(137))),
             ("destroy", container(None)),
+            ("remove", container(None)),
             ("health_status: unhealthy", container(None)),
             ("exec_start: sh -c true", None),
             ("exec_die", None),
