@@ -10,6 +10,9 @@ use crate::id::Id;
 const PULLS: usize = 3;
 /// Containers stopped at once: mostly waiting, so more of them.
 const STOPS: usize = 16;
+/// Networks whose addresses move at once. The kernel alone is told, in a moment, and whoever answers
+/// a container that has just started elsewhere needs it: it never waits for the engine's work.
+const MOVES: usize = 16;
 /// Everything else at once.
 const OTHERS: usize = 8;
 
@@ -31,6 +34,7 @@ pub(super) enum Target {
 pub(super) struct Lanes {
     pulls: Lane,
     stops: Lane,
+    moves: Lane,
     others: Lane,
     last: u64,
 }
@@ -46,6 +50,7 @@ impl Lanes {
         let lane = match op {
             EngineOp::Pull { .. } => &mut self.pulls,
             EngineOp::Stop { .. } => &mut self.stops,
+            EngineOp::MoveOnNetwork { .. } => &mut self.moves,
             _ => &mut self.others,
         };
         lane.queue.push_back((target, op));
@@ -54,7 +59,7 @@ impl Lanes {
     /// Takes back an operation that has not been started. True if there was one.
     pub(super) fn unqueue(&mut self, target: &Target) -> bool {
         let mut found = false;
-        for lane in [&mut self.pulls, &mut self.stops, &mut self.others] {
+        for lane in self.all() {
             let before = lane.queue.len();
             lane.queue.retain(|(queued, _)| queued != target);
             found |= lane.queue.len() < before;
@@ -68,6 +73,7 @@ impl Lanes {
         let lanes = [
             (&mut self.pulls, PULLS),
             (&mut self.stops, STOPS),
+            (&mut self.moves, MOVES),
             (&mut self.others, OTHERS),
         ];
         for (lane, limit) in lanes {
@@ -84,8 +90,17 @@ impl Lanes {
 
     /// An operation has ended: whose it was.
     pub(super) fn finished(&mut self, op: u64) -> Option<Target> {
-        let lanes = [&mut self.pulls, &mut self.stops, &mut self.others];
-        lanes.into_iter().find_map(|lane| lane.flying.remove(&op))
+        let mut lanes = self.all().into_iter();
+        lanes.find_map(|lane| lane.flying.remove(&op))
+    }
+
+    fn all(&mut self) -> [&mut Lane; 4] {
+        [
+            &mut self.pulls,
+            &mut self.stops,
+            &mut self.moves,
+            &mut self.others,
+        ]
     }
 
     /// Forgets a task's pull; its number, for the cancellation.
@@ -98,5 +113,34 @@ impl Lanes {
             .map(|(op, _)| *op)?;
         self.pulls.flying.remove(&op);
         Some(op)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_on_a_network_does_not_wait_for_containers() {
+        let mut lanes = Lanes::default();
+        for number in 0..2 * OTHERS {
+            let id = number.to_string();
+            let container = id.clone();
+            let op = EngineOp::Inspect { container };
+            lanes.push(Target::Task(id.as_str().into()), op);
+        }
+        assert_eq!(lanes.start().len(), OTHERS);
+        let network: Id = "net".into();
+        let op = EngineOp::MoveOnNetwork {
+            network: network.clone(),
+            moves: BTreeMap::new(),
+        };
+        let target = Target::Network(network);
+        lanes.push(target.clone(), op.clone());
+        assert!(lanes.unqueue(&target), "it can be taken back");
+        lanes.push(target.clone(), op.clone());
+        let started = lanes.start();
+        assert!(matches!(&started[..], [(_, it)] if *it == op));
+        assert_eq!(lanes.finished(started[0].0), Some(target));
     }
 }
