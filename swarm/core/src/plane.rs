@@ -114,13 +114,17 @@ pub struct Endpoint {
     pub host: Option<Ipv4Addr>,
 }
 
-/// A container that runs on this node and is on networks of the swarm.
+/// A container that runs on this node, or is about to start, and is on networks of the swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
     /// The task's id.
     pub id: Id,
-    /// Its first process.
+    /// The engine's id of it.
+    pub container: String,
+    /// Its first process; 0 while the engine has not said which that is.
     pub pid: i64,
+    /// It is about to start: before its first process begins, the plane is to be there.
+    pub starting: bool,
     /// Its addresses, by network.
     pub addresses: BTreeMap<Id, Vec<IpAddr>>,
     /// Resolvers that it was given instead of the node's.
@@ -142,8 +146,8 @@ pub enum Change {
     Endpoint(Id, Endpoint),
     /// No longer: network and task.
     EndpointGone(Id, Id),
-    /// A container runs.
+    /// A container runs, or is about to.
     Container(Container),
-    /// The container of this task does not run any more.
+    /// The container of this task does not run any more, or was not started.
     ContainerGone(Id),
 }

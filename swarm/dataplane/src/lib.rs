@@ -17,6 +17,7 @@ mod netns;
 mod nft;
 mod plane;
 mod program;
+mod scout;
 pub mod state;
 
 use std::collections::BTreeMap;

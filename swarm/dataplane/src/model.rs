@@ -85,13 +85,18 @@ pub struct Endpoint {
     pub host: Option<Ipv4Addr>,
 }
 
-/// A container of this host that is on one or more networks.
+/// A container of this host that is on one or more networks: one that runs, or one that is about to
+/// start, so that everything is there before its first process begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
     /// The task's id.
     pub id: String,
-    /// Its first process: the way to its network namespace.
+    /// What the engine calls it: its id.
+    pub container: String,
+    /// Its first process: the way to its network namespace. 0 while nobody knows it.
     pub pid: i32,
+    /// It is about to start. Where it is then found out here, as soon as there is a process.
+    pub starting: bool,
     /// Its addresses, by network.
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Resolvers that it was given instead of the host's.
@@ -113,7 +118,7 @@ pub enum Change {
     Endpoint(String, Endpoint),
     /// No longer: network and task.
     EndpointGone(String, String),
-    /// A container runs. Another process than before is another network namespace.
+    /// A container runs or is about to. Another process than before is another network namespace.
     Container(Container),
     /// It does not run any more.
     ContainerGone(String),

@@ -116,7 +116,8 @@ impl Part for Names {
         };
         let mut news = Vec::new();
         for id in ids {
-            let Some(container) = state.containers.get(&id) else {
+            let container = state.containers.get(&id).filter(|it| it.pid != 0);
+            let Some(container) = container else {
                 self.leave(&id).await;
                 continue;
             };
@@ -134,6 +135,7 @@ impl Part for Names {
     }
 
     async fn intact(&mut self) -> bool {
-        self.servers.values().all(|it| it.door.is_intact())
+        let mut servers = self.servers.values();
+        servers.all(|it| it.is_at_home() && it.door.is_intact())
     }
 }

@@ -9,6 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use nix::sched::{CloneFlags, setns};
 use tokio::sync::oneshot;
 
+/// The namespace of the thread that asks.
+const OWN: &str = "/proc/thread-self/ns/net";
+
 /// Why something was not done in a namespace.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -27,6 +30,34 @@ pub(crate) enum Place {
     Host,
     /// That of a process.
     Of(i32),
+    /// One that was seen before.
+    Same(Home),
+}
+
+/// The namespace of a process as it was seen: whoever gets the process's number next has another.
+/// Means something only while somebody keeps that namespace alive, say with a socket in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Home {
+    pub(crate) pid: i32,
+    identity: u64,
+}
+
+impl Home {
+    /// That of a process as it is now.
+    pub(crate) fn of(pid: i32) -> Result<Self, Error> {
+        let identity = identity(Place::Of(pid))?;
+        Ok(Self { pid, identity })
+    }
+
+    /// Whether it is the host's.
+    pub(crate) fn is_host(self) -> Result<bool, Error> {
+        Ok(self.identity == identity(Place::Host)?)
+    }
+
+    /// Whether the process is still there, and in it.
+    pub(crate) fn is_there(self) -> bool {
+        identity(Place::Same(self)).is_ok()
+    }
 }
 
 /// Does something in a namespace and waits for it. What it opens or starts belongs there for good.
@@ -60,17 +91,32 @@ pub(crate) fn inside<T: Send + 'static>(
 
 /// What tells a namespace from all others, for as long as it is there.
 pub(crate) fn identity(place: Place) -> Result<u64, Error> {
-    let path = match place {
-        Place::Host => "/proc/thread-self/ns/net".to_owned(),
-        Place::Of(pid) => format!("/proc/{pid}/ns/net"),
+    let inode = match place {
+        Place::Host => std::fs::metadata(OWN)?.ino(),
+        Place::Of(pid) | Place::Same(Home { pid, .. }) => {
+            std::fs::metadata(path(pid)).map_err(absence)?.ino()
+        }
     };
-    Ok(std::fs::metadata(path).map_err(absence)?.ino())
+    match place {
+        Place::Same(home) if home.identity != inode => Err(Error::Gone),
+        _ => Ok(inode),
+    }
+}
+
+/// The way to the namespace of a process.
+fn path(pid: i32) -> String {
+    format!("/proc/{pid}/ns/net")
 }
 
 /// Enters with the thread that calls, which must end soon after.
 fn enter<T>(place: Place, work: impl FnOnce() -> io::Result<T>) -> Result<T, Error> {
-    if let Place::Of(pid) = place {
-        let namespace = File::open(format!("/proc/{pid}/ns/net")).map_err(absence)?;
+    if let Place::Of(pid) | Place::Same(Home { pid, .. }) = place {
+        let namespace = File::open(path(pid)).map_err(absence)?;
+        if let Place::Same(home) = place
+            && namespace.metadata()?.ino() != home.identity
+        {
+            return Err(Error::Gone);
+        }
         setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
     }
     Ok(work()?)
@@ -96,6 +142,21 @@ mod tests {
         child.wait().unwrap();
         let result = within(Place::Of(pid), || Ok(())).await;
         assert!(matches!(result, Err(Error::Gone)), "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn a_number_that_is_used_again_is_somebody_else() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let here = Home::of(own).unwrap();
+        assert!(here.is_there());
+        assert!(within(Place::Same(here), || Ok(())).await.is_ok());
+        let other = Home {
+            identity: here.identity + 1,
+            ..here
+        };
+        assert!(!other.is_there());
+        let entered = within(Place::Same(other), || Ok(())).await;
+        assert!(matches!(entered, Err(Error::Gone)), "{entered:?}");
     }
 
     #[tokio::test]

@@ -1,10 +1,11 @@
-//! The data plane of one host: takes in changes, and lets each part of it follow. A part that fails
-//! is tried again and holds up no other. Never decides who is on a network.
+//! The data plane of one host: takes in changes, and lets each part of it follow, at its own pace. A
+//! part that fails is tried again, and none holds up another. Never decides who is on a network.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 
@@ -12,10 +13,13 @@ use crate::balance::Balance;
 use crate::mesh::Mesh;
 use crate::model::{Change, Reports};
 use crate::names::Names;
+use crate::scout::Scout;
 use crate::state::{State, Touched};
 
 /// Changes that wait, in calls of [`Plane::apply`].
 const QUEUE: usize = 1024;
+/// How many parts there are.
+const PARTS: usize = 3;
 /// The first pause after a failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// How often to see whether somebody else was at the kernel's rules.
@@ -59,12 +63,12 @@ pub struct Plane {
     running: JoinHandle<()>,
 }
 
-/// What it is told.
-#[derive(Debug)]
+/// What it is told, and each part of it.
+#[derive(Clone, Debug)]
 enum Word {
-    Changes(Vec<Change>),
+    Changes(Arc<[Change]>),
     /// Whether all that was told before is so.
-    Settled(oneshot::Sender<bool>),
+    Settled(mpsc::Sender<bool>),
 }
 
 impl Plane {
@@ -88,14 +92,18 @@ impl Plane {
     /// Tells what is another way now; waits while too much is under way.
     pub async fn apply(&self, changes: Vec<Change>) {
         // It only ends with us.
-        let _ = self.words.send(Word::Changes(changes)).await;
+        let _ = self.words.send(Word::Changes(changes.into())).await;
     }
 
     /// Waits until the kernel was told everything that was told here; whether it took all of it.
     pub async fn settled(&self) -> bool {
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answers) = mpsc::channel(PARTS);
         let asked = self.words.send(Word::Settled(answer)).await;
-        asked.is_ok() && answered.await.unwrap_or(false)
+        let mut settled = 0;
+        while let Some(answer) = answers.recv().await {
+            settled += usize::from(answer);
+        }
+        asked.is_ok() && settled == PARTS
     }
 }
 
@@ -122,67 +130,87 @@ pub async fn clean() -> Result<(), String> {
     }
 }
 
+/// Hands on what is told to all parts, and what is found out about containers that start.
 async fn run(config: Config, mut inbox: mpsc::Receiver<Word>, report: watch::Sender<Reports>) {
-    let mut state = State::default();
-    let mut balance = Follower::new(Balance::new());
-    let mut names = Follower::new(Names::new(&config));
-    let mut mesh = Follower::new(Mesh::new(report));
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut parts = JoinSet::new();
+    let words = [
+        Follower::start(Balance::new(), &mut parts),
+        Follower::start(Names::new(&config), &mut parts),
+        Follower::start(Mesh::new(report), &mut parts),
+    ];
+    let mut scout = Scout::start();
     loop {
-        let mut touched = Touched::default();
-        let mut asked = Vec::new();
-        tokio::select! {
-            word = inbox.recv() => {
-                let Some(mut word) = word else { return };
-                loop {
-                    match word {
-                        Word::Changes(changes) => changes
-                            .into_iter()
-                            .for_each(|change| state.apply(change, &mut touched)),
-                        Word::Settled(answer) => asked.push(answer),
-                    }
-                    // What has come meanwhile costs no second round.
-                    match inbox.try_recv() {
-                        Ok(more) => word = more,
-                        Err(_) => break,
-                    }
-                }
-            }
-            _ = look.tick() => {
-                balance.look().await;
-                names.look().await;
-                mesh.look().await;
-            }
+        let word = tokio::select! {
+            word = inbox.recv() => word,
+            found = scout.next() => Some(Word::Changes([found].into())),
+        };
+        let Some(word) = word else { return };
+        if let Word::Changes(changes) = &word {
+            scout.follow(changes);
         }
-        tokio::join!(
-            balance.follow(&state, &touched),
-            names.follow(&state, &touched),
-            mesh.follow(&state, &touched),
-        );
-        let settled = balance.is_up() && names.is_up() && mesh.is_up();
-        for answer in asked {
-            // Whoever does not wait any more does not need to know.
-            let _ = answer.send(settled);
+        for part in &words {
+            // One that failed for good is missed, and the others go on.
+            let _ = part.send(word.clone()).await;
         }
     }
 }
 
-/// A part with what it still has to look at.
+/// A part with what it knows and what it still has to look at.
 struct Follower<P> {
     part: P,
+    state: State,
     behind: Touched,
     pause: Duration,
     not_before: Option<Instant>,
 }
 
-impl<P: Part> Follower<P> {
-    fn new(part: P) -> Self {
-        Self {
+impl<P: Part + 'static> Follower<P> {
+    /// Lets it follow for as long as the set lives, and says where to tell it.
+    fn start(part: P, parts: &mut JoinSet<()>) -> mpsc::Sender<Word> {
+        let (words, inbox) = mpsc::channel(QUEUE);
+        let follower = Self {
             part,
+            state: State::default(),
             behind: Touched::default(),
             pause: PAUSES.0,
             not_before: None,
+        };
+        parts.spawn(follower.run(inbox));
+        words
+    }
+
+    async fn run(mut self, mut inbox: mpsc::Receiver<Word>) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut asked = Vec::new();
+            tokio::select! {
+                word = inbox.recv() => {
+                    let Some(word) = word else { return };
+                    self.take(word, &mut asked);
+                    // What has come meanwhile costs no second round.
+                    while let Ok(more) = inbox.try_recv() {
+                        self.take(more, &mut asked);
+                    }
+                }
+                _ = look.tick() => self.look().await,
+            }
+            self.follow().await;
+            for answer in asked {
+                // Whoever does not wait any more does not need to know.
+                let _ = answer.send(self.is_up()).await;
+            }
+        }
+    }
+
+    fn take(&mut self, word: Word, asked: &mut Vec<mpsc::Sender<bool>>) {
+        match word {
+            Word::Changes(changes) => {
+                for change in changes.iter() {
+                    self.state.apply(change.clone(), &mut self.behind);
+                }
+            }
+            Word::Settled(answer) => asked.push(answer),
         }
     }
 
@@ -197,13 +225,12 @@ impl<P: Part> Follower<P> {
     }
 
     /// Lets the part follow, unless it is to rest after a failure; the next look comes soon.
-    async fn follow(&mut self, state: &State, touched: &Touched) {
-        self.behind.merge(touched);
+    async fn follow(&mut self) {
         let rests = self.not_before.is_some_and(|at| at > Instant::now());
         if rests || self.behind.is_empty() {
             return;
         }
-        match self.part.converge(state, &self.behind).await {
+        match self.part.converge(&self.state, &self.behind).await {
             Ok(()) => {
                 self.behind = Touched::default();
                 (self.pause, self.not_before) = (PAUSES.0, None);

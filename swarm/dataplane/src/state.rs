@@ -46,15 +46,6 @@ impl Touched {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
-
-    /// Adds what another one has.
-    pub fn merge(&mut self, other: &Self) {
-        self.all |= other.all;
-        self.networks.extend(other.networks.iter().cloned());
-        self.services.extend(other.services.iter().cloned());
-        self.endpoints.extend(other.endpoints.iter().cloned());
-        self.containers.extend(other.containers.iter().cloned());
-    }
 }
 
 impl Known {

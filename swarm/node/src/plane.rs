@@ -105,7 +105,9 @@ fn container(container: Container) -> Option<model::Container> {
     let addresses = container.addresses.into_iter();
     Some(model::Container {
         id: container.id.to_string(),
+        container: container.container,
         pid: i32::try_from(container.pid).ok()?,
+        starting: container.starting,
         addresses: addresses
             .map(|(network, addresses)| (network.to_string(), addresses))
             .collect(),

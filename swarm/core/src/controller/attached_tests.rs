@@ -59,12 +59,18 @@ fn it_waits_for_its_network_and_then_for_the_container() {
     assert!(it.is_ready());
     // While somebody starts it, it need not run.
     assert_eq!(state(&mut it), TaskState::Running);
+    let coming = it.in_plane().unwrap();
+    assert_eq!((coming.container.as_str(), coming.pid), ("c", 0));
+    assert!(coming.starting);
     it.hold(false);
+    assert_eq!(it.in_plane(), Some(coming), "until it is looked at");
     inspects(
         &mut it,
         Ok(container(ContainerState::Running, &["skep-net"])),
     );
     assert_eq!(state(&mut it), TaskState::Running);
+    let there = it.in_plane().unwrap();
+    assert!(there.pid == 7 && !there.starting);
 }
 
 #[test]

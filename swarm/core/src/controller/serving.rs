@@ -6,11 +6,11 @@ use std::net::IpAddr;
 
 use skep_api::task::TaskState;
 
-use super::{Controller, Seen};
+use super::{Busy, Controller, Seen};
 use crate::id::Id;
 use crate::object::Place;
 use crate::plane;
-use crate::worker::{ContainerState, Health};
+use crate::worker::{Container, ContainerState, Health};
 use crate::{MILLISECOND, Nanos, Timestamp};
 
 /// How long a task that others may use still runs once it has left every directory. All nodes are
@@ -41,27 +41,50 @@ impl Controller {
             && self.status.err.is_empty()
     }
 
-    /// The task's container, if it runs and is on networks of the swarm.
+    /// The task's container, if it runs or is about to and is on networks of the swarm.
     pub(crate) fn in_plane(&self) -> Option<plane::Container> {
-        let Seen::There(container) = &self.seen else {
-            return None;
+        let (container, pid) = match self.runs() {
+            Some(container) => (&container.id, container.pid),
+            None => (self.is_to_start()?, 0),
         };
-        if container.state != ContainerState::Running || container.pid <= 0 {
-            return None;
-        }
-        if self.task.attached.is_some() && !self.is_on_network(container) {
-            return None;
-        }
         let addresses: BTreeMap<Id, Vec<IpAddr>> = self.addresses().collect();
         let spec = self.task.spec.container_spec.as_ref();
         let resolvers = spec.and_then(|spec| spec.dns_config.as_ref());
         let resolvers = resolvers.into_iter().flat_map(|dns| &dns.nameservers);
         (!addresses.is_empty()).then(|| plane::Container {
             id: self.task.id.clone(),
-            pid: container.pid,
+            container: container.clone(),
+            pid,
+            starting: pid == 0,
             addresses,
             resolvers: resolvers.filter_map(|text| text.parse().ok()).collect(),
         })
+    }
+
+    /// The container, if it runs and is on the task's networks.
+    fn runs(&self) -> Option<&Container> {
+        let Seen::There(container) = &self.seen else {
+            return None;
+        };
+        let runs = container.state == ContainerState::Running && container.pid > 0;
+        let here = self.task.attached.is_none() || self.is_on_network(container);
+        (runs && here).then_some(container)
+    }
+
+    /// The id of the container that is about to be started; also from when it was until the engine
+    /// has shown that it runs.
+    fn is_to_start(&self) -> Option<&String> {
+        if let Some(attached) = &self.task.attached {
+            let looks = self.look || self.busy == Some(Busy::Inspect);
+            return (self.is_ready() && (self.held || looks)).then_some(&attached.id);
+        }
+        match &self.seen {
+            Seen::There(container) if container.state == ContainerState::Created => {
+                let wanted = self.status.state == TaskState::Starting && !self.removing;
+                (wanted && self.refused.is_none()).then_some(&container.id)
+            }
+            _ => None,
+        }
     }
 
     fn addresses(&self) -> impl Iterator<Item = (Id, Vec<IpAddr>)> {

@@ -138,6 +138,10 @@ impl Worker {
         let tasks = self.attachments.tasks.get(container).into_iter().flatten();
         let places = tasks.filter_map(|id| self.tasks.get(id)?.in_plane());
         let whole = places.reduce(|mut whole, place| {
+            // One that runs runs, also while it is to be on one more network.
+            if whole.starting {
+                (whole.pid, whole.starting) = (place.pid, place.starting);
+            }
             whole.addresses.extend(place.addresses);
             whole
         });

@@ -174,15 +174,17 @@ fn what_never_came_to_run_is_given_back_by_the_last_who_worked_on_it() {
 }
 
 #[test]
-fn the_data_plane_knows_a_container_once_while_it_runs() {
+fn the_data_plane_knows_a_container_once_from_before_it_starts() {
     let mut bench = Bench::new();
     bench.happens(hold());
     bench.assign(&["t", "u"], true);
-    assert_eq!(bench.shown, None);
+    let shown = bench.shown.clone().unwrap();
+    assert!(shown.starting && shown.pid == 0, "{shown:?}");
     bench.container = Some(ContainerState::Running);
     bench.happens(let_go());
     let shown = bench.shown.clone().unwrap();
-    assert_eq!((&*shown.id, shown.pid), ("c", 7));
+    assert_eq!((&*shown.id, &*shown.container), ("c", "c"));
+    assert!(!shown.starting && shown.pid == 7, "{shown:?}");
     let address: Vec<std::net::IpAddr> = vec!["10.0.1.5".parse().unwrap()];
     assert_eq!(shown.addresses, [("net".into(), address)].into());
     bench.container = Some(ContainerState::Exited);

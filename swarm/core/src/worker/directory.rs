@@ -14,7 +14,7 @@ pub(super) struct Directories {
     known: BTreeMap<Id, Known>,
     /// Tasks of this node that serve.
     serving: BTreeSet<Id>,
-    /// Containers of this node that run, as the plane was told.
+    /// Containers of this node that run or are about to, as the plane was told.
     containers: BTreeMap<Id, Container>,
     /// What the plane is still to be told.
     changes: Vec<Change>,
@@ -152,7 +152,7 @@ impl Directories {
         }
     }
 
-    /// Whether a task of this node serves, and its container while it runs.
+    /// Whether a task of this node serves, and its container while it runs or is about to.
     pub(super) fn local(&mut self, task: &Id, serves: bool, container: Option<Container>) {
         if self.containers.get(task) != container.as_ref() {
             self.changes.push(match container {

@@ -118,7 +118,9 @@ fn of_its_own_tasks_a_node_knows_best() {
     let container = |pid| {
         Some(Container {
             id: "a".into(),
+            container: "c".into(),
             pid,
+            starting: false,
             addresses: BTreeMap::new(),
             resolvers: Vec::new(),
         })

@@ -90,7 +90,8 @@ impl Inner {
             movers.extend(state.containers.keys().cloned());
         }
         for id in &movers {
-            let Some(container) = state.containers.get(id) else {
+            let container = state.containers.get(id).filter(|it| it.pid != 0);
+            let Some(container) = container else {
                 self.containers.remove(id);
                 continue;
             };

@@ -13,7 +13,7 @@ use super::wire;
 use crate::netlink::conntrack;
 use crate::netlink::nftables::{GET_CHAIN, GET_ELEMENT, HEADER, Nftables, Refused};
 use crate::netlink::{attribute, head};
-use crate::netns::{self, Place};
+use crate::netns::{self, Home, Place};
 
 /// How often somebody else may be faster before we try later.
 const TRIES: usize = 8;
@@ -127,6 +127,10 @@ impl Space {
     fn open(&mut self) -> Result<(), netns::Error> {
         if self.kernel.is_some() {
             return Ok(());
+        }
+        if let Place::Of(pid) = self.place {
+            // Never that of whoever gets the same number later.
+            self.place = Place::Same(Home::of(pid)?);
         }
         let identity = netns::identity(self.place)?;
         let nftables = netns::inside(self.place, || {

@@ -8,7 +8,8 @@ use std::ops::RangeInclusive;
 use super::embedded::{self, ADDRESS};
 use super::resolv;
 use crate::chains::Chain;
-use crate::netns::{self, Error, Place};
+use crate::netlink::link;
+use crate::netns::{self, Error, Home, Place};
 use crate::nft::{self, Table};
 
 /// The table in each container's namespace.
@@ -24,11 +25,14 @@ pub(crate) const PORTS: RangeInclusive<u16> = 61053..=61068;
 /// Sockets and rules in a container's namespace.
 #[derive(Debug)]
 pub(crate) struct Door {
-    pid: i32,
+    home: Home,
     port: u16,
     /// What counts as the container's resolver.
     caught: Vec<Ipv4Addr>,
     chain: Chain,
+    /// It was opened before the container's first process began: who answers there without us was
+    /// not to be seen yet.
+    is_early: bool,
 }
 
 /// What has been opened.
@@ -41,26 +45,32 @@ pub(crate) struct Opened {
 }
 
 impl Door {
-    /// Opens it. From then on, the container's questions come to us.
+    /// Opens it. From then on, the container's questions come to us. `is_early`: its first process
+    /// has not begun yet, and neither its network nor its files need be there.
     ///
     /// # Errors
     /// When the process is gone, or it does not work.
-    pub(crate) async fn open(pid: i32) -> Result<Opened, Error> {
-        let own = std::fs::read_link("/proc/thread-self/ns/net")?;
-        let opened = netns::within(Place::Of(pid), move || {
-            if std::fs::read_link("/proc/thread-self/ns/net")? == own {
-                return Err(io::Error::other("the container has no network of its own"));
+    pub(crate) async fn open(pid: i32, is_early: bool) -> Result<Opened, Error> {
+        let home = Home::of(pid)?;
+        if home.is_host()? {
+            return Err(io::Error::other("the container has no network of its own").into());
+        }
+        let opened = netns::within(Place::Same(home), move || {
+            if is_early {
+                // Without it nobody has the address that we listen on.
+                link::loopback_up()?;
             }
             let (udp, tcp, port) = listen()?;
-            let resolvers = match embedded::find(pid) {
-                Some(_) => Vec::new(),
-                None => resolv::of_container(pid).unwrap_or_default(),
+            let resolvers = match embedded::find(home) {
+                None if !is_early => resolv::of_container(pid).unwrap_or_default(),
+                _ => Vec::new(),
             };
             let door = Self {
-                pid,
+                home,
                 port,
                 caught: caught(&resolvers),
                 chain: Chain::open(TABLE, CHAIN)?,
+                is_early,
             };
             Ok(Opened {
                 door,
@@ -80,7 +90,7 @@ impl Door {
     /// When the process is gone, or the kernel refuses.
     pub(crate) async fn shut_out_others(&self) -> Result<(), Error> {
         let script = nft::anew(TABLE, &rules(self.port, &self.caught));
-        nft::load(Place::Of(self.pid), script).await
+        nft::load(Place::Same(self.home), script).await
     }
 
     /// Whether the rules are there. Costs little.
@@ -90,12 +100,23 @@ impl Door {
         rules.map_or(true, |it| it == Some(RULES))
     }
 
+    /// Where it is.
+    pub(crate) fn home(&self) -> Home {
+        self.home
+    }
+
+    /// Whether it was opened too early to know who answers there without us, and that is not the
+    /// engine's resolver either: then it is to be opened again.
+    pub(crate) fn is_too_early(&self) -> bool {
+        self.is_early && embedded::find(self.home).is_none()
+    }
+
     /// Takes the rules away, so that the container asks whom it would have asked without us.
     ///
     /// # Errors
     /// When the process is gone, or the kernel refuses.
     pub(crate) async fn remove(&self) -> Result<(), Error> {
-        nft::load(Place::Of(self.pid), nft::gone(TABLE)).await
+        nft::load(Place::Same(self.home), nft::gone(TABLE)).await
     }
 }
 

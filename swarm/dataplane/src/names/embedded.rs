@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::door::PORTS;
+use crate::netns::Home;
 
 /// The resolver's address in every namespace.
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -22,17 +23,19 @@ pub(crate) struct Embedded {
     pub(crate) tcp: SocketAddrV4,
 }
 
-/// Looks for it in the namespace of a process. `None` if there is none, as with podman, or while
-/// the engine is not there.
-pub(crate) fn find(pid: i32) -> Option<Embedded> {
+/// Looks for it in a namespace. `None` if there is none, as with podman, or while the engine is not
+/// there.
+pub(crate) fn find(home: Home) -> Option<Embedded> {
     let listener = |table: &str, state| {
-        let text = sockets(pid, table).ok()?;
+        let text = sockets(home.pid, table).ok()?;
         Some(SocketAddrV4::new(ADDRESS, port(&text, state)?))
     };
-    Some(Embedded {
+    let found = Embedded {
         udp: listener("udp", UDP_UNCONNECTED)?,
         tcp: listener("tcp", TCP_LISTEN)?,
-    })
+    };
+    // What has just been read may have been somebody else's.
+    home.is_there().then_some(found)
 }
 
 fn sockets(pid: i32, table: &str) -> io::Result<String> {

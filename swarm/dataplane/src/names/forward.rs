@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::embedded::{self, Embedded};
 use super::resolv::{Hosts, MOST};
 use super::wire::{self, Question, Way};
-use crate::netns::{self, Place};
+use crate::netns::{self, Home, Place};
 
 /// Questions that wait for others, on the whole host.
 const WAITING: usize = 4096;
@@ -49,7 +49,7 @@ impl Outside {
 /// Asks on behalf of one container.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
-    pid: i32,
+    home: Home,
     outside: Arc<Outside>,
     /// The container's own resolvers, if it has any.
     resolvers: Vec<IpAddr>,
@@ -73,9 +73,9 @@ pub(crate) enum Answer {
 }
 
 impl Forwarder {
-    pub(crate) fn new(pid: i32, outside: Arc<Outside>, resolvers: Vec<IpAddr>) -> Self {
+    pub(crate) fn new(home: Home, outside: Arc<Outside>, resolvers: Vec<IpAddr>) -> Self {
         Self {
-            pid,
+            home,
             outside,
             resolvers,
             engine: Mutex::default(),
@@ -144,7 +144,7 @@ impl Forwarder {
     fn embedded(&self) -> Option<Embedded> {
         let mut engine = self.engine();
         if engine.resolver.is_none() {
-            engine.resolver = embedded::find(self.pid);
+            engine.resolver = embedded::find(self.home);
         }
         engine.resolver
     }
@@ -180,7 +180,7 @@ impl Forwarder {
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let done = netns::within(Place::Of(self.pid), work).await;
+        let done = netns::within(Place::Same(self.home), work).await;
         done.map_err(|error| match error {
             netns::Error::Failed(error) => error,
             gone @ netns::Error::Gone => io::Error::other(gone),

@@ -16,7 +16,7 @@ use super::door::{Door, Opened};
 use super::forward::{Answer, Forwarder, Outside, receive, send};
 use super::wire::{self, Question, Way};
 use crate::model::Container;
-use crate::netns::Error;
+use crate::netns::{Error, Home};
 
 /// Questions of one container that wait for others.
 const WAITING: usize = 256;
@@ -50,7 +50,7 @@ impl Server {
         book: Shared,
         outside: Arc<Outside>,
     ) -> Result<Self, Error> {
-        let opened = Door::open(container.pid).await?;
+        let opened = Door::open(container.pid, container.starting).await?;
         let Opened {
             door,
             udp,
@@ -66,7 +66,7 @@ impl Server {
         let desk = Arc::new(Desk {
             container: container.id.clone(),
             book,
-            forwarder: Forwarder::new(container.pid, outside, own),
+            forwarder: Forwarder::new(door.home(), outside, own),
         });
         let mut running = JoinSet::new();
         running.spawn(answer_datagrams(desk.clone(), into_udp(udp)?));
@@ -80,7 +80,16 @@ impl Server {
 
     /// Whether it answers this container as it is now.
     pub(crate) fn is_for(&self, container: &Container) -> bool {
-        self.container.0 == container.pid && self.container.1 == container.resolvers
+        self.container.0 == container.pid
+            && self.container.1 == container.resolvers
+            && self.is_at_home()
+            && (container.starting || !self.door.is_too_early())
+    }
+
+    /// Whether the container's process is where we answer it, or gone.
+    pub(crate) fn is_at_home(&self) -> bool {
+        let home = self.door.home();
+        Home::of(home.pid).map_or(true, |it| it == home)
     }
 }
 

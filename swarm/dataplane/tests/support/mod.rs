@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +47,8 @@ pub fn alone<T: Send, F: Future<Output = T>>(work: impl FnOnce() -> F + Send) ->
 pub struct Inside {
     process: Child,
     dir: tempfile::TempDir,
+    /// Its control group, if it has one of its own.
+    group: Option<PathBuf>,
 }
 
 impl Inside {
@@ -69,7 +71,50 @@ impl Inside {
         let mut ready = [0; 6];
         let out = process.stdout.as_mut().unwrap();
         out.read_exact(&mut ready).unwrap();
-        Self { process, dir }
+        Self {
+            process,
+            dir,
+            group: None,
+        }
+    }
+
+    /// A container of this id whose first process waits for its turn, as an engine's runtime leaves
+    /// it: in its control group, in namespaces of its own, and without a network.
+    pub fn waiting(id: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pids = Path::new("/sys/fs/cgroup/pids");
+        let all = pids.parent().filter(|_| !pids.exists()).unwrap_or(pids);
+        let group = all.join(format!("skep-test-{id}"));
+        std::fs::create_dir(&group).unwrap();
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && exec unshare --net --mount --pid --fork --kill-child \
+             sh -c 'read turn; exec sleep 600'",
+            group.display()
+        );
+        let process = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            process,
+            dir,
+            group: Some(group),
+        }
+    }
+
+    /// Its network is made, and its first process begins.
+    pub fn begin(&mut self) {
+        self.run("ip link set lo up").unwrap();
+        drop(self.process.stdin.take());
+    }
+
+    /// Its first process, if it is one that waited.
+    pub fn first(&self) -> i32 {
+        let pid = self.pid();
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let children = std::fs::read_to_string(children).unwrap();
+        children.trim().parse().unwrap()
     }
 
     pub fn pid(&self) -> i32 {
@@ -97,6 +142,14 @@ impl Drop for Inside {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if let Some(group) = &self.group {
+            // Until the last process has left it.
+            let left = (0..500).find(|_| {
+                std::thread::sleep(Duration::from_millis(2));
+                std::fs::remove_dir(group).is_ok()
+            });
+            assert!(left.is_some() || std::thread::panicking(), "{group:?}");
+        }
     }
 }
 

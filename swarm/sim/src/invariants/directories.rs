@@ -124,7 +124,7 @@ fn containers(state: &State, node: &Node, plane: &Plane, engine: &Engine) -> Ver
         running.map(|fake| (task.id.clone(), fake.shown.pid))
     });
     let running: BTreeMap<Id, i64> = running.collect();
-    let told = plane.containers.iter();
+    let told = plane.containers.iter().filter(|(_, it)| !it.starting);
     let told: BTreeMap<Id, i64> = told.map(|(id, it)| (id.clone(), it.pid)).collect();
     if running == told {
         return Ok(());

@@ -8,7 +8,7 @@ use crate::SECOND;
 use crate::controller::{Busy, Step};
 use crate::object::{Attachment, Task};
 use crate::testing::{node, task};
-use crate::worker::{Container, EngineOp, OpOutput};
+use crate::worker::{Container, EngineOp, OpError, OpOutput};
 
 fn connected() -> Task {
     let mut task = task("t1", "web", 1);
@@ -106,6 +106,47 @@ fn one_that_nobody_can_be_sent_to_does_not_wait() {
     assert!(starting.in_plane().is_some(), "it can ask for names");
     desire(&mut starting, TaskState::Shutdown);
     assert!(is_stop(&step(&mut starting, 0)));
+}
+
+#[test]
+fn the_plane_hears_of_a_container_before_it_starts() {
+    let mut controller = Controller::assigned(connected());
+    controller.status.state = TaskState::Starting;
+    step(&mut controller, 0);
+    assert_eq!(controller.in_plane(), None, "nothing was created");
+    controller.finished(Ok(shows(ContainerState::Created, 0, None)), at(0));
+    let start = step(&mut controller, 0);
+    assert!(matches!(start, Step::Op(EngineOp::Start { .. })));
+    let coming = controller.in_plane().unwrap();
+    assert_eq!((coming.container.as_str(), coming.pid), ("c1", 0));
+    assert!(coming.starting);
+
+    // Also while the engine is still to show that it runs.
+    controller.finished(Ok(OpOutput::Done), at(1));
+    step(&mut controller, 1);
+    assert_eq!(controller.in_plane(), Some(coming.clone()));
+    let seen = shows(ContainerState::Running, 42, None);
+    controller.finished(Ok(seen), at(2));
+    step(&mut controller, 2);
+    let there = plane::Container {
+        pid: 42,
+        starting: false,
+        ..coming
+    };
+    assert_eq!(controller.in_plane(), Some(there));
+}
+
+#[test]
+fn one_that_the_engine_does_not_start_is_not_waited_for() {
+    let mut controller = Controller::assigned(connected());
+    controller.status.state = TaskState::Starting;
+    step(&mut controller, 0);
+    controller.finished(Ok(shows(ContainerState::Created, 0, None)), at(0));
+    step(&mut controller, 0);
+    let refused = OpError::Failed("no such file".into());
+    controller.finished(Err(refused), at(1));
+    step(&mut controller, 1);
+    assert_eq!(controller.in_plane(), None);
 }
 
 #[test]
