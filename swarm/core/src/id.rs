@@ -25,7 +25,7 @@ impl Id {
     pub fn from_random_bytes(mut bytes: [u8; RANDOM_BYTES]) -> Self {
         bytes[0] |= 0x80;
         let digits = base36(&bytes);
-        Self(digits.chars().skip(1).take(LEN).collect::<String>().into())
+        Self(digits.get(1..=LEN).unwrap_or(&digits).into())
     }
 
     /// The id as text.
@@ -35,19 +35,31 @@ impl Id {
 }
 
 /// Writes a big-endian number in lower-case base 36, without leading zeros (an empty string for 0).
+/// Tens of thousands of ids are made in a plan: six digits at a time come off, the most that a limb
+/// of 32 bits holds.
 pub fn base36(big_endian: &[u8]) -> String {
-    let mut number = big_endian.to_vec();
-    let mut out = Vec::new();
-    while number.iter().any(|byte| *byte != 0) {
-        let mut rest = 0u32;
-        for byte in &mut number {
-            let value = rest * 256 + u32::from(*byte);
-            *byte = (value / 36) as u8;
-            rest = value % 36;
+    const DIGITS: usize = 6;
+    const SIX: u64 = 36u64.pow(6);
+    let limb = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    };
+    let mut number: Vec<u64> = big_endian.rchunks(4).rev().map(limb).collect();
+    let mut out = Vec::with_capacity(2 * big_endian.len());
+    while number.iter().any(|limb| *limb != 0) {
+        let mut rest = 0;
+        for limb in &mut number {
+            let value = rest << 32 | *limb;
+            (*limb, rest) = (value / SIX, value % SIX);
         }
-        out.extend(char::from_digit(rest % 36, 36));
+        for _ in 0..DIGITS {
+            out.extend(char::from_digit((rest % 36) as u32, 36));
+            rest /= 36;
+        }
     }
-    out.iter().rev().collect()
+    let leading = out.iter().rev().take_while(|digit| **digit == '0').count();
+    out.iter().rev().skip(leading).collect()
 }
 
 impl From<&str> for Id {
@@ -145,5 +157,24 @@ mod tests {
         assert_eq!(base36(&[0, 35]), "z");
         assert_eq!(base36(&[1, 0]), "74");
         assert_eq!(base36(&[0]), "");
+        assert_eq!(base36(&[]), "");
+        // 36^6 - 1, 36^6 and 36^7.
+        assert_eq!(base36(&2_176_782_335u32.to_be_bytes()), "zzzzzz");
+        assert_eq!(base36(&2_176_782_336u64.to_be_bytes()), "1000000");
+        assert_eq!(base36(&78_364_164_096u64.to_be_bytes()), "10000000");
+    }
+
+    #[test]
+    fn base36_is_read_back_by_others() {
+        let mut number = 1u128;
+        for step in 0..500u128 {
+            number = number
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(step)
+                >> (step % 100);
+            let digits = base36(&number.to_be_bytes());
+            let read = u128::from_str_radix(&digits, 36);
+            assert_eq!(read.unwrap_or_default(), number, "{digits}");
+        }
     }
 }
