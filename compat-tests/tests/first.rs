@@ -87,7 +87,6 @@ fn all_succeed(host: &Host, name: &str) -> Result<()> {
         ended.len(),
         host.docker(&shown)?
     );
-    println!("{name}: {} of {TRIES}", ended.len() - failed);
     Ok(())
 }
 
