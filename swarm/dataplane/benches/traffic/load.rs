@@ -91,8 +91,10 @@ impl Workers {
 
     /// What a counter grows by, times so much. Nothing may have failed meanwhile.
     fn rate(self, count: &AtomicU64, times: f64) -> Rate {
+        // What is measured is a span of time.
         std::thread::sleep(WARM);
         let (start, worked_before, before) = (Instant::now(), worked(), count.load(Relaxed));
+        // So is this one.
         std::thread::sleep(WINDOW);
         let (time, work, after) = (
             start.elapsed(),

@@ -145,6 +145,7 @@ impl Drop for Inside {
         if let Some(group) = &self.group {
             // Until the last process has left it.
             let left = (0..500).find(|_| {
+                // Between two looks.
                 std::thread::sleep(Duration::from_millis(2));
                 std::fs::remove_dir(group).is_ok()
             });
