@@ -259,7 +259,8 @@ pub struct Container {
     pub health: Option<Health>,
     /// Ports of its host that are bound to it, once per address family. A list does not know them.
     pub ports: Vec<PortConfig>,
-    /// Names of the engine's networks that it is connected with. A list does not know them.
+    /// Names of the engine's networks that it is connected with; of one that does not run, will be. A
+    /// list does not know them.
     pub networks: Vec<String>,
 }
 

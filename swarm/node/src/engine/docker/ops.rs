@@ -202,14 +202,13 @@ pub(super) fn inspected(found: ContainerInspectResponse) -> Container {
     let health = state.health.and_then(|health| health.status);
     let started_at = state.started_at.unwrap_or_default();
     let settings = found.network_settings.unwrap_or_default();
-    let networks = settings.networks.unwrap_or_default().into_iter();
-    // Without an id of its own, an end is only meant to be.
-    let connected =
-        networks.filter(|(_, it)| it.endpoint_id.as_ref().is_some_and(|id| !id.is_empty()));
+    // Those without an id of an end too: the engine lets go of these while it restarts a container.
+    let mut networks: Vec<String> = settings.networks.unwrap_or_default().into_keys().collect();
+    networks.sort();
     let bound = settings.ports;
     Container {
         ports: ports(bound.unwrap_or_default()),
-        networks: connected.map(|(name, _)| name).collect(),
+        networks,
         id: found.id.unwrap_or_default(),
         name: bare(&found.name.unwrap_or_default()),
         task: task_label(found.config.and_then(|config| config.labels)),
@@ -330,7 +329,7 @@ mod tests {
             started: true,
             health: Some(Health::Unhealthy),
             ports: vec![port.clone(), port],
-            networks: vec!["skep-n".into()],
+            networks: ["ovl", "skep-n", "x"].map(str::to_owned).into(),
         };
         assert_eq!(container, expected);
     }
