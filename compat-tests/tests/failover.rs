@@ -142,7 +142,10 @@ fn demote_and_promote(old: &Host, other: &Host) -> Result<()> {
     let said = refusal(old, &["node", "ls"])?;
     ensure!(said.contains("This node is not a swarm manager."), "{said}");
     untouched(old, &before)?;
-    other.docker(&["node", "promote", old.name()])?;
+    // The node may be written to between the client's look and its update, as in the original.
+    wait_for("a promotion in sequence", PATIENCE, || {
+        other.docker(&["node", "promote", old.name()]).is_ok()
+    })?;
     role("Reachable")
 }
 
