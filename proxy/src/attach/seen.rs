@@ -7,11 +7,10 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use skep_core::attachment::{Attached, Wish};
+use skep_core::container::LABEL_TASK_ID;
 use skep_core::network::mac;
 use skep_node::agent::Standing;
 
-/// By this label the engine's containers that are tasks' are known. These have their places.
-const TASK_LABEL: &str = "com.docker.swarm.task.id";
 /// Among the options of a container's connection: the name of the swarm's network.
 pub(crate) const NAME_OPTION: &str = "skep.network.name";
 /// Likewise: that the swarm chose the address, which need not be the same the next time.
@@ -78,11 +77,12 @@ struct Ipam {
 }
 
 impl Seen {
-    /// From the engine's answer; `None` for what is no container, and for a task's.
+    /// From the engine's answer; `None` for what is no container, and for a task's: these have their
+    /// places.
     pub(super) fn parse(json: &[u8]) -> Option<Self> {
         let seen: Self = serde_json::from_slice(json).ok()?;
         let labels = seen.config.labels.as_ref();
-        let is_task = labels.is_some_and(|labels| labels.contains_key(TASK_LABEL));
+        let is_task = labels.is_some_and(|labels| labels.contains_key(LABEL_TASK_ID));
         (!is_task && !seen.id.is_empty()).then_some(seen)
     }
 

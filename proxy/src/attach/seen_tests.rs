@@ -96,7 +96,7 @@ fn names_are_told_apart() {
 
 #[test]
 fn a_tasks_container_has_its_places_already() {
-    let container = json!({ "Id": "c", "Config": { "Labels": { TASK_LABEL: "t" } } });
+    let container = json!({ "Id": "c", "Config": { "Labels": { LABEL_TASK_ID: "t" } } });
     assert!(Seen::parse(container.to_string().as_bytes()).is_none());
     assert!(Seen::parse(b"{}").is_none() && Seen::parse(b"no").is_none());
 }
