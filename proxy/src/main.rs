@@ -13,6 +13,10 @@ use skepd::config::{Config, Flags};
 use skepd::handlers::Handlers;
 use skepd::{backup, daemon};
 
+/// Plans copy, make and drop objects by the hundred thousand; measured with `skep-sim --scale`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {

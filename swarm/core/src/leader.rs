@@ -305,7 +305,7 @@ impl Work {
             at: self.now,
             changes,
         };
-        let events = self.scratch.apply(&tx)?;
+        let (tx, events) = self.scratch.prepare(tx)?;
         self.changes += tx.changes.len();
         self.txs.push(tx);
         Ok(events)

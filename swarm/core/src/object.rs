@@ -403,6 +403,13 @@ macro_rules! entities {
             pub(crate) fn meta_mut(&mut self) -> &mut Meta {
                 match self { $(Object::$kind(object) => &mut Arc::make_mut(object).meta,)* }
             }
+
+            /// Gives it this bookkeeping; does not copy an object that has it already.
+            pub(crate) fn set_meta(&mut self, meta: Meta) {
+                if *self.meta() != meta {
+                    *self.meta_mut() = meta;
+                }
+            }
         }
     };
 }

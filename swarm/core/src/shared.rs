@@ -12,6 +12,13 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Shared<T>(Arc<T>);
 
+impl<T> Shared<T> {
+    /// Whether the value is not only the same but one.
+    pub fn is_one_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl<T: PartialEq> Shared<T> {
     /// Has its value in common with `other` from now on if it is the same.
     pub fn join(&mut self, other: &Self) {
@@ -23,7 +30,7 @@ impl<T: PartialEq> Shared<T> {
 
 impl<T: PartialEq> PartialEq for Shared<T> {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+        self.is_one_with(other) || self.0 == other.0
     }
 }
 

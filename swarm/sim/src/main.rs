@@ -13,6 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use skep_sim::{Mutation, Outcome, Settings, run};
 
+/// The one of the daemon: what is measured here is to be what the daemon takes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "usage: skep-sim --seeds COUNT [--from SEED] [--threads COUNT] [--mistake NAME]\n       \
                      skep-sim --seed SEED [--trace] [--mistake NAME]\n       \
                      skep-sim --scale [--small]";

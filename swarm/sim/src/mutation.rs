@@ -4,7 +4,7 @@
 use skep_api::go::Base64;
 use skep_api::node::{Availability, NodeState};
 use skep_api::task::TaskState;
-use skep_core::object::{Entity as _, Kind, Object, Place, Task};
+use skep_core::object::{Kind, Object, Place, Task};
 use skep_core::{Author, Batch, Change, Id, IdSource as _, State, Tx};
 
 use crate::dice::Dice;
@@ -15,7 +15,7 @@ use crate::settings::Mutation;
 pub fn bend(mutation: Option<Mutation>, batch: &mut Batch, state: &State, dice: &mut Dice) {
     match mutation {
         Some(Mutation::AssignAnywhere) => assign_anywhere(batch, state),
-        Some(Mutation::StatusBackwards) => status_backwards(batch),
+        Some(Mutation::StatusBackwards) => status_backwards(batch, state),
         Some(Mutation::TwoInASlot) => two_in_a_slot(batch, dice),
         Some(Mutation::EverywhereAndMore) => everywhere_and_more(batch, state),
         Some(Mutation::OneTooMany) => created(batch, |task| {
@@ -126,7 +126,7 @@ fn assign_anywhere(batch: &mut Batch, state: &State) {
 }
 
 /// The store would refuse it as what it is, so the task is removed and made again.
-fn status_backwards(batch: &mut Batch) {
+fn status_backwards(batch: &mut Batch, state: &State) {
     let [tx] = batch.txs.as_slice() else { return };
     let [Change::Update(Object::Task(task))] = tx.changes.as_slice() else {
         return;
@@ -134,10 +134,12 @@ fn status_backwards(batch: &mut Batch) {
     if !matches!(tx.author, Author::Agent(_)) || task.status.state < TaskState::Starting {
         return;
     }
+    let Some(read) = state.tasks().meta(&task.id) else {
+        return;
+    };
     let mut again = Task::clone(task);
     again.status.state = TaskState::Preparing;
-    let (id, version) = (task.id.clone(), task.meta().version);
-    let remove = Change::Remove(Kind::Task, id, version);
+    let remove = Change::Remove(Kind::Task, task.id.clone(), read.version);
     let create = Change::Create(Object::from(again));
     batch.txs = vec![
         Tx {

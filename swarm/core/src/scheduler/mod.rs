@@ -110,9 +110,9 @@ impl Reconciler for Scheduler {
 
     fn plan(&mut self, view: &State, now: Timestamp, _ids: &mut dyn IdSource) -> Plan {
         let mut plan = Plan::default();
+        self.nodes.take_if(|nodes| !nodes.is_settled());
         if self.preassigned.is_due() {
             let nodes = self.nodes.get_or_insert_with(|| Nodes::of(view));
-            nodes.settle();
             self.preassigned.plan(view, nodes, now, &mut plan);
             if !plan.changes.is_empty() {
                 expect(&plan, nodes);
@@ -127,7 +127,6 @@ impl Reconciler for Scheduler {
             return plan;
         }
         let nodes = self.nodes.get_or_insert_with(|| Nodes::of(view));
-        nodes.settle();
         self.rested_at = nodes.rested_at(now);
         while let Some(group) = self.dirty.pop_first() {
             self.place(view, &group, &mut plan.changes, now);

@@ -29,8 +29,8 @@ pub(super) struct Nodes {
     resting: BTreeSet<(Timestamp, Id)>,
     /// Where tasks of a service are meant to run.
     services: BTreeMap<Id, BTreeSet<Id>>,
-    /// Tasks that are counted already although the store does not have them there yet.
-    expected: BTreeMap<Id, Arc<Task>>,
+    /// The weight of tasks that are counted already although the store does not have them yet.
+    expected: BTreeMap<Id, (Id, bool)>,
 }
 
 impl Nodes {
@@ -71,26 +71,24 @@ impl Nodes {
                     Some(Object::Task(task)) => Some(task.clone()),
                     _ => None,
                 };
-                self.replace(task(before).as_deref(), task(after).as_deref());
+                if !self.replace(task(before).as_deref(), task(after).as_deref()) {
+                    return None;
+                }
             }
         }
         Some(self)
     }
 
-    /// A task changed, came or went.
-    fn replace(&mut self, before: Option<&Task>, after: Option<&Task>) {
+    /// A task changed, came or went. `false` if another event was expected of it: what is counted
+    /// is not what is.
+    fn replace(&mut self, before: Option<&Task>, after: Option<&Task>) -> bool {
         if let Some(task) = after.or(before)
-            && let Some(expected) = self.expected.remove(&task.id)
+            && let Some((node, live)) = self.expected.remove(&task.id)
         {
-            if after.is_some_and(|after| counts_alike(&expected, after)) {
-                return;
-            }
-            self.subtract(&expected);
+            return after.and_then(weight) == Some((&node, live));
         }
-        if let (Some(before), Some(after)) = (before, after)
-            && counts_alike(before, after)
-        {
-            return;
+        if before.and_then(weight) == after.and_then(weight) {
+            return true;
         }
         if let Some(before) = before {
             self.subtract(before);
@@ -98,6 +96,7 @@ impl Nodes {
         if let Some(after) = after {
             self.add(after);
         }
+        true
     }
 
     /// When the first of the ready nodes that rest may have tasks again.
@@ -123,17 +122,15 @@ impl Nodes {
 
     /// The store will say the same of a task that [`occupy`](Self::occupy) counted: when its event
     /// comes it is not counted again.
-    pub fn expect(&mut self, task: &Arc<Task>) {
-        if occupied(task).is_some() {
-            self.expected.insert(task.id.clone(), task.clone());
+    pub fn expect(&mut self, task: &Task) {
+        if let Some((node, live)) = weight(task) {
+            self.expected.insert(task.id.clone(), (node.clone(), live));
         }
     }
 
-    /// Takes back what was expected and did not come: a plan that was not written.
-    pub fn settle(&mut self) {
-        for task in std::mem::take(&mut self.expected).into_values() {
-            self.subtract(&task);
-        }
+    /// Whether all that was expected has come; not so after a plan that was not written.
+    pub fn is_settled(&self) -> bool {
+        self.expected.is_empty()
     }
 
     /// One of the nodes.
@@ -228,8 +225,8 @@ fn occupied(task: &Task) -> Option<&Id> {
     task.node_id.as_ref().filter(|_| occupies)
 }
 
-/// Whether two states of one task weigh the same on the same node: what it reserves never changes.
-fn counts_alike(one: &Task, other: &Task) -> bool {
-    let weight = |task: &Task| occupied(task).is_some().then(|| task::is_live(task));
-    weight(one) == weight(other) && occupied(one) == occupied(other)
+/// Where a task counts, and whether it is meant to run there. What it reserves never changes, so two
+/// states of one task with the same weight count alike.
+fn weight(task: &Task) -> Option<(&Id, bool)> {
+    Some((occupied(task)?, task::is_live(task)))
 }

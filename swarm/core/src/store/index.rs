@@ -99,6 +99,10 @@ impl State {
         }) else {
             return;
         };
+        let one = task.spec.is_one_with(&other.spec);
+        if one && task.service_labels.is_one_with(&other.service_labels) {
+            return;
+        }
         let task = Arc::make_mut(task);
         task.spec.join(&other.spec);
         task.service_labels.join(&other.service_labels);

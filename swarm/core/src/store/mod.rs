@@ -19,7 +19,7 @@ pub use tx::{Author, Batch, Change, Event, Reject, Tx};
 use crate::Timestamp;
 use crate::id::Id;
 use crate::object::{
-    Cluster, ConfigObject, Kind, NetworkObject, Node, Object, SecretObject, Service, Task,
+    Cluster, ConfigObject, Kind, Meta, NetworkObject, Node, Object, SecretObject, Service, Task,
 };
 use crate::task;
 
@@ -195,14 +195,43 @@ impl State {
         Ok(events)
     }
 
+    /// Applies one transaction and gives it back with the bookkeeping of its objects filled in, to
+    /// be written in this form: then whoever applies it on the same state has these very objects,
+    /// and copies none.
+    ///
+    /// # Errors
+    /// See [`Reject`]; the state is as before.
+    pub fn prepare(&mut self, tx: Tx) -> Result<(Tx, Vec<Event>), Reject> {
+        let mut next = self.clone();
+        next.turn(&tx);
+        let (author, at) = (tx.author, tx.at);
+        let events = tx
+            .changes
+            .into_iter()
+            .map(|change| next.change(&author, at, change))
+            .collect::<Result<Vec<_>, _>>()?;
+        *self = next;
+        let tx = Tx {
+            author,
+            at,
+            changes: events.iter().filter_map(Event::again).collect(),
+        };
+        Ok((tx, events))
+    }
+
     /// Applies a transaction; what is refused leaves some of it behind.
     fn write(&mut self, tx: &Tx, events: &mut Vec<Event>) -> Result<(), Reject> {
-        self.tables.revision += 1;
-        self.tables.written_at = self.tables.written_at.max(tx.at);
+        self.turn(tx);
         for change in &tx.changes {
-            events.push(self.change(tx, change)?);
+            events.push(self.change(&tx.author, tx.at, change.clone())?);
         }
         Ok(())
+    }
+
+    /// Begins a transaction.
+    fn turn(&mut self, tx: &Tx) {
+        self.tables.revision += 1;
+        self.tables.written_at = self.tables.written_at.max(tx.at);
     }
 
     /// The latest moment that a transaction names; whatever is newer is unknown here.
@@ -210,40 +239,44 @@ impl State {
         self.tables.written_at
     }
 
-    fn change(&mut self, tx: &Tx, change: &Change) -> Result<Event, Reject> {
+    fn change(&mut self, author: &Author, at: Timestamp, change: Change) -> Result<Event, Reject> {
         let version = self.revision();
+        let mut meta = Meta {
+            version,
+            created_at: at,
+            updated_at: at,
+        };
         match change {
-            Change::Create(object) => {
+            Change::Create(mut object) => {
                 if self.object(object.kind(), object.id()).is_some() {
                     return Err(Reject::Exists(object.kind(), object.id().to_string()));
                 }
-                let mut object = object.clone();
-                let meta = object.meta_mut();
-                (meta.version, meta.created_at, meta.updated_at) = (version, tx.at, tx.at);
-                self.put(tx, None, object)
+                object.set_meta(meta);
+                self.put(author, None, object)
             }
-            Change::Update(object) => {
-                let before = self.expect(object.kind(), object.id(), object.meta().version)?;
-                let mut object = object.clone();
-                let meta = object.meta_mut();
-                (meta.version, meta.updated_at) = (version, tx.at);
+            Change::Update(mut object) => {
+                let read = object.meta().version;
+                // What was prepared bears the version that it gets: nobody can have read that.
+                let read = Some(read).filter(|read| *read != version);
+                let before = self.expect(object.kind(), object.id(), read)?;
                 meta.created_at = before.meta().created_at;
-                self.put(tx, Some(before), object)
+                object.set_meta(meta);
+                self.put(author, Some(before), object)
             }
             Change::Remove(kind, id, version) => {
-                let before = self.expect(*kind, id, *version)?;
+                let before = self.expect(kind, &id, Some(version))?;
                 if let Object::Task(task) = &before {
-                    task::check_removal(&tx.author, task)?;
+                    task::check_removal(author, task)?;
                 }
                 self.index(Some(&before), None)?;
                 match kind {
                     Kind::Cluster => self.tables.cluster = None,
-                    Kind::Node => drop(self.tables.nodes.remove(id)),
-                    Kind::Service => drop(self.tables.services.remove(id)),
-                    Kind::Task => drop(self.tables.tasks.remove(id)),
-                    Kind::Secret => drop(self.tables.secrets.remove(id)),
-                    Kind::Config => drop(self.tables.configs.remove(id)),
-                    Kind::Network => drop(self.tables.networks.remove(id)),
+                    Kind::Node => drop(self.tables.nodes.remove(&id)),
+                    Kind::Service => drop(self.tables.services.remove(&id)),
+                    Kind::Task => drop(self.tables.tasks.remove(&id)),
+                    Kind::Secret => drop(self.tables.secrets.remove(&id)),
+                    Kind::Config => drop(self.tables.configs.remove(&id)),
+                    Kind::Network => drop(self.tables.networks.remove(&id)),
                 }
                 Ok(Event {
                     before: Some(before),
@@ -256,7 +289,7 @@ impl State {
     /// Stores an object whose bookkeeping is right, in place of `before`.
     fn put(
         &mut self,
-        tx: &Tx,
+        author: &Author,
         before: Option<Object>,
         mut object: Object,
     ) -> Result<Event, Reject> {
@@ -265,7 +298,7 @@ impl State {
                 Object::Task(task) => Some(task.as_ref()),
                 _ => None,
             });
-            task::check_transition(&tx.author, before, after)?;
+            task::check_transition(author, before, after)?;
         }
         self.share(before.as_ref(), &mut object);
         self.index(before.as_ref(), Some(&object))?;
@@ -284,12 +317,12 @@ impl State {
         })
     }
 
-    /// The object, if it exists in the version that the writer read.
-    fn expect(&self, kind: Kind, id: &Id, version: u64) -> Result<Object, Reject> {
+    /// The object, if it exists in the version that the writer read, or in any for `None`.
+    fn expect(&self, kind: Kind, id: &Id, version: Option<u64>) -> Result<Object, Reject> {
         let object = self
             .object(kind, id)
             .ok_or_else(|| Reject::NotFound(kind, id.clone()))?;
-        if object.meta().version == version {
+        if version.is_none_or(|version| object.meta().version == version) {
             Ok(object)
         } else {
             Err(Reject::OutOfSequence)

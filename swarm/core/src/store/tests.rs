@@ -293,3 +293,42 @@ fn a_state_that_claims_to_be_huge_takes_no_memory() {
     bytes.extend_from_slice(&[0xdf, 0xff, 0xff, 0xff, 0xff]);
     assert!(rmp_serde::from_slice::<State>(&bytes).is_err());
 }
+
+#[test]
+fn what_was_prepared_is_applied_without_copies_and_gives_the_same_state() {
+    let mut ids = CountingIds::default();
+    let (mut state, id) = (State::default(), ids.next_id());
+    let tx = |author, seconds, changes| Tx {
+        author,
+        at: Timestamp::from_nanos(seconds * 1_000_000_000_i64),
+        changes,
+    };
+    let made = a_task(&id);
+    let fresh = tx(Author::Orchestrator, 1, vec![Change::Create(made.into())]);
+    state.apply(&fresh).unwrap();
+    let mut pending = Task::clone(state.tasks().get(&id).unwrap());
+    pending.status.state = TaskState::Pending;
+    let update = tx(Author::Allocator, 2, vec![Change::Update(pending.into())]);
+
+    let (mut scratch, mut plain) = (state.clone(), state.clone());
+    let (prepared, events) = scratch.prepare(update.clone()).unwrap();
+    assert_eq!(plain.apply(&update).unwrap(), events);
+    assert_eq!(state.apply(&prepared).unwrap(), events);
+    assert!(state == plain && state == scratch);
+    let (one, other) = (state.tasks().get(&id), scratch.tasks().get(&id));
+    assert!(Arc::ptr_eq(one.unwrap(), other.unwrap()));
+
+    let mut late = tx(
+        Author::Reaper,
+        3,
+        vec![Change::Remove(Kind::Task, id.clone(), 1)],
+    );
+    assert!(matches!(
+        scratch.prepare(late.clone()),
+        Err(Reject::OutOfSequence)
+    ));
+    late.author = Author::Orchestrator;
+    late.changes = vec![Change::Remove(Kind::Task, id, 2)];
+    assert!(matches!(scratch.prepare(late), Err(Reject::Transition(..))));
+    assert!(state == scratch);
+}

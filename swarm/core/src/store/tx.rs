@@ -35,7 +35,8 @@ pub enum Author {
 pub enum Change {
     /// Adds an object; its `meta` is filled in.
     Create(Object),
-    /// Replaces an object; its `meta.version` names the version that was read.
+    /// Replaces an object; its `meta.version` names the version that was read, or the one that it
+    /// gets by this if the change was [prepared](super::State::prepare).
     Update(Object),
     /// Removes an object of the version that was read.
     Remove(Kind, Id, u64),
@@ -69,6 +70,21 @@ pub struct Event {
     pub before: Option<Object>,
     /// The object after the write.
     pub after: Option<Object>,
+}
+
+impl Event {
+    /// The change that does the same once more, with the object as it was stored.
+    pub(super) fn again(&self) -> Option<Change> {
+        match (&self.before, &self.after) {
+            (None, Some(after)) => Some(Change::Create(after.clone())),
+            (Some(_), Some(after)) => Some(Change::Update(after.clone())),
+            (Some(before), None) => {
+                let version = before.meta().version;
+                Some(Change::Remove(before.kind(), before.id().clone(), version))
+            }
+            (None, None) => None,
+        }
+    }
 }
 
 /// Why the store refused a transaction. Nothing of it was written.
