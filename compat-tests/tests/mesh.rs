@@ -92,6 +92,7 @@ fn every_host_answers_and_tasks_see_who_asks() -> Result<()> {
     from_hosts_and_containers(&fleet, &hosts)?;
     leaves_first(&fleet, &n1)?;
     comes_back(&fleet, &hosts, &client)?;
+    another_program_has_it(&fleet, &n1)?;
 
     n1.docker(&["service", "rm", "web"])?;
     for host in &hosts {
@@ -190,6 +191,43 @@ fn comes_back(fleet: &Fleet, hosts: &[Host], client: &str) -> Result<()> {
         pages(fleet, None, &format!("{}:8080", host.address()), 2)?;
     }
     Ok(())
+}
+
+/// A port that another program of a host has is that program's there, as the tasks on that host say;
+/// everywhere else it is the service's.
+fn another_program_has_it(fleet: &Fleet, n1: &Host) -> Result<()> {
+    let run = ["run", "--detach", "--network", "host", "--name", "other"];
+    let serve = ["busybox", "httpd", "-f", "-p", "8081"];
+    fleet::docker_ok(&n1.engine_socket(), &[&run[..], &serve].concat())?;
+    let place = ["--constraint", "node.hostname!=n3", "--publish", "8081:80"];
+    let options = [&place[..], &["--replicas-max-per-node", "1"]].concat();
+    create_web(n1, "late", "2", &options)?;
+
+    let said = |node: &str| {
+        let on = format!("node={node}");
+        let format = "{{.CurrentState}} {{.Error}}";
+        let ps = ["service", "ps", "late", "--no-trunc", "--filter", &on];
+        let said = n1.docker(&[&ps[..], &["--format", format]].concat())?;
+        Ok::<_, anyhow::Error>(said)
+    };
+    let taken = "published port not to be had on this node: 8081/tcp: Address already in use";
+    wait_for("the task to say so", SOON, || {
+        said("n1").is_ok_and(|said| said.starts_with("Running") && said.contains(taken))
+    })
+    .map_err(|error| error.context(said("n1").unwrap_or_default()))?;
+    ensure!(!said("n2")?.contains("published port"), "{}", said("n2")?);
+    // It serves all the same: whoever comes to another host finds it.
+    for name in ["n2", "n3"] {
+        let at = format!("{}:8081", fleet.host(name)?.address());
+        pages(fleet, None, &at, 2)?;
+    }
+
+    fleet::docker_ok(&n1.engine_socket(), &["rm", "--force", "other"])?;
+    wait_for("the port to be the service's", SOON, || {
+        said("n1").is_ok_and(|said| !said.contains("published port"))
+    })?;
+    pages(fleet, None, &format!("{}:8081", n1.address()), 2)?;
+    n1.docker(&["service", "rm", "late"]).map(drop)
 }
 
 /// What the mesh has in a host's kernel.

@@ -10,7 +10,7 @@
 //! | dispatcher | orphan the tasks of a node that is gone |
 //! | reaper | remove |
 
-use skep_api::task::TaskState;
+use skep_api::task::{TaskState, TaskStatus};
 
 use crate::object::Task;
 use crate::store::{Author, Reject};
@@ -18,6 +18,15 @@ use crate::store::{Author, Reject};
 /// Whether the task is meant to run and may still do so.
 pub fn is_live(task: &Task) -> bool {
     task.desired_state <= TaskState::Complete && !task.status.state.is_terminal()
+}
+
+/// How the error of a running task begins whose node cannot give a port that its service publishes:
+/// that port is then another program's on this node alone.
+pub(crate) const PORT_TAKEN: &str = "published port not to be had on this node: ";
+
+/// Whether the error of a running task says that it is about to be stopped.
+pub(crate) fn is_failing(status: &TaskStatus) -> bool {
+    !status.err.is_empty() && !status.err.starts_with(PORT_TAKEN)
 }
 
 /// Refuses a write that its author does not own, or that moves a task backwards.

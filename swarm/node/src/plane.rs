@@ -2,7 +2,9 @@
 //! decides who is on a network.
 
 use skep_core::plane::{Change, Container, Endpoint, Network, Port, Protocol, Service};
+use skep_core::worker::PortsTaken;
 use skep_dataplane::model;
+use tokio::sync::watch;
 use tracing::warn;
 
 /// A running data plane. Dropping it leaves the kernel as it is.
@@ -15,12 +17,36 @@ impl Plane {
         Self(skep_dataplane::Plane::start(Default::default()))
     }
 
+    /// Which ports are not to be had here.
+    pub fn ports(&self) -> Ports {
+        Ports(self.0.reports())
+    }
+
     /// Tells what is another way now; waits while too much is under way.
     pub async fn tell(&self, changes: Vec<Change>) {
         if !changes.is_empty() {
             let changes = changes.into_iter().filter_map(change).collect();
             self.0.apply(changes).await;
         }
+    }
+}
+
+/// Which published ports are not to be had on this node.
+#[derive(Debug)]
+pub struct Ports(watch::Receiver<model::Reports>);
+
+impl Ports {
+    /// Waits until that is different from what it was the last time, in the beginning none.
+    pub async fn taken(&mut self) -> PortsTaken {
+        if self.0.changed().await.is_err() {
+            // The plane has ended: there is nothing more to come.
+            std::future::pending::<()>().await;
+        }
+        let reports = self.0.borrow_and_update();
+        let taken = reports.taken.iter();
+        taken
+            .map(|((protocol, port), why)| ((protocol_of(*protocol), *port), why.clone()))
+            .collect()
     }
 }
 
@@ -87,6 +113,14 @@ fn port(port: Port) -> model::Port {
         },
         published: port.published,
         target: port.target,
+    }
+}
+
+fn protocol_of(protocol: model::Protocol) -> Protocol {
+    match protocol {
+        model::Protocol::Tcp => Protocol::Tcp,
+        model::Protocol::Udp => Protocol::Udp,
+        model::Protocol::Sctp => Protocol::Sctp,
     }
 }
 

@@ -10,6 +10,7 @@ use super::{Busy, Controller, Seen};
 use crate::id::Id;
 use crate::object::Place;
 use crate::plane;
+use crate::task::is_failing;
 use crate::worker::{Container, ContainerState, Health};
 use crate::{MILLISECOND, Nanos, Timestamp};
 
@@ -38,7 +39,7 @@ impl Controller {
             && !self.unhealthy
             && self.task.desired_state <= TaskState::Complete
             && self.status.state == TaskState::Running
-            && self.status.err.is_empty()
+            && !is_failing(&self.status)
     }
 
     /// The task's container, if it runs or is about to and is on networks of the swarm.
@@ -122,6 +123,20 @@ impl Controller {
             && self.status.err != UNHEALTHY
         {
             UNHEALTHY.clone_into(&mut self.status.err);
+            self.status.timestamp = now;
+            self.changed = true;
+        }
+    }
+
+    /// Says while it runs which of its service's ports its node cannot give, or that it can give
+    /// all. What is worse goes first.
+    pub(crate) fn complain(&mut self, of_ports: Option<String>, now: Timestamp) {
+        let of_ports = of_ports.unwrap_or_default();
+        if self.status.state == TaskState::Running
+            && !is_failing(&self.status)
+            && self.status.err != of_ports
+        {
+            self.status.err = of_ports;
             self.status.timestamp = now;
             self.changed = true;
         }

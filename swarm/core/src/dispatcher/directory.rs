@@ -16,6 +16,7 @@ use crate::labels;
 use crate::object::{Node, Object, Place, Service, Task};
 use crate::plane::{self, Endpoint, Port};
 use crate::store::{Event, State};
+use crate::task::is_failing;
 use crate::template::Context;
 
 /// Bytes of a message after which what is left of a directory goes into the next.
@@ -200,11 +201,10 @@ impl Page {
     }
 }
 
-/// Whether a task serves, as far as it and its orchestrator know. An error while it runs says that
-/// it is about to be stopped.
+/// Whether a task serves, as far as it and its orchestrator know.
 fn may_serve(task: &Task) -> bool {
     task.status.state == TaskState::Running
-        && task.status.err.is_empty()
+        && !is_failing(&task.status)
         && task.desired_state <= TaskState::Complete
         && task.node_id.is_some()
 }

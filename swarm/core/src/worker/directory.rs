@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::assignment::{Assignments, Directory, Overlay};
 use crate::id::Id;
-use crate::plane::{Change, Container, Endpoint, Network, Service};
+use crate::plane::{Change, Container, Endpoint, Network, Port, Service};
 
 /// The networks of a node.
 #[derive(Debug, Default)]
@@ -200,6 +200,13 @@ impl Directories {
     /// Who is on a network; `None` if the node has no part in it.
     pub(super) fn listed(&self, network: &Id) -> Option<&Listed> {
         self.known.get(network).map(|known| &known.listed)
+    }
+
+    /// The ports that a service publishes on every node, as far as this node has a part in that.
+    pub(super) fn ports_of(&self, service: &Id) -> impl Iterator<Item = &Port> {
+        let listed = self.known.values();
+        let services = listed.filter_map(|known| known.listed.services.get(service));
+        services.flat_map(|service| &service.ports)
     }
 
     fn show_all(&mut self, network: &Id) {

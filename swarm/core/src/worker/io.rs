@@ -8,6 +8,7 @@ use serde_json::Value;
 use skep_api::network::PortConfig;
 use skep_api::task::TaskStatus;
 
+use super::PortsTaken;
 use crate::Timestamp;
 use crate::assignment::{Assignments, Overlay};
 use crate::id::Id;
@@ -70,6 +71,8 @@ pub enum Input {
     },
     /// The data plane has just started and knows nothing.
     PlaneUp,
+    /// Published ports that are not to be had on this node; none of those that are not among them.
+    PortsTaken(PortsTaken),
     /// Nothing but that time has passed.
     Tick,
 }

@@ -9,6 +9,7 @@ mod lanes;
 mod list;
 mod networks;
 mod outbox;
+mod ports;
 mod stray;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,7 @@ use list::Listing;
 use networks::Networks;
 pub(crate) use networks::Ready;
 use outbox::Outbox;
+pub use ports::PortsTaken;
 use stray::Stray;
 
 /// One node's tasks.
@@ -50,6 +52,7 @@ pub struct Worker {
     networks: Networks,
     directories: Directories,
     unkept: Unkept,
+    taken: PortsTaken,
     attachments: Attachments,
     lanes: Lanes,
     listing: Listing,
@@ -86,6 +89,7 @@ impl Worker {
             networks: Networks::default(),
             directories: Directories::default(),
             unkept: Unkept::default(),
+            taken: PortsTaken::default(),
             attachments,
             lanes: Lanes::default(),
             listing: Listing::default(),
@@ -153,6 +157,7 @@ impl Worker {
                 }
             }
             Input::PlaneUp => self.directories.tell_all(),
+            Input::PortsTaken(taken) => self.ports_taken(taken),
             Input::Tick => {}
         }
         self.advance(now, &mut out);
@@ -364,6 +369,8 @@ impl Worker {
                 return;
             }
         }
+        let of_ports = ports::complaint(&self.taken, &self.directories, controller.task());
+        controller.complain(of_ports, now);
         self.note(&id, out);
     }
 

@@ -64,6 +64,7 @@ impl Runner {
         mut stop: mpsc::Receiver<Stop>,
     ) {
         let mut engine = self.engine.watch();
+        let mut ports = self.plane.ports();
         let known = self.worker.step(Input::PlaneUp, system::now());
         self.carry_out(known).await;
         loop {
@@ -77,6 +78,7 @@ impl Runner {
                 Some(event) = events.recv() => self.session(event),
                 Some(request) = self.requests.recv() => self.request(request),
                 Some(event) = engine.recv() => Some(engine_input(event)),
+                taken = ports.taken() => Some(Input::PortsTaken(taken)),
                 Some(ended) = self.running.join_next() => self.finished(ended),
                 () = system::until(self.wake_at) => Some(Input::Tick),
             };

@@ -7,6 +7,7 @@ use super::*;
 use crate::SECOND;
 use crate::controller::{Busy, Step};
 use crate::object::{Attachment, Task};
+use crate::task::PORT_TAKEN;
 use crate::testing::{node, task};
 use crate::worker::{Container, EngineOp, OpError, OpOutput};
 
@@ -213,4 +214,25 @@ fn what_was_written_down_counts_until_the_engine_is_asked() {
     assert_eq!(Controller::from_record(record.clone()).in_plane(), None);
     record.status.state = TaskState::Failed;
     assert!(!Controller::from_record(record).serves());
+}
+
+#[test]
+fn one_whose_port_another_program_has_says_so_and_serves() {
+    let mut controller = running(connected());
+    controller.complain(Some(format!("{PORT_TAKEN}80/tcp: in use")), at(1));
+    let told = controller.take_status().unwrap();
+    assert_eq!(told.err, format!("{PORT_TAKEN}80/tcp: in use"));
+    assert!(controller.serves());
+    controller.complain(Some(told.err), at(2));
+    assert_eq!(controller.take_status(), None, "nothing new");
+
+    // What is worse goes first.
+    controller.sickens(at(3));
+    controller.complain(None, at(4));
+    assert_eq!(controller.take_status().unwrap().err, UNHEALTHY);
+    assert!(!controller.serves());
+    controller.recovers(at(5));
+    controller.complain(None, at(5));
+    assert_eq!(controller.take_status().unwrap().err, "");
+    assert!(controller.serves());
 }

@@ -79,6 +79,10 @@ fn tasks_are_told_of_while_they_serve() {
     });
     assert_eq!(told(&mut bench, "n1"), Assignments::default());
     status(&mut bench, "t2", |task| {
+        task.status.err = format!("{}80/tcp: in use", crate::task::PORT_TAKEN)
+    });
+    assert_eq!(told(&mut bench, "n1"), Assignments::default());
+    status(&mut bench, "t2", |task| {
         task.status.err = "unhealthy".into()
     });
     assert_eq!(hears(&mut bench, "n1"), ["-t2"]);
