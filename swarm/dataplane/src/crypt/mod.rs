@@ -2,6 +2,7 @@
 //! daemon seals and sends to the host that their address is on. Works on every kernel. Nothing
 //! leaves in the clear: without the daemon, nothing leaves at all.
 
+mod batch;
 mod device;
 mod frame;
 mod packet;
@@ -146,6 +147,7 @@ impl Crypt {
             what: format!("listen for encrypted networks on UDP port {}", at.port()),
             why: error.to_string(),
         })?;
+        batch::together(&socket);
         let socket = Arc::new(socket);
         let task = tokio::spawn(pump::inward(Arc::downgrade(&self.shared), socket.clone()));
         *listening = Some(Listening {

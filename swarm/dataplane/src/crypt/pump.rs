@@ -1,6 +1,7 @@
 //! The two loops of encrypted networks: from a bridge to other hosts, and from other hosts to a
 //! bridge. A packet that cannot be sent, opened or taken is dropped, as on any network.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
@@ -8,6 +9,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::UdpSocket;
 use tracing::warn;
 
+use super::batch::{self, Batch};
 use super::packet::{Head, Key, Opener, Sealer};
 use super::{Network, SENDERS, Shared, frame, lock, port, read};
 
@@ -17,11 +19,20 @@ const LONGEST: usize = 65_535;
 /// Sends what the bridge has for other hosts, for as long as there is the network.
 pub(super) async fn outward(network: Weak<Network>, socket: Arc<UdpSocket>) {
     let (mut bytes, mut packet) = (vec![0; LONGEST], Vec::with_capacity(LONGEST));
+    let mut batch = Batch::default();
     let Some(tap) = network.upgrade().map(|network| network.tap.clone()) else {
         return;
     };
     loop {
-        let length = match tap.recv(&mut bytes).await {
+        // What is there already goes with what came before; nothing waits for more to come.
+        let came = match tap.try_recv(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                batch.send(&socket).await;
+                tap.recv(&mut bytes).await
+            }
+            came => came,
+        };
+        let length = match came {
             Ok(length) => length,
             Err(error) => {
                 warn!(%error, device = tap.name(), "an encrypted network's device is gone");
@@ -37,8 +48,10 @@ pub(super) async fn outward(network: Weak<Network>, socket: Arc<UdpSocket>) {
             && network.seal(frame, &mut packet)
         {
             let to = SocketAddr::new(host, port(network.port));
-            // Who has no room for it, or no route, loses it.
-            let _ = socket.send_to(&packet, to).await;
+            if !batch.takes(to, &packet) {
+                batch.send(&socket).await;
+            }
+            batch.add(to, &packet);
         }
     }
 }
@@ -48,13 +61,14 @@ pub(super) async fn inward(shared: Weak<Shared>, socket: Arc<UdpSocket>) {
     let mut bytes = vec![0; LONGEST];
     loop {
         // Errors are about packets that were sent before, and not reached.
-        let Ok((length, _)) = socket.recv_from(&mut bytes).await else {
+        let Ok((length, each)) = batch::receive(&socket, &mut bytes).await else {
             continue;
         };
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        if let Some(packet) = bytes.get_mut(..length) {
+        let came = bytes.get_mut(..length).unwrap_or_default();
+        for packet in came.chunks_mut(each.max(1)) {
             shared.take(packet);
         }
     }
