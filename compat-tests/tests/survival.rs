@@ -28,6 +28,9 @@ const ASK: &str = "trap exit TERM; while :; do \
     if printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 3 nc -w 3 $to 80 | grep -q version; \
     then echo ok; else echo lost $to; fi; sleep 0.1; done";
 
+/// Whoever ended with an engine is still asked for at most as long.
+const MISSED: Duration = Duration::from_secs(3);
+
 /// Talks back.
 const ECHO: &str = "trap exit TERM; nc -ll -p 7 -e /bin/cat & wait";
 
@@ -300,6 +303,13 @@ fn an_engine_starts_again(
     requests.go_on(50)?;
     let report = requests.end()?;
     told("engine ended", &report, begun);
+    // The containers ended with it, or when it came back; all nodes hear of that from the kernel of
+    // theirs, long before everything is settled.
+    let late = report.lost.iter().filter(|it| it.at > begun + MISSED);
+    ensure!(
+        late.count() == 0,
+        "lost later than {MISSED:?} after the end"
+    );
     let now = serving(&fleet.host("n1")?)?;
     ensure!(before != now, "nothing has happened: {now:?}");
     nothing_lost(&report, Some(settled))

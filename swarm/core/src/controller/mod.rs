@@ -57,6 +57,8 @@ pub(crate) struct Controller {
     pulled: bool,
     /// The exit code that an event told, for the case that the container is gone by now.
     died: Option<i64>,
+    /// The container's last process that is known to have ended.
+    exited: Option<i64>,
     /// Why the engine did not start the container.
     refused: Option<String>,
     /// The container is being stopped because it is not healthy.
@@ -115,6 +117,7 @@ impl Controller {
             look: false,
             pulled: false,
             died: None,
+            exited: None,
             refused: None,
             unhealthy: false,
             gone_at: None,

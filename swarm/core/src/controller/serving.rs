@@ -22,6 +22,9 @@ pub(crate) const LEAVING: Nanos = 500 * MILLISECOND;
 /// Why a container is stopped that is not healthy.
 pub(super) const UNHEALTHY: &str = "dockerexec: unhealthy container";
 
+/// Why nobody is sent to a task whose container has ended, as far as that is known without its engine.
+const ENDED: &str = "the container has ended, and the engine does not answer";
+
 impl Controller {
     /// Whether others may be sent here, by what is known on this node. Until the engine has been
     /// asked, what was written down counts.
@@ -142,10 +145,28 @@ impl Controller {
         }
     }
 
+    /// A process of the container has ended.
+    pub(crate) fn exited(&mut self, pid: i64) {
+        self.exited = Some(pid);
+    }
+
+    /// The engine is away: says so if the container has ended nonetheless.
+    pub(crate) fn miss(&mut self, now: Timestamp) -> bool {
+        let ended = self.exited.is_some() && self.runs().map(|it| it.pid) == self.exited;
+        let misses = ended && self.status.state == TaskState::Running && !is_failing(&self.status);
+        if misses {
+            ENDED.clone_into(&mut self.status.err);
+            self.status.timestamp = now;
+            self.changed = true;
+        }
+        misses
+    }
+
     /// The container runs and is not unhealthy, whatever it was before.
     pub(super) fn recovers(&mut self, now: Timestamp) {
         (self.unhealthy, self.gone_at) = (false, None);
-        if self.status.state == TaskState::Running && self.status.err == UNHEALTHY {
+        let was_ill = matches!(self.status.err.as_str(), UNHEALTHY | ENDED);
+        if self.status.state == TaskState::Running && was_ill {
             self.status.err.clear();
             self.status.timestamp = now;
             self.changed = true;

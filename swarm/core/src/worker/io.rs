@@ -71,6 +71,13 @@ pub enum Input {
     },
     /// The data plane has just started and knows nothing.
     PlaneUp,
+    /// A container's process has ended, which the plane was told of. Says nothing about how.
+    Exited {
+        /// The task.
+        task: Id,
+        /// The process.
+        pid: i64,
+    },
     /// Published ports that are not to be had on this node; none of those that are not among them.
     PortsTaken(PortsTaken),
     /// Nothing but that time has passed.

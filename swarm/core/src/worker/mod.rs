@@ -3,6 +3,7 @@
 
 mod attached;
 mod directory;
+mod exits;
 mod io;
 mod keep;
 mod lanes;
@@ -138,7 +139,7 @@ impl Worker {
                 }
                 self.look_at_all_attached();
             }
-            Input::EngineDown => self.engine_up = false,
+            Input::EngineDown => self.engine_down(now),
             Input::Finished { op, result } => self.finished(op, result, now),
             Input::Event { task, died } => {
                 if let Some(controller) = self.tasks.get_mut(&task) {
@@ -157,6 +158,7 @@ impl Worker {
                 }
             }
             Input::PlaneUp => self.directories.tell_all(),
+            Input::Exited { task, pid } => self.exited(&task, pid, now),
             Input::PortsTaken(taken) => self.ports_taken(taken),
             Input::Tick => {}
         }

@@ -3,6 +3,7 @@
 
 mod attach;
 mod dial;
+mod exits;
 mod files;
 mod networks;
 mod records;
@@ -27,6 +28,7 @@ use crate::plane::{self, Plane};
 use crate::quic::Endpoint;
 pub use attach::{Attachments, Hold};
 use dial::Known;
+use exits::Exits;
 use files::Files;
 use networks::Networks;
 use records::Records;
@@ -118,6 +120,7 @@ impl Agent {
             records,
             networks,
             plane: Plane::start(),
+            exits: Exits::default(),
             keeping: None,
             files,
             view,

@@ -16,6 +16,7 @@ use tracing::{error, warn};
 
 use super::View;
 use super::attach::{Asked, Request};
+use super::exits::Exits;
 use super::files::Files;
 use super::networks::Networks;
 use super::records::Records;
@@ -33,6 +34,7 @@ pub(super) struct Runner {
     /// Networks are being written down.
     pub keeping: Option<JoinHandle<()>>,
     pub plane: Plane,
+    pub exits: Exits,
     pub files: Files,
     pub view: watch::Sender<View>,
     /// Where the places of containers that are no task's are shown.
@@ -78,6 +80,7 @@ impl Runner {
                 Some(event) = events.recv() => self.session(event),
                 Some(request) = self.requests.recv() => self.request(request),
                 Some(event) = engine.recv() => Some(engine_input(event)),
+                Some(input) = self.exits.next() => Some(input),
                 taken = ports.taken() => Some(Input::PortsTaken(taken)),
                 Some(ended) = self.running.join_next() => self.finished(ended),
                 () = system::until(self.wake_at) => Some(Input::Tick),
@@ -167,6 +170,7 @@ impl Runner {
             wake_at,
         } = output;
         self.wake_at = wake_at;
+        self.exits.follow(&plane);
         // First: who is not to be reached any more must not wait for the disk.
         self.plane.tell(plane).await;
         self.keep(keep).await;

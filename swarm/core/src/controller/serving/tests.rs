@@ -236,3 +236,39 @@ fn one_whose_port_another_program_has_says_so_and_serves() {
     assert_eq!(controller.take_status().unwrap().err, "");
     assert!(controller.serves());
 }
+
+#[test]
+fn one_that_ends_while_the_engine_is_away_is_left_alone() {
+    let mut controller = running(connected());
+    assert!(!controller.miss(at(1)), "it runs");
+    controller.exited(41);
+    assert!(!controller.miss(at(1)), "another process");
+    controller.exited(42);
+    assert!(controller.serves(), "while the engine is there, it tells");
+    assert!(controller.miss(at(2)));
+    assert!(!controller.serves());
+    let told = controller.take_status().unwrap();
+    assert_eq!((told.state, told.err.as_str()), (TaskState::Running, ENDED));
+    assert!(!controller.miss(at(3)), "it was said");
+
+    // What became of it, its engine says.
+    let mut other = running(connected());
+    other.exited(42);
+    other.miss(at(2));
+    for (controller, pid) in [(&mut controller, 0), (&mut other, 43)] {
+        controller.look_at_process();
+        assert!(matches!(
+            step(controller, 4),
+            Step::Op(EngineOp::Inspect { .. })
+        ));
+        let state = match pid {
+            0 => ContainerState::Exited,
+            _ => ContainerState::Running,
+        };
+        controller.finished(Ok(shows(state, pid, None)), at(4));
+        step(controller, 4);
+    }
+    assert_eq!(controller.take_status().unwrap().state, TaskState::Complete);
+    assert_eq!(other.take_status().unwrap().err, "");
+    assert!(other.serves());
+}
