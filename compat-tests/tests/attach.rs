@@ -39,6 +39,7 @@ fn plain_containers_join_the_swarms_networks() -> Result<()> {
     restarts_keep_places(&n1, &n2)?;
     a_daemon_comes_back_to_its_containers(&n1, &n2)?;
     a_node_leaves(&n1, &n2)?;
+    it_comes_back_on_another_wire(&fleet, &n1, &n2)?;
     fleet.down()
 }
 
@@ -315,4 +316,74 @@ fn a_node_leaves(n1: &Host, n2: &Host) -> Result<()> {
     n1.docker(&["rm", "--force", "peer"])?;
     n1.docker(&["network", "rm", "ovl"])?;
     Ok(())
+}
+
+/// With an address for packets of networks alone, on an interface that takes smaller ones.
+fn it_comes_back_on_another_wire(fleet: &Fleet, n1: &Host, n2: &Host) -> Result<()> {
+    const WIRE: &str = "10.202.0.2";
+    n1.exec(&["ip", "route", "add", "10.202.0.0/24", "dev", "eth0"])?;
+    n2.exec(&["ip", "addr", "add", "10.202.0.2/24", "dev", "eth0"])?;
+    n2.exec(&["ip", "link", "set", "eth0", "mtu", "1400"])?;
+    let token = n1.docker(&["swarm", "join-token", "--quiet", "worker"])?;
+    let join = ["swarm", "join", "--token", token.trim()];
+    let manager = n1.address();
+    n2.docker(&[&join[..], &["--data-path-addr", WIRE, &manager]].concat())?;
+    wait_for("the node to be there", SOON, || {
+        let info = n2.docker(&["info", "--format", "{{.Swarm.LocalNodeState}}"]);
+        info.is_ok_and(|state| state.trim() == "active")
+    })?;
+    // Everything else goes where it went.
+    let own = n2.docker(&["info", "--format", "{{.Swarm.NodeAddr}}"])?;
+    ensure!(own.trim() == n2.address(), "{own}");
+    for (network, options, usual) in [
+        ("wide", &["--attachable"][..], 1450),
+        ("sealed", &["--attachable", "--opt", "encrypted"][..], 1390),
+    ] {
+        let create = ["network", "create", "--driver", "overlay"];
+        n1.docker(&[&create[..], options, &[network]].concat())?;
+        let (first, second) = (format!("{network}1"), format!("{network}2"));
+        run(n1, &first, &["--network", network])?;
+        run(n2, &second, &["--network", network])?;
+        for (host, container, mtu) in [(n1, &first, usual), (n2, &second, usual - 100)] {
+            let shown = host.docker(&["exec", container, "cat", "/sys/class/net/eth0/mtu"])?;
+            ensure!(shown.trim() == mtu.to_string(), "{container}: {shown}");
+        }
+        much_arrives((n1, &first), (n2, &second), network)?;
+        much_arrives((n2, &second), (n1, &first), network)?;
+        let part: String = network_id(n1, network)?.chars().take(11).collect();
+        let device = format!("skvx{part}");
+        let sees = |host: &Host, command: &[&str], what: &str| -> Result<()> {
+            let said = host.exec(command)?.stdout;
+            ensure!(said.contains(what), "{command:?}: {said}");
+            Ok(())
+        };
+        if network == "wide" {
+            let fdb = ["bridge", "fdb", "show", "dev", &device];
+            sees(n1, &fdb, &format!("dst {WIRE}"))?;
+            let shown = ["ip", "-detail", "link", "show", &device];
+            sees(n2, &shown, &format!("local {WIRE}"))?;
+            sees(n1, &shown, &format!("local {}", n1.address()))?;
+        } else {
+            sees(n2, &["ss", "-ulnH"], &format!("{WIRE}:4790"))?;
+        }
+    }
+    let told = inspect(n1, "network", "wide")?;
+    let peers = told.get("Peers").map(Value::to_string).unwrap_or_default();
+    ensure!(peers.contains(&n2.address()), "{peers}");
+    await_ready(fleet, 3)
+}
+
+/// A connection carries packets of every size.
+fn much_arrives(from: (&Host, &str), to: (&Host, &str), network: &str) -> Result<()> {
+    let address = address(to.0, to.1, network)?.context("it has none")?;
+    let listen = "sleep 60 | nc -l -p 9000 | wc -c > /got";
+    to.0.docker(&["exec", "--detach", to.1, "sh", "-c", listen])?;
+    let send = format!("head -c 3000000 /dev/zero | nc {address} 9000");
+    wait_for(&format!("{} to send to {}", from.1, to.1), SOON, || {
+        from.0.docker(&["exec", from.1, "sh", "-c", &send]).is_ok()
+    })?;
+    wait_for("all of it to arrive", SOON, || {
+        let got = to.0.docker(&["exec", to.1, "cat", "/got"]);
+        got.is_ok_and(|got| got.trim() == "3000000")
+    })
 }

@@ -27,6 +27,9 @@ pub enum ToDispatcher {
         /// What it reaches besides the swarm's networks.
         #[serde(default)]
         subnets: Vec<Cidr>,
+        /// Where others are to send packets of networks to, if the node can say.
+        #[serde(default)]
+        data_path: Option<IpAddr>,
     },
     /// Proves that the node is alive.
     Heartbeat,
@@ -144,6 +147,10 @@ pub struct Overlay {
     pub port: u16,
     /// The largest packet of its containers, in bytes.
     pub mtu: u32,
+    /// Nobody asked for that: it is what is left of an Ethernet's 1500, and a node whose packets
+    /// leave on another kind of wire goes by that.
+    #[serde(default)]
+    pub mtu_follows: bool,
     /// Its subnet.
     pub subnet: Cidr,
     /// The node's own address in it.
@@ -185,7 +192,7 @@ impl Overlay {
             (
                 it.vni,
                 it.port,
-                it.mtu,
+                (it.mtu, it.mtu_follows),
                 it.subnet,
                 it.gateway,
                 it.internal,

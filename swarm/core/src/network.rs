@@ -2,7 +2,7 @@
 //! that every swarm begins with. Chooses no address and touches no kernel.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use skep_api::Secret;
@@ -143,22 +143,31 @@ impl NetworkObject {
         asked.is_some_and(|value| !matches!(value, "false" | "False" | "FALSE" | "f" | "F" | "0"))
     }
 
-    /// The largest packet that its containers send, in bytes.
-    pub fn mtu(&self) -> u32 {
-        let asked = self.option(MTU_OPTION).and_then(|mtu| mtu.parse().ok());
-        let default = if self.is_encrypted() {
-            ENCRYPTED_MTU
-        } else {
-            MTU
-        };
-        asked.unwrap_or(default)
+    /// The largest packet that its containers are to send, in bytes; `None` if nobody asked.
+    pub fn mtu(&self) -> Option<u32> {
+        self.option(MTU_OPTION).and_then(|mtu| mtu.parse().ok())
+    }
+
+    /// That where packets between nodes may have an Ethernet's 1500 bytes.
+    pub fn usual_mtu(&self) -> u32 {
+        match self.is_encrypted() {
+            true => ENCRYPTED_MTU,
+            false => MTU,
+        }
     }
 }
 
 impl Node {
-    /// Where other nodes send packets of networks to: the address that a manager advertises, or
-    /// else the one that its session comes from. Without a port.
-    pub fn data_address(&self) -> &str {
+    /// Where other nodes send packets of networks to: what the node says, or else where it is
+    /// reached for everything else.
+    pub fn data_address(&self) -> Option<IpAddr> {
+        let reached = || self.address().parse().ok();
+        self.data_path.or_else(reached)
+    }
+
+    /// The address that a manager advertises, or else the one that the node's session comes from.
+    /// Without a port.
+    pub fn address(&self) -> &str {
         let advertised = self
             .manager
             .as_ref()

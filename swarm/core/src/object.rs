@@ -4,7 +4,7 @@
 mod trust;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,9 @@ pub struct Node {
     /// What it reaches besides the swarm's networks, as it said last: its own networks and routes.
     #[serde(default)]
     pub subnets: Vec<Cidr>,
+    /// Where it said last that packets of networks are to be sent to.
+    #[serde(default)]
+    pub data_path: Option<IpAddr>,
 }
 
 /// Whether a node is there, and where.

@@ -25,6 +25,7 @@ pub fn node(id: &str) -> Node {
         active_since: Default::default(),
         gateways: Default::default(),
         subnets: Default::default(),
+        data_path: None,
     }
 }
 

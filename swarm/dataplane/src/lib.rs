@@ -19,6 +19,7 @@ mod plane;
 mod program;
 mod scout;
 pub mod state;
+mod underlay;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,6 +28,7 @@ use rtnetlink::Handle;
 use tokio::task::JoinHandle;
 
 pub use plane::{Config, Plane, clean};
+pub use underlay::{mtu_over, underlay};
 
 /// What does not work, and why.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::{Handle, LinkBridgePort, LinkUnspec, LinkVxlan};
 
-use super::{Error, Overlay, is_absence, refused};
+use super::{Error, Overlay, is_absence, refused, underlay};
 
 async fn find(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
     let mut links = handle.link().get().match_name(name.to_owned()).execute();
@@ -41,9 +41,13 @@ pub(super) async fn delete(handle: &Handle, index: u32) -> Result<(), Error> {
 /// The VXLAN device of a network, on its bridge: made if it is not there or another one.
 pub(super) async fn vxlan(handle: &Handle, overlay: &Overlay, bridge: u32) -> Result<u32, Error> {
     let name = &overlay.device;
+    // The kernel sends nothing from an address that the host does not have, because somebody
+    // translates it on the way for example.
+    let own = underlay::interface(handle, overlay.local).await?;
+    let local = own.map(|_| overlay.local);
     let mut found = find(handle, name).await?;
     if let Some(link) = &found
-        && !is_same(link, overlay)
+        && !is_same(link, overlay, local)
     {
         delete(handle, link.header.index).await?;
         found = None;
@@ -51,7 +55,7 @@ pub(super) async fn vxlan(handle: &Handle, overlay: &Overlay, bridge: u32) -> Re
     let device = match found {
         Some(link) => link.header.index,
         None => {
-            create(handle, overlay).await?;
+            create(handle, overlay, local).await?;
             let made = index(handle, name).await?;
             made.ok_or_else(|| Error::NoDevice(name.clone()))?
         }
@@ -81,14 +85,15 @@ pub(super) async fn enslave(
     set.map_err(refused(format!("keep {name} from learning")))
 }
 
-async fn create(handle: &Handle, overlay: &Overlay) -> Result<(), Error> {
+async fn create(handle: &Handle, overlay: &Overlay, local: Option<IpAddr>) -> Result<(), Error> {
     let device = LinkVxlan::new(&overlay.device, overlay.vni)
         .port(overlay.port)
         .learning(false)
         .proxy(true);
-    let device = match overlay.local {
-        IpAddr::V4(local) => device.local(local),
-        IpAddr::V6(local) => device.local6(local),
+    let device = match local {
+        Some(IpAddr::V4(local)) => device.local(local),
+        Some(IpAddr::V6(local)) => device.local6(local),
+        None => device,
     };
     let made = handle.link().add(device.build()).execute().await;
     let (vni, port) = (overlay.vni, overlay.port);
@@ -98,7 +103,7 @@ async fn create(handle: &Handle, overlay: &Overlay) -> Result<(), Error> {
 }
 
 /// Whether a device that was found leads where it should.
-fn is_same(link: &LinkMessage, overlay: &Overlay) -> bool {
+fn is_same(link: &LinkMessage, overlay: &Overlay, local: Option<IpAddr>) -> bool {
     let infos = link
         .attributes
         .iter()
@@ -110,14 +115,13 @@ fn is_same(link: &LinkMessage, overlay: &Overlay) -> bool {
         LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
         _ => None,
     });
-    let local = match overlay.local {
-        IpAddr::V4(local) => InfoVxlan::Local(local),
-        IpAddr::V6(local) => InfoVxlan::Local6(local),
-    };
-    let wanted = [
-        InfoVxlan::Id(overlay.vni),
-        InfoVxlan::Port(overlay.port),
-        local,
-    ];
-    data.is_some_and(|data| wanted.iter().all(|info| data.contains(info)))
+    let wanted = [InfoVxlan::Id(overlay.vni), InfoVxlan::Port(overlay.port)];
+    data.is_some_and(|data| {
+        let from = data.iter().find_map(|info| match info {
+            InfoVxlan::Local(local) => Some(IpAddr::V4(*local)),
+            InfoVxlan::Local6(local) => Some(IpAddr::V6(*local)),
+            _ => None,
+        });
+        wanted.iter().all(|info| data.contains(info)) && from == local
+    })
 }

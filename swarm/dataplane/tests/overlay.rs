@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
-use skep_dataplane::{Overlay, change, ensure, remove};
+use skep_dataplane::{Overlay, change, ensure, remove, underlay};
 
 fn run(command: &str) -> String {
     let output = Command::new("sh").args(["-c", command]).output().unwrap();
@@ -70,11 +70,23 @@ fn entries() -> [usize; 3] {
 }
 
 #[test]
+fn the_underlay_is_the_interface_with_the_address() {
+    alone(async {
+        run("ip link add wire type bridge && ip link set wire mtu 9000 up");
+        run("ip addr add 192.0.2.1/24 dev wire && ip addr add 192.0.2.7/24 dev wire");
+        assert_eq!(underlay(host(7)).await.unwrap(), Some(9000));
+        assert_eq!(underlay(host(2)).await.unwrap(), None);
+        assert_eq!(underlay("::1".parse().unwrap()).await.unwrap(), None);
+    });
+}
+
+#[test]
 fn devices_and_entries_are_what_they_should_be() {
     let done = alone(async {
         let missing = ensure(&overlay(), &BTreeMap::new()).await.unwrap_err();
         assert_eq!(missing.to_string(), "there is no network device skepnet");
         run("ip link add skepnet type bridge && ip link set skepnet up");
+        run("ip addr add 192.0.2.1/32 dev lo");
 
         let remotes = BTreeMap::from([(address(5), host(2)), (address(6), host(2))]);
         ensure(&overlay(), &remotes).await.unwrap();
@@ -113,6 +125,13 @@ fn devices_and_entries_are_what_they_should_be() {
         ensure(&overlay(), &remotes).await.unwrap();
         assert_eq!(entries(), [1, 1, 1]);
         assert_eq!(number(), before);
+
+        // An address that the host does not have is nothing to send from.
+        run("ip addr del 192.0.2.1/32 dev lo");
+        ensure(&overlay(), &remotes).await.unwrap();
+        let device = run("ip -d link show skvxnet");
+        assert!(!device.contains("local"), "{device}");
+        assert_eq!(entries(), [1, 1, 1]);
 
         // Another id is another device.
         let other = Overlay {

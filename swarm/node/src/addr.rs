@@ -121,6 +121,30 @@ pub fn data_path(host: &Host, text: &str) -> Result<Option<IpAddr>, Error> {
     named(host, text, refusal).map(Some)
 }
 
+/// Where packets of networks are to be sent to, as `init` or `join` said.
+#[derive(Clone, Debug, Default)]
+pub struct DataPath {
+    /// The address for that; empty if none was named.
+    pub named: String,
+    /// The address that the node advertises, without a port.
+    pub advertised: String,
+}
+
+impl DataPath {
+    /// What the node says: the address that it was told for this, or else the one that it
+    /// advertises, while it has that one. Where it is reached at an address that somebody else
+    /// translates, or the host has got another one, those who are reached know better.
+    pub fn said(&self, own: &[Interface]) -> Option<IpAddr> {
+        let advertised = || self.advertised.parse().ok().filter(|ip| has(own, ip));
+        self.named.parse().ok().or_else(advertised)
+    }
+}
+
+/// Whether an address is this host's.
+pub fn has(own: &[Interface], ip: &IpAddr) -> bool {
+    own.iter().any(|interface| interface.addrs.contains(ip))
+}
+
 /// An address or interface by name; anything else gets `refusal`.
 fn named(host: &Host, name: &str, refusal: &str) -> Result<IpAddr, Error> {
     if let Ok(ip) = name.parse::<IpAddr>() {
@@ -332,6 +356,23 @@ mod tests {
             error.starts_with("could not find the system's IP address"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_node_says_where_packets_of_networks_go() {
+        let own = host(&[("eth0", &["10.0.0.5"]), ("six", &["fd00::5"])]).interfaces;
+        for (named, advertised, said) in [
+            ("10.1.0.5", "10.0.0.5", "10.1.0.5"),
+            ("", "10.0.0.5", "10.0.0.5"),
+            ("", "fd00::5", "fd00::5"),
+            ("", "198.51.100.1", ""),
+            ("", "", ""),
+        ] {
+            let (named, advertised) = (named.to_owned(), advertised.to_owned());
+            let path = DataPath { named, advertised };
+            let found = path.said(&own).map(|ip| ip.to_string()).unwrap_or_default();
+            assert_eq!(found, said, "{path:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use crate::addr::DataPath;
 use crate::agent::{self, Agent};
 use crate::disk::{DataDir, NodeState};
 use crate::gate::StoreGate;
@@ -356,6 +357,10 @@ async fn assemble(
         managers: state.managers.clone(),
         endpoint: endpoint.clone(),
         engine: options.engine.clone(),
+        data_path: DataPath {
+            named: state.data_path_addr.clone(),
+            advertised: state.advertise_host(),
+        },
     });
     match (agent, manager) {
         (Ok(agent), manager) => {

@@ -88,6 +88,7 @@ impl Session {
             active_since: Default::default(),
             gateways: Default::default(),
             subnets: Default::default(),
+            data_path: None,
         };
         let managers = vec![("m1".into(), "127.0.0.1:1".to_owned())];
         let heartbeat = 100_000_000;
@@ -168,6 +169,7 @@ impl Swarm {
                 .collect(),
             endpoint: self.endpoint(NODE, pki::Role::Worker, false),
             engine: Arc::new(engine.clone()),
+            data_path: Default::default(),
         })
         .unwrap()
     }

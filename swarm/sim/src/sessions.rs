@@ -94,6 +94,7 @@ impl World {
         let message = ToDispatcher::Register {
             description,
             subnets,
+            data_path: None,
         };
         self.send_up(conn, message);
         self.clock.after(GREETING, Event::Idle { conn });

@@ -409,5 +409,6 @@ fn node(number: usize, host: &Host, managers: usize) -> Node {
         active_since: Default::default(),
         gateways: Default::default(),
         subnets: Default::default(),
+        data_path: None,
     }
 }

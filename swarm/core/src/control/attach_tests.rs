@@ -71,6 +71,7 @@ impl Swarm {
             let register = ToDispatcher::Register {
                 description,
                 subnets,
+                data_path: None,
             };
             self.says(node, register);
         }

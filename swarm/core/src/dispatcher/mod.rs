@@ -9,7 +9,7 @@ mod outbox;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use skep_api::Error;
@@ -90,6 +90,25 @@ pub struct Dispatcher {
     forgave: bool,
 }
 
+/// What a node says of itself when it registers.
+pub struct Said {
+    /// What its engine says.
+    pub description: NodeDescription,
+    /// What it reaches besides the swarm's networks.
+    pub subnets: Vec<Cidr>,
+    /// Where packets of networks are to be sent to.
+    pub data_path: Option<IpAddr>,
+}
+
+impl Said {
+    /// Whether the store has it so.
+    fn is_known(&self, node: &Node) -> bool {
+        node.description.as_ref() == Some(&self.description)
+            && node.subnets == self.subnets
+            && node.data_path == self.data_path
+    }
+}
+
 /// An open session.
 struct Session {
     number: u64,
@@ -102,6 +121,8 @@ struct Session {
     sent: Option<BTreeMap<Id, TaskState>>,
     /// Networks that the node was told of, with its own addresses there.
     networks: BTreeMap<Id, Ipv4Addr>,
+    /// Where it was told that packets of these are sent to.
+    data_path: Option<IpAddr>,
     /// The newest message of statuses that has not been acknowledged.
     ack: Option<u64>,
 }
@@ -119,9 +140,15 @@ impl Dispatcher {
             ToDispatcher::Register {
                 description,
                 mut subnets,
+                data_path,
             } => {
                 subnets.truncate(MAX_SUBNETS);
-                let changes = self.register(view, peer, (*description, subnets), now);
+                let said = Said {
+                    description: *description,
+                    subnets,
+                    data_path,
+                };
+                let changes = self.register(view, peer, said, now);
                 (Author::Dispatcher, changes)
             }
             ToDispatcher::Heartbeat => {
@@ -146,7 +173,7 @@ impl Dispatcher {
         &mut self,
         view: &State,
         peer: &Peer,
-        (description, subnets): (NodeDescription, Vec<Cidr>),
+        said: Said,
         now: Timestamp,
     ) -> Vec<Change> {
         let Some(node) = view.nodes().get(&peer.node) else {
@@ -172,13 +199,13 @@ impl Dispatcher {
         self.pending.insert(peer.node.clone());
         self.recheck = true;
         let status = flapping::there(&node.status, &peer.addr, now);
-        let same = node.description.as_ref() == Some(&description) && node.subnets == subnets;
-        if node.status == status && same {
+        if node.status == status && said.is_known(node) {
             return Vec::new();
         }
-        let description = Some(description);
         vec![update_node(node, |node| {
-            (node.status, node.description, node.subnets) = (status, description, subnets)
+            node.status = status;
+            node.description = Some(said.description);
+            (node.subnets, node.data_path) = (said.subnets, said.data_path);
         })]
     }
 
@@ -202,6 +229,7 @@ impl Dispatcher {
             greeting: None,
             sent: None,
             networks: BTreeMap::new(),
+            data_path: None,
             ack: None,
         };
         if let Some(old) = self.sessions.insert(peer.node.clone(), session) {

@@ -150,8 +150,11 @@ impl Moves {
             return;
         };
         let told = std::mem::take(&mut session.networks);
+        let data_path = node.data_address();
+        let moved = std::mem::replace(&mut session.data_path, data_path) != data_path;
         for (network, gateway) in &node.gateways {
-            let known = told.get(network) == Some(gateway) && !news.rekeyed.contains(network);
+            let same = told.get(network) == Some(gateway) && !moved;
+            let known = same && !news.rekeyed.contains(network);
             if known {
                 let moved = news.moved.get(network).into_iter().flatten();
                 out.moves.extend(moved.map(|(address, to)| Move {
@@ -208,7 +211,7 @@ fn places(task: &Task) -> impl Iterator<Item = (&Id, Ipv4Addr, &Id)> {
 /// Where a node is, seen from another; `None` for itself, and for one that nobody knows.
 fn remote(state: &State, node: Option<&Id>, seen_from: &Node) -> Option<IpAddr> {
     let node = node.filter(|node| **node != seen_from.id)?;
-    state.nodes().get(node)?.data_address().parse().ok()
+    state.nodes().get(node)?.data_address()
 }
 
 /// Whether an address on a network is a node's own.
@@ -259,12 +262,13 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         name: of.spec.name.clone(),
         vni: of.vni()?,
         port: u16::try_from(port).ok()?,
-        mtu: of.mtu(),
+        mtu: of.mtu().unwrap_or_else(|| of.usual_mtu()),
+        mtu_follows: of.mtu().is_none(),
         subnet: of.subnet()?,
         gateway,
         internal: of.spec.internal,
         ingress: of.spec.ingress,
-        local: node.data_address().parse().ok()?,
+        local: node.data_address()?,
         remotes,
         keys,
         // An object with string keys only can always be encoded.

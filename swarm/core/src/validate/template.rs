@@ -109,6 +109,7 @@ fn node() -> Node {
         active_since: Default::default(),
         gateways: Default::default(),
         subnets: Default::default(),
+        data_path: None,
     }
 }
 

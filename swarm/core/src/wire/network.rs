@@ -143,7 +143,7 @@ pub fn network_in_full(view: &State, of: &NetworkObject, verbose: bool) -> Netwo
     let nodes = nodes.filter(|node| node.gateways.contains_key(&of.id));
     let peers = nodes.map(|node| PeerInfo {
         name: node.id.chars().take(12).collect(),
-        ip: node.data_address().to_owned(),
+        ip: node.address().to_owned(),
     });
     NetworkResource {
         peers: peers.collect(),

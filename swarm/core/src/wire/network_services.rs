@@ -100,7 +100,8 @@ fn told(view: &State, task: &Task, network: &Id) -> Option<ServiceTask> {
 }
 
 fn endpoint(name: String, address: String, node: Option<&Node>) -> ServiceTask {
-    let host = node.map_or_else(String::new, |node| node.data_address().to_owned());
+    let host = node.and_then(Node::data_address);
+    let host = host.map_or_else(String::new, |host| host.to_string());
     ServiceTask {
         name,
         endpoint_id: String::new(),

@@ -101,6 +101,7 @@ impl Bench {
             vni: 4097,
             port: 4789,
             mtu: 1450,
+            mtu_follows: true,
             subnet: "10.0.1.0/24".parse().unwrap(),
             gateway: "10.0.1.4".parse().unwrap(),
             internal: false,

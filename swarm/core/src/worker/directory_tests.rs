@@ -11,6 +11,7 @@ fn overlay() -> Overlay {
         vni: 4097,
         port: 4789,
         mtu: 1450,
+        mtu_follows: true,
         subnet: "10.0.1.0/24".parse().unwrap(),
         gateway: "10.0.1.3".parse().unwrap(),
         internal: false,

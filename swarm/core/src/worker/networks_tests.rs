@@ -18,6 +18,7 @@ fn overlay(gateway: &str, remotes: &[(&str, &str)]) -> Overlay {
         vni: 4097,
         port: 4789,
         mtu: 1450,
+        mtu_follows: true,
         subnet: "10.0.1.0/24".parse().unwrap(),
         gateway: gateway.parse().unwrap(),
         internal: false,

@@ -19,7 +19,7 @@ use tokio_tun::Tun;
 pub use packet::Key;
 use packet::{Opener, Sealer};
 
-use crate::{Error, Overlay};
+use crate::{Error, Overlay, underlay};
 
 /// Senders whose packets are opened, over all networks. Nobody becomes one without a key.
 const SENDERS: usize = 16_384;
@@ -61,6 +61,7 @@ struct Network {
     vni: u32,
     port: u16,
     tap: Arc<Tun>,
+    socket: RwLock<Arc<UdpSocket>>,
     remotes: RwLock<BTreeMap<Ipv4Addr, IpAddr>>,
     keys: RwLock<Vec<Key>>,
     sealer: Mutex<Option<(Key, Sealer)>>,
@@ -92,7 +93,11 @@ impl Crypt {
         let socket = self.listen(overlay).await?;
         let known = self.network(overlay.vni).filter(|it| it.is_same(overlay));
         let network = match known {
-            Some(network) => network,
+            Some(network) => {
+                // The host may have another address now.
+                *write(&network.socket) = socket;
+                network
+            }
             None => self.open(overlay, socket)?,
         };
         *write(&network.remotes) = remotes.clone();
@@ -131,13 +136,16 @@ impl Crypt {
         read(&self.shared.networks).get(&vni).cloned()
     }
 
-    /// The socket that everything goes through.
+    /// The socket that everything goes through, at the address that others send to, if the host
+    /// has it.
     async fn listen(&self, overlay: &Overlay) -> Result<Arc<UdpSocket>, Error> {
         let any = match overlay.local {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        let at = SocketAddr::new(any, port(overlay.port));
+        let is_own = underlay::underlay(overlay.local).await?.is_some();
+        let local = if is_own { overlay.local } else { any };
+        let at = SocketAddr::new(local, port(overlay.port));
         let mut listening = self.shared.listening.lock().await;
         if let Some(open) = listening.as_ref().filter(|open| open.at == at) {
             return Ok(Arc::clone(&open.socket));
@@ -173,12 +181,13 @@ impl Crypt {
             vni: overlay.vni,
             port: overlay.port,
             tap,
+            socket: RwLock::new(socket),
             remotes: RwLock::default(),
             keys: RwLock::default(),
             sealer: Mutex::default(),
             task: Mutex::default(),
         });
-        let task = tokio::spawn(pump::outward(Arc::downgrade(&network), socket));
+        let task = tokio::spawn(pump::outward(Arc::downgrade(&network)));
         *lock(&network.task) = Some(task);
         write(&self.shared.networks).insert(overlay.vni, network.clone());
         Ok(network)

@@ -17,10 +17,11 @@ use super::{Network, SENDERS, Shared, frame, lock, port, read};
 const LONGEST: usize = 65_535;
 
 /// Sends what the bridge has for other hosts, for as long as there is the network.
-pub(super) async fn outward(network: Weak<Network>, socket: Arc<UdpSocket>) {
+pub(super) async fn outward(network: Weak<Network>) {
     let (mut bytes, mut packet) = (vec![0; LONGEST], Vec::with_capacity(LONGEST));
     let mut batch = Batch::default();
-    let Some(tap) = network.upgrade().map(|network| network.tap.clone()) else {
+    let begin = network.upgrade().map(|it| (it.tap.clone(), it.socket()));
+    let Some((tap, mut socket)) = begin else {
         return;
     };
     loop {
@@ -42,6 +43,7 @@ pub(super) async fn outward(network: Weak<Network>, socket: Arc<UdpSocket>) {
         let Some(network) = network.upgrade() else {
             return;
         };
+        socket = network.socket();
         let frame = bytes.get(..length).unwrap_or_default();
         let host = frame::target(frame).and_then(|address| network.host_of(address));
         if let Some(host) = host
@@ -75,6 +77,11 @@ pub(super) async fn inward(shared: Weak<Shared>, socket: Arc<UdpSocket>) {
 }
 
 impl Network {
+    /// The socket that it sends through now.
+    fn socket(&self) -> Arc<UdpSocket> {
+        read(&self.socket).clone()
+    }
+
     fn host_of(&self, address: std::net::Ipv4Addr) -> Option<std::net::IpAddr> {
         read(&self.remotes).get(&address).copied()
     }

@@ -22,6 +22,7 @@ use skep_core::worker::{EngineOp, OpError, OpOutput, Worker};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::addr::DataPath;
 use crate::disk::Keys;
 use crate::engine::Engine;
 use crate::plane::{self, Plane};
@@ -56,6 +57,8 @@ pub struct Config {
     pub endpoint: Endpoint,
     /// The engine.
     pub engine: Arc<dyn Engine>,
+    /// Where other nodes send packets of networks to.
+    pub data_path: DataPath,
 }
 
 /// What an agent knows of the cluster; see [`Agent::view`].
@@ -111,6 +114,7 @@ impl Agent {
             engine: config.engine.clone(),
             known: told,
             described: None,
+            data_path: config.data_path,
             events,
         };
         let session = tokio::spawn(session::run(context));

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use super::dial::{self, Known, Opened};
+use crate::addr::DataPath;
 use crate::engine::Engine;
 use crate::quic::{CallError, Endpoint, FrameReceiver, FrameSender};
 use crate::{system, texts};
@@ -59,6 +60,8 @@ pub struct Context {
     pub engine: Arc<dyn Engine>,
     /// Managers to try.
     pub known: watch::Receiver<Known>,
+    /// Where other nodes send packets of networks to.
+    pub data_path: DataPath,
     /// What the engine last said of the node.
     pub described: Option<NodeDescription>,
     /// Where the news goes.
@@ -66,6 +69,21 @@ pub struct Context {
 }
 
 impl Context {
+    /// What the node says when it registers.
+    async fn introduction(&self, description: NodeDescription) -> ToDispatcher {
+        let description = NodeDescription {
+            tls_info: tls_info(&self.endpoint),
+            ..description
+        };
+        // Without interfaces, what the leader sees has to do.
+        let own = system::interfaces().unwrap_or_default();
+        ToDispatcher::Register {
+            description: Box::new(description),
+            subnets: system::subnets().await,
+            data_path: self.data_path.said(&own),
+        }
+    }
+
     /// What the engine says of the node, or said last if it is slow today: a node whose engine is
     /// busy must not look dead.
     async fn describe(&mut self) -> Result<NodeDescription, String> {
@@ -167,10 +185,7 @@ async fn attempt(context: &mut Context, candidates: Vec<String>) -> (String, End
     // Before the description: what changes meanwhile is told afterwards.
     let identity = context.known.borrow().identity;
     let description = match context.describe().await {
-        Ok(description) => NodeDescription {
-            tls_info: tls_info(&context.endpoint),
-            ..description
-        },
+        Ok(description) => description,
         Err(error) => {
             return (
                 first,
@@ -188,7 +203,8 @@ async fn attempt(context: &mut Context, candidates: Vec<String>) -> (String, End
         Ok(opened) => opened,
         Err((addr, error)) => return (addr, refused(&error)),
     };
-    let ended = match register(&addr, description, &mut sender, &mut receiver).await {
+    let introduction = context.introduction(description).await;
+    let ended = match register(&addr, &introduction, &mut sender, &mut receiver).await {
         Ok(greeting) => {
             info!(addr, "the session with the dispatcher stands");
             let reason = hold(context, &addr, identity, greeting, sender, &mut receiver).await;
@@ -203,16 +219,12 @@ async fn attempt(context: &mut Context, candidates: Vec<String>) -> (String, End
 /// Says who this node is and waits to be let in.
 async fn register(
     addr: &str,
-    description: NodeDescription,
+    introduction: &ToDispatcher,
     sender: &mut FrameSender,
     receiver: &mut FrameReceiver,
 ) -> Result<ToAgent, Ended> {
-    let register = ToDispatcher::Register {
-        description: Box::new(description),
-        subnets: system::subnets().await,
-    };
     let greeting = async {
-        sender.send(&register).await?;
+        sender.send(introduction).await?;
         receiver.recv::<ToAgent>().await
     };
     Err(match timeout(PATIENCE, greeting).await {
@@ -328,15 +340,7 @@ async fn register_again(context: &Context, queued: &mpsc::WeakSender<ToDispatche
     let (Some(description), Some(outgoing)) = (described, queued.upgrade()) else {
         return;
     };
-    let description = Box::new(NodeDescription {
-        tls_info: tls_info(&context.endpoint),
-        ..description
-    });
-    let subnets = system::subnets().await;
-    let _ = outgoing.try_send(ToDispatcher::Register {
-        description,
-        subnets,
-    });
+    let _ = outgoing.try_send(context.introduction(description).await);
 }
 
 /// The writer has ended: either the agent said goodbye, which the dispatcher must still read before

@@ -12,13 +12,13 @@ use skep_core::{Id, State, bootstrap, recover};
 use tracing::info;
 
 use super::{Addresses, Asked, system};
-use crate::addr::HostPort;
+use crate::addr::{self, HostPort};
 use crate::ca;
 use crate::disk::NodeState;
 use crate::node::{Node, Phase};
 use crate::pki::{Identity, KeyRequest};
 use crate::raft::{Member, Rescued};
-use crate::system::{now, random_number};
+use crate::system::{interfaces, now, random_number};
 use crate::texts;
 
 /// What the node is while it is in the swarm.
@@ -80,7 +80,8 @@ impl Node {
     }
 
     /// The addresses of the request. Where it names none to advertise and the host has several,
-    /// the one before does.
+    /// the one before does; and where it names none for packets of networks, the one before, if
+    /// the host still has it.
     async fn new_addresses(
         &self,
         request: &InitRequest,
@@ -91,6 +92,11 @@ impl Node {
             advertise: &request.advertise_addr,
             data_path: &request.data_path_addr,
         };
+        let own = interfaces().unwrap_or_default();
+        let kept = before.data_path_addr.parse();
+        if asked.data_path.is_empty() && kept.is_ok_and(|ip| addr::has(&own, &ip)) {
+            asked.data_path = &before.data_path_addr;
+        }
         match self.addresses(asked, true).await {
             Err(_) if request.advertise_addr.is_empty() && !before.advertise.is_empty() => {
                 asked.advertise = &before.advertise;

@@ -27,6 +27,7 @@ impl Scale {
                 ToDispatcher::Register {
                     description,
                     subnets: Vec::new(),
+                    data_path: None,
                 },
             );
         }

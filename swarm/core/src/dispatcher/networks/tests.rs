@@ -199,3 +199,27 @@ fn where_ports_are_published_nodes_without_tasks_are_told_and_known() {
     edit(&mut bench, "n3", |it| it.gateways.clear());
     assert_eq!(moves(&told(&mut bench, "n1")), ["10.0.1.31 -"]);
 }
+
+#[test]
+fn packets_go_where_the_node_says() {
+    let mut bench = bench();
+    ready(&mut bench, "n1", "192.0.2.1");
+    ready(&mut bench, "n2", "192.0.2.2");
+    told(&mut bench, "n1");
+    let said = |last: u8| Some(std::net::IpAddr::from([198, 51, 100, last]));
+    edit(&mut bench, "n2", |it| it.data_path = said(2));
+    // The others hear that what is on it has moved, and the node itself where it is now.
+    assert_eq!(
+        moves(&told(&mut bench, "n1")),
+        ["10.0.1.12 198.51.100.2", "10.0.1.22 198.51.100.2"]
+    );
+    edit(&mut bench, "n2", |it| it.data_path = said(3));
+    let second = told(&mut bench, "n2");
+    assert_eq!(second.networks[0].local.to_string(), "198.51.100.3");
+    // One that does not say is where its session comes from.
+    edit(&mut bench, "n2", |it| it.data_path = None);
+    assert_eq!(
+        moves(&told(&mut bench, "n1")),
+        ["10.0.1.12 192.0.2.2", "10.0.1.22 192.0.2.2"]
+    );
+}

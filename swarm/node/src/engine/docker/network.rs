@@ -19,6 +19,7 @@ use skep_core::network::{
 };
 use skep_core::worker::{OpError, OpOutput, OpResult};
 use skep_dataplane::crypt::{Crypt, Key};
+use tracing::warn;
 
 use super::connect::Link;
 
@@ -47,26 +48,47 @@ pub(super) async fn list(link: &Link) -> OpResult {
 /// Makes a network what it should be.
 pub(super) async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
     let name = engine_name(&overlay.id, overlay.ingress);
-    match inspect(link, &name).await {
-        Ok(found) if is_same(&found, overlay) => {}
+    let there = match inspect(link, &name).await {
+        Ok(found) if is_same(&found, overlay) => Some(found),
         Ok(_) => {
             delete(link, &name).await?;
-            create(link, &name, overlay).await?;
+            None
         }
-        Err(OpError::NotFound(_)) => create(link, &name, overlay).await?,
+        Err(OpError::NotFound(_)) => None,
         Err(error) => return Err(error),
+    };
+    let mtu = mtu(overlay, there.as_ref()).await;
+    if there.is_none() {
+        create(link, &name, overlay, mtu).await?;
     }
-    lead_elsewhere(crypt, &local(overlay), overlay).await
+    lead_elsewhere(crypt, &local(overlay, mtu), overlay).await
+}
+
+/// The largest packet of a network's containers here: what was asked for, what the engine's network
+/// was made with, since its containers have that, or what the interface to other nodes leaves.
+pub(super) async fn mtu(overlay: &Overlay, there: Option<&NetworkInspect>) -> u32 {
+    if !overlay.mtu_follows {
+        return overlay.mtu;
+    }
+    let options = there.and_then(|it| it.options.as_ref());
+    let made_with = options.and_then(|it| it.get(MTU_OPTION).or_else(|| it.get("mtu")));
+    if let Some(mtu) = made_with.and_then(|mtu| mtu.parse().ok()) {
+        return mtu;
+    }
+    let underlay = skep_dataplane::underlay(overlay.local).await;
+    let underlay = underlay.inspect_err(|error| warn!(%error, "an interface's MTU is not known"));
+    let sealed = !overlay.keys.is_empty();
+    skep_dataplane::mtu_over(underlay.ok().flatten(), overlay.local, sealed)
 }
 
 /// What is to be of a network in the kernel.
-pub(super) fn local(overlay: &Overlay) -> skep_dataplane::Overlay {
+pub(super) fn local(overlay: &Overlay, mtu: u32) -> skep_dataplane::Overlay {
     skep_dataplane::Overlay {
         bridge: bridge_name(&overlay.id),
         device: vxlan_name(&overlay.id),
         vni: overlay.vni,
         port: overlay.port,
-        mtu: overlay.mtu,
+        mtu,
         local: overlay.local,
         gateway: overlay.gateway,
     }
@@ -177,7 +199,7 @@ pub(super) async fn inspect(link: &Link, name: &str) -> Result<NetworkInspect, O
     .await
 }
 
-async fn create(link: &Link, name: &str, overlay: &Overlay) -> Result<(), OpError> {
+async fn create(link: &Link, name: &str, overlay: &Overlay, mtu: u32) -> Result<(), OpError> {
     let body = json!({
         "Name": name,
         // Older engines would make a second one of the same name.
@@ -193,7 +215,7 @@ async fn create(link: &Link, name: &str, overlay: &Overlay) -> Result<(), OpErro
         },
         "Options": {
             "com.docker.network.bridge.name": bridge_name(&overlay.id),
-            MTU_OPTION: overlay.mtu.to_string(),
+            MTU_OPTION: mtu.to_string(),
         },
         "Labels": {
             LABEL: overlay.id.to_string(), LABEL_NAME: overlay.name, LABEL_SHOWN: overlay.shown,

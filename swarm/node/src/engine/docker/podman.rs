@@ -150,16 +150,17 @@ async fn start(link: &Link, container: &str, networks: &[(String, Value)]) -> Op
 async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
     let name = skep_core::network::engine_name(&overlay.id, overlay.ingress);
     let there = match network::inspect(link, &name).await {
-        Ok(found) if network::is_same(&found, overlay) => true,
+        Ok(found) if network::is_same(&found, overlay) => Some(found),
         Ok(_) => {
             network::delete(link, &name).await?;
-            false
+            None
         }
-        Err(OpError::NotFound(_)) => false,
+        Err(OpError::NotFound(_)) => None,
         Err(error) => return Err(error),
     };
-    let local = network::local(overlay);
-    if !there {
+    let mtu = network::mtu(overlay, there.as_ref()).await;
+    let local = network::local(overlay, mtu);
+    if there.is_none() {
         network::done(bridge::remove(&local.bridge).await)?;
         let path = format!("{API}/networks/create");
         raw::ask(
@@ -167,7 +168,7 @@ async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
             ACT,
             Method::POST,
             &path,
-            Some(&wanted(&name, overlay)),
+            Some(&wanted(&name, overlay, mtu)),
         )
         .await?;
     }
@@ -177,7 +178,7 @@ async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
 
 /// The network in podman's own words: what dockerd's cannot say is that it shall answer no names
 /// there, which is ours to do.
-fn wanted(name: &str, overlay: &Overlay) -> Value {
+fn wanted(name: &str, overlay: &Overlay, mtu: u32) -> Value {
     json!({
         "name": name,
         "driver": "bridge",
@@ -188,7 +189,7 @@ fn wanted(name: &str, overlay: &Overlay) -> Value {
         }],
         "internal": overlay.internal,
         "dns_enabled": false,
-        "options": { "mtu": overlay.mtu.to_string() },
+        "options": { "mtu": mtu.to_string() },
         "labels": {
             LABEL: overlay.id.to_string(), LABEL_NAME: overlay.name, LABEL_SHOWN: overlay.shown,
         },
