@@ -171,8 +171,11 @@ pub(super) fn connection(endpoint: &Endpoint, place: &Standing, asked: bool) -> 
     }
     let mut config = Map::new();
     let mut set = |name: &str, value: Value| drop(config.insert(name.to_owned(), value));
-    set("IPAMConfig", json!({ "IPv4Address": address }));
-    set("MacAddress", json!(mac(address)));
+    // Unless the network's addresses are the engine's to choose.
+    if !address.is_unspecified() {
+        set("IPAMConfig", json!({ "IPv4Address": address }));
+        set("MacAddress", json!(mac(address)));
+    }
     set("Aliases", json!(endpoint.aliases));
     set("Links", json!(endpoint.links));
     set("DriverOpts", json!(options));

@@ -40,8 +40,8 @@ pub(super) async fn create(
         return forward(connection, head).await;
     };
     // What only configures others is each engine's own, whatever driver it is for.
-    let of_swarm =
-        asked.scope == SCOPE || !asked.config_only && (asked.driver == OVERLAY || asked.ingress);
+    let wanted = asked.scope == SCOPE || asked.driver == OVERLAY || asked.ingress;
+    let of_swarm = wanted && !asked.config_only;
     if of_swarm && !manages {
         let text = "Cannot create a multi-host network from a worker node. Please create the \
                     network from a manager node.";

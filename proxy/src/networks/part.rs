@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use skep_core::network::{LABEL_SHOWN, mac};
+use skep_core::network::{LABEL_SHOWN, OVERLAY, mac};
 
 use crate::rewrite::Object;
 
@@ -76,10 +76,27 @@ fn with(network: &str, engines: &str, containers: &str) -> Option<String> {
         Some("null") | None => (key, "{}"),
         Some(labels) => (key, labels),
     };
-    let mut values = vec![("Containers", containers), some("Options"), some("Labels")];
+    let mut values = vec![("Containers", containers), some("Labels")];
+    match is_overlay(&object) {
+        true => values.push(some("Options")),
+        // The addresses and the options are the engine's there, and the node's configuration's.
+        false => {
+            let own = |key: &'static str| Some((key, engines.get(key)?.get()));
+            values.extend(
+                ["IPAM", "Options", "EnableIPv6"]
+                    .into_iter()
+                    .filter_map(own),
+            );
+        }
+    }
     values.extend(created.map(|it| ("Created", it)));
     values.extend(ipv4.map(|it| ("EnableIPv4", it)));
     Some(object.with(&values).trim_end().to_owned())
+}
+
+fn is_overlay(network: &Object<'_>) -> bool {
+    let driver = network.get("Driver").map(RawValue::get);
+    driver.is_none_or(|driver| driver.trim_matches('"') == OVERLAY)
 }
 
 /// The engine's containers on the network and, as one more, the node itself: it balances there.
@@ -88,6 +105,9 @@ fn containers(network: &Object<'_>, engines: &str) -> Option<String> {
     let ingress = network.get("Ingress").is_some_and(|it| it.get() == "true");
     let text = Object::parse(engines.as_bytes()).ok()?;
     let containers = text.get("Containers").map_or("{}", RawValue::get);
+    if !is_overlay(network) {
+        return Some(containers.to_owned());
+    }
     let known: Engines = serde_json::from_str(engines).ok()?;
     let pool = known.ipam.config.unwrap_or_default().into_iter().next();
     let own = pool.and_then(|pool| {
@@ -153,6 +173,23 @@ mod tests {
         let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         assert_eq!(parse(&found), parse(HERE));
         assert_eq!(from_afar(&full).unwrap().trim_end(), AFAR.trim_end());
+    }
+
+    #[test]
+    fn of_what_the_engine_makes_it_says_most() {
+        let afar = r#"{"Name":"lan","Driver":"macvlan","Created":"x","Scope":"swarm",
+            "IPAM":{"Driver":"","Options":null,"Config":[]},"EnableIPv6":false,
+            "Containers":null,"Options":null,"Labels":null}"#;
+        let engines = r#"{"Id":"e","Driver":"macvlan","Created":"y","Scope":"local",
+            "IPAM":{"Driver":"default","Config":[{"Subnet":"10.77.0.0/24"}]},"EnableIPv6":false,
+            "Containers":{"c":{}},"Options":{"parent":"eth0"},"Labels":{"skep.network":"n"}}"#;
+        let found: serde_json::Value =
+            serde_json::from_str(&shown(afar, engines).unwrap()).unwrap();
+        assert_eq!(found["IPAM"]["Config"][0]["Subnet"], "10.77.0.0/24");
+        assert_eq!(found["Options"], serde_json::json!({"parent": "eth0"}));
+        assert_eq!(found["Labels"], serde_json::json!({}));
+        assert_eq!(found["Containers"], serde_json::json!({"c": {}}));
+        assert_eq!(found["Scope"], "swarm");
     }
 
     #[test]

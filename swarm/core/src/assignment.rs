@@ -13,6 +13,7 @@ use crate::Nanos;
 use crate::attachment::Wish;
 use crate::cidr::Cidr;
 use crate::id::Id;
+use crate::network::LocalDriver;
 use crate::object::{Node, Task};
 use crate::plane::{Endpoint, Service};
 use crate::task_files::FileData;
@@ -174,6 +175,9 @@ pub struct Overlay {
     /// The network as clients see it in lists, in JSON. It never changes.
     #[serde(default)]
     pub shown: String,
+    /// How to make it if the engine does so by itself. Then nothing of it is elsewhere.
+    #[serde(default)]
+    pub driver: Option<LocalDriver>,
 }
 
 /// A key of one network.

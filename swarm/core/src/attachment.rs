@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cidr::Cidr;
 use crate::id::Id;
+use crate::network::engine_name;
 
 /// A task's place on a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,16 @@ pub struct Attachment {
     pub network: Id,
     /// Where on it.
     pub place: Place,
+}
+
+impl Attachment {
+    /// Whether the node makes the network for its tasks, and the engine does not have it anyway.
+    pub fn is_made_here(&self) -> bool {
+        match &self.place {
+            Place::Address(_) => true,
+            Place::Engine(name) => *name == engine_name(&self.network, false),
+        }
+    }
 }
 
 /// Where on a network a task is.

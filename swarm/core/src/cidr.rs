@@ -17,6 +17,12 @@ pub struct Cidr {
 }
 
 impl Cidr {
+    /// Stands for an address where there is none, or none that the swarm knows.
+    pub const NONE: Self = Self {
+        address: Ipv4Addr::UNSPECIFIED,
+        bits: 32,
+    };
+
     /// The lowest address of the subnet, as a number.
     pub fn first(self) -> u32 {
         u32::from(self.address) & self.mask()

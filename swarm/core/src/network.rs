@@ -94,7 +94,42 @@ pub struct NetworkKey {
     pub made: Timestamp,
 }
 
+/// A network that each node's engine makes for itself, of a driver that leads to no other node as
+/// far as the swarm knows. Its addresses are the engine's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LocalDriver {
+    /// The driver.
+    pub name: String,
+    /// The network of the node's own that says how to make it; without one, the engine chooses.
+    pub config_from: Option<String>,
+    /// Whether it has IPv6 too.
+    pub ipv6: bool,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
 impl NetworkObject {
+    /// How nodes make it, if each does so for itself. As in the original, subnets and options that
+    /// were asked for play no part: they are those of the network that configures it.
+    pub fn local_driver(&self) -> Option<LocalDriver> {
+        if self.is_predefined() || self.driver() == OVERLAY {
+            return None;
+        }
+        let config_from = self.spec.config_from.as_ref();
+        Some(LocalDriver {
+            name: self.driver().to_owned(),
+            config_from: config_from.map(|from| from.network.clone()),
+            ipv6: self.spec.ipv6_enabled,
+            labels: self.spec.labels.clone(),
+        })
+    }
+
+    /// Whether its driver says of itself that it leads to other nodes, although the swarm does not
+    /// know how.
+    pub fn reaches_far(&self) -> bool {
+        matches!(self.driver(), OVERLAY | "macvlan" | "ipvlan")
+    }
+
     /// Its driver's name.
     pub fn driver(&self) -> &str {
         self.driver_state

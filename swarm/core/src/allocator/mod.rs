@@ -316,12 +316,16 @@ fn holds_the_same(one: &Task, other: &Task) -> bool {
     one.node_id == other.node_id && held(one).eq(held(other))
 }
 
-/// The addresses that a task has for as long as it lives.
+/// The networks that its node makes for a task as long as it lives, with the task's addresses there;
+/// no address where engines choose.
 fn held(task: &Task) -> impl Iterator<Item = (&Id, Ipv4Addr)> {
     let live = !task.status.state.is_terminal();
     let attachments = task.attachments.iter().filter(move |_| live);
     attachments.filter_map(|attachment| match &attachment.place {
         Place::Address(cidr) => Some((&attachment.network, cidr.address)),
+        Place::Engine(_) if attachment.is_made_here() => {
+            Some((&attachment.network, Ipv4Addr::UNSPECIFIED))
+        }
         Place::Engine(_) => None,
     })
 }

@@ -18,6 +18,21 @@ use crate::store::{Author, Tx};
 
 mod published;
 
+/// A network that engines make.
+fn local() -> NetworkObject {
+    NetworkObject {
+        id: "local".into(),
+        meta: Meta::default(),
+        spec: NetworkSpec {
+            name: "local".into(),
+            ..NetworkSpec::default()
+        },
+        driver_state: Some(driver("macvlan", Default::default())),
+        ipam: Some(Default::default()),
+        keys: Vec::new(),
+    }
+}
+
 /// A store and the allocator that watches it.
 struct Harness {
     state: State,
@@ -48,6 +63,7 @@ impl Harness {
                     Object::from(it)
                 }),
         );
+        objects.push(local().into());
         objects.extend(["n1", "n2"].map(|id| node(id, id).into()));
         let state = state(objects);
         let mut allocator = Allocator::default();
@@ -225,6 +241,24 @@ fn an_engines_own_network_has_no_addresses_of_ours() {
     assert_eq!(swarm.addresses("t1"), ["host"]);
     assert_eq!(swarm.addresses("t2"), [] as [String; 0]);
     assert_eq!((swarm.vip("web"), swarm.gateway("n1")), (None, None));
+}
+
+#[test]
+fn on_a_network_that_engines_make_a_node_has_a_part_without_an_address() {
+    let mut swarm = Harness::new("10.0.1.0/24");
+    swarm.service("web", &["local"], ResolutionMode::Vip);
+    swarm.task_of("t1", "web", &["local", "net"], "n1");
+    swarm.plan();
+    assert_eq!(swarm.vip("web").as_deref(), Some(""));
+    assert_eq!(swarm.addresses("t1"), ["skep-local", "10.0.1.2/24"]);
+    let part = |swarm: &Harness| {
+        let node = swarm.state.nodes().get("n1").unwrap().clone();
+        node.gateways.get("local").map(ToString::to_string)
+    };
+    assert_eq!(part(&swarm).as_deref(), Some("0.0.0.0"));
+    swarm.end("t1");
+    swarm.plan();
+    assert_eq!(part(&swarm), None);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::{Allocator, Want, ports};
 use crate::Timestamp;
 use crate::cidr::Cidr;
 use crate::id::Id;
+use crate::network::engine_name;
 use crate::object::{Attachment, NetworkObject, Node, Place, Service, Task};
 use crate::ports::publishes;
 use crate::store::{Change, State};
@@ -50,7 +51,7 @@ fn vip_networks<'a>(
     let ingress = ingress.and_then(|id| view.networks().get(id));
     let others = networks(&spec.task_template.networks, view);
     let mut all: Vec<_> = ingress.into_iter().chain(others).collect();
-    all.retain(|network| network.subnet().is_some());
+    all.retain(|network| !network.is_predefined());
     all
 }
 
@@ -91,6 +92,14 @@ impl Allocator {
             if virtual_ips.iter().any(|vip| *network.id == vip.network_id) {
                 continue;
             }
+            if network.local_driver().is_some() {
+                // As the original shows it: on the network, without an address of its own.
+                virtual_ips.push(EndpointVirtualIp {
+                    network_id: network.id.to_string(),
+                    addr: String::new(),
+                });
+                continue;
+            }
             let Some(cidr) = self.take(&network.id) else {
                 self.wait(&network.id, taken, want);
                 return None;
@@ -126,6 +135,11 @@ impl Allocator {
         gateways.retain(|network, _| wanted.contains(network));
         for network in wanted {
             if gateways.contains_key(&network) {
+                continue;
+            }
+            if !self.networks.contains_key(&network) {
+                // A part in it without an address: its addresses are the engine's.
+                gateways.insert(network, Ipv4Addr::UNSPECIFIED);
                 continue;
             }
             match self.take(&network) {
@@ -196,7 +210,9 @@ impl Allocator {
         let ingress = ingress.and_then(|id| view.networks().get(id));
         let others = networks(&task.spec.networks, view);
         for network in ingress.into_iter().chain(others) {
-            let place = if network.subnet().is_none() {
+            let place = if network.local_driver().is_some() {
+                Place::Engine(engine_name(&network.id, false))
+            } else if network.subnet().is_none() {
                 Place::Engine(network.spec.name.clone())
             } else if let Some(address) = task.attached.as_ref().and_then(|it| it.address) {
                 let Some(cidr) = self.take_this(&network.id, address) else {

@@ -15,10 +15,7 @@ const GATEWAY: i32 = 100;
 /// Puts the container on its first network.
 pub(super) fn attach(task: &Task, body: &mut Body, host: &mut Body) {
     let Some(first) = first(task) else { return };
-    let name = match &first.place {
-        Place::Engine(name) => name.clone(),
-        Place::Address(_) => called(task, first),
-    };
+    let name = called(task, first);
     if let Some((name, endpoint)) = endpoint(task, first) {
         let mut endpoints = Body::default();
         endpoints.set(&name, endpoint);
@@ -41,13 +38,16 @@ pub fn further_networks(task: &Task) -> Vec<(String, Value)> {
 /// network later.
 fn first(task: &Task) -> Option<&Attachment> {
     let mut all = task.attachments.iter();
-    let own = all.find(|it| matches!(it.place, Place::Engine(_)));
+    let own = all.find(|it| !it.is_made_here());
     own.or(task.attachments.first())
 }
 
-/// What the engine calls the network of one of the task's addresses.
+/// What the engine calls one of the task's networks.
 fn called(task: &Task, attachment: &Attachment) -> String {
-    engine_name(&attachment.network, is_ingress(task, attachment))
+    match &attachment.place {
+        Place::Engine(name) => name.clone(),
+        Place::Address(_) => engine_name(&attachment.network, is_ingress(task, attachment)),
+    }
 }
 
 /// Whether the task's published ports are on the network. It has to be the container's way out: on
@@ -57,10 +57,14 @@ fn is_ingress(task: &Task, attachment: &Attachment) -> bool {
 }
 
 fn endpoint(task: &Task, attachment: &Attachment) -> Option<(String, Value)> {
-    let Place::Address(cidr) = &attachment.place else {
-        return None;
+    let address = match &attachment.place {
+        Place::Address(cidr) => cidr.address,
+        // Its address there is the engine's to choose.
+        Place::Engine(name) if attachment.is_made_here() => {
+            return Some((name.clone(), json!({ "IPAMConfig": {} })));
+        }
+        Place::Engine(_) => return None,
     };
-    let address = cidr.address;
     let mut config = Body::default();
     config.set("IPAMConfig", json!({ "IPv4Address": address }));
     // Engines from 28 on, and podman, would draw one.
@@ -135,6 +139,24 @@ mod tests {
             port.publish_mode = PublishMode::Host;
         }
         assert_eq!(body(&task).0, json!("skep-i"));
+    }
+
+    #[test]
+    fn where_engines_choose_nothing_is_asked_for() {
+        let task = on(&[("a", "10.0.1.5/24"), ("l", "skep-l")]);
+        assert_eq!(body(&task).0, json!("skep-a"));
+        assert_eq!(
+            further_networks(&task),
+            [("skep-l".to_owned(), json!({ "IPAMConfig": {} }))]
+        );
+        let task = on(&[("l", "skep-l"), ("m", "skep-m")]);
+        assert_eq!(body(&task).0, json!("skep-l"));
+        assert_eq!(
+            further_networks(&task),
+            [("skep-m".to_owned(), json!({ "IPAMConfig": {} }))]
+        );
+        let task = on(&[("l", "skep-l"), ("h", "host")]);
+        assert_eq!(body(&task).0, json!("host"));
     }
 
     #[test]

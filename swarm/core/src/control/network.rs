@@ -4,7 +4,8 @@
 //! Source of the behaviour and of the texts: swarmkit `manager/controlapi/network.go`. There the
 //! allocator comes later, and a network without a subnet stays one without a word.
 
-use skep_api::network::NetworkSpec;
+use skep_api::go::Driver;
+use skep_api::network::{IpamOptions, NetworkSpec};
 use skep_api::service::ServiceSpec;
 use skep_api::task::TaskState;
 use skep_api::{Code, Error};
@@ -36,6 +37,31 @@ pub(super) fn create(
     if view.network_named(&spec.name).is_some() {
         return Err(exists(format!("network {} already exists", spec.name)));
     }
+    let (driver_state, ipam) = match local(spec) {
+        // The nodes' engines choose.
+        Some(name) => (driver(name, Default::default()), IpamOptions::default()),
+        None => chosen(view, spec)?,
+    };
+    let network = NetworkObject {
+        id: ids.next_id(),
+        meta: Meta::default(),
+        spec: spec.clone(),
+        driver_state: Some(driver_state),
+        ipam: Some(ipam),
+        keys: Vec::new(),
+    };
+    let reply = Reply::Created(network.id.clone());
+    Ok((vec![Change::Create(network.into())], Author::Control, reply))
+}
+
+/// The driver, if it is one that every engine uses for itself.
+fn local(spec: &NetworkSpec) -> Option<&str> {
+    let name = spec.driver_configuration.as_ref()?.name.as_str();
+    (!matches!(name, "" | OVERLAY)).then_some(name)
+}
+
+/// What an overlay is given from the first.
+fn chosen(view: &State, spec: &NetworkSpec) -> Result<(Driver, IpamOptions), Error> {
     let asked = spec
         .ipam_options
         .iter()
@@ -51,16 +77,7 @@ pub(super) fn create(
         .options;
     let vni = vni(view, subnet, options.get(VNI_OPTION))?;
     options.insert(VNI_OPTION.to_owned(), vni.to_string());
-    let network = NetworkObject {
-        id: ids.next_id(),
-        meta: Meta::default(),
-        spec: spec.clone(),
-        driver_state: Some(driver(OVERLAY, options)),
-        ipam: Some(addressing(subnet, range, gateway)),
-        keys: Vec::new(),
-    };
-    let reply = Reply::Created(network.id.clone());
-    Ok((vec![Change::Create(network.into())], Author::Control, reply))
+    Ok((driver(OVERLAY, options), addressing(subnet, range, gateway)))
 }
 
 /// The subnet that was asked for, or else one out of the pools.

@@ -78,6 +78,21 @@ fn each_gets_a_subnet_and_a_vxlan_id_of_its_own() {
 }
 
 #[test]
+fn what_engines_make_is_given_nothing() {
+    let asked = NetworkSpec {
+        driver_configuration: Some(driver("macvlan", [("a".into(), "b".into())].into())),
+        ..spec("m", "10.0.1.0/24")
+    };
+    let network = created(&state(fresh()), asked).unwrap();
+    assert_eq!((network.subnet(), network.vni()), (None, None));
+    let shown = serde_json::to_value(crate::wire::network(&network)).unwrap();
+    assert_eq!(shown["Driver"], "macvlan");
+    assert_eq!(shown["Options"], serde_json::Value::Null);
+    let nothing = serde_json::json!({"Driver": "", "Options": null, "Config": []});
+    assert_eq!(shown["IPAM"], nothing);
+}
+
+#[test]
 fn what_nodes_still_have_of_a_removed_network_is_not_given_out() {
     let mut objects = fresh();
     let mut node = crate::control::testing::node("n1", "n1");

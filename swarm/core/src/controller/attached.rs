@@ -8,7 +8,7 @@ use super::{Busy, Controller, Seen, Step};
 use crate::Timestamp;
 use crate::id::Id;
 use crate::network::engine_name;
-use crate::object::{Attached, Place};
+use crate::object::Attached;
 use crate::worker::{Container, ContainerState, EngineOp, Ready};
 
 impl Controller {
@@ -89,7 +89,7 @@ impl Controller {
     /// The task's network.
     fn network(&self) -> Option<&Id> {
         let mut places = self.task.attachments.iter();
-        let ours = places.find(|it| matches!(it.place, Place::Address(_)));
+        let ours = places.find(|it| it.is_made_here());
         ours.map(|it| &it.network)
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Timestamp;
-use crate::object::Attachment;
+use crate::object::{Attachment, Place};
 use crate::testing::task;
 use crate::worker::{OpError, OpOutput};
 

@@ -9,7 +9,7 @@ mod steps;
 use skep_api::task::{ContainerStatus, TaskState, TaskStatus};
 
 use crate::id::Id;
-use crate::object::{Node, Place, Task};
+use crate::object::{Node, Task};
 use crate::task_files::{self, TaskFile};
 use crate::worker::{Container, EngineOp, Ready, Record};
 use crate::{Nanos, SECOND, Timestamp};
@@ -245,7 +245,7 @@ impl Controller {
     /// Looks whether the networks are there that the task is to be on.
     pub(crate) fn see_networks(&mut self, ready: impl Fn(&Id) -> Ready) {
         let attachments = self.task.attachments.iter();
-        let ours = attachments.filter(|it| matches!(it.place, Place::Address(_)));
+        let ours = attachments.filter(|it| it.is_made_here());
         let mut states = ours.map(|it| ready(&it.network));
         self.network = states.find(|it| *it != Ready::Yes).unwrap_or_default();
     }

@@ -9,8 +9,10 @@ use super::Session;
 use super::directory::{Directories, Page};
 use crate::assignment::{Assignments, Move, Overlay, OverlayKey};
 use crate::bootstrap::DATA_PATH_PORT;
+use crate::cidr::Cidr;
 use crate::id::Id;
-use crate::object::{Node, Object, Place, Task};
+use crate::network::LocalDriver;
+use crate::object::{NetworkObject, Node, Object, Place, Task};
 use crate::store::{Event, State};
 use crate::wire;
 
@@ -112,6 +114,10 @@ impl Moves {
     }
 
     fn note(&mut self, network: &Id, address: Ipv4Addr, node: Option<&Id>) {
+        // Nothing is anywhere on networks that engines give addresses on.
+        if address.is_unspecified() {
+            return;
+        }
         // Whoever is told of it later is told all of it.
         if self.listeners.contains_key(network) {
             let moved = self.moved.entry(network.clone()).or_default();
@@ -223,6 +229,9 @@ fn is_gateway(state: &State, node: Option<&Id>, network: &Id, address: Ipv4Addr)
 /// All of a network, for a node that has a part in it.
 fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Option<Overlay> {
     let of = state.networks().get(network)?;
+    if let Some(driver) = of.local_driver() {
+        return Some(local(of, driver));
+    }
     let mut remotes = BTreeMap::new();
     let mut nodes = BTreeSet::new();
     let mut gateways = BTreeSet::new();
@@ -274,7 +283,31 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         // An object with string keys only can always be encoded.
         shown: serde_json::to_string(&wire::network(of)).unwrap_or_default(),
         gateways,
+        driver: None,
     })
+}
+
+/// All of a network that the node's engine makes for itself.
+fn local(of: &NetworkObject, driver: LocalDriver) -> Overlay {
+    let nowhere = Ipv4Addr::UNSPECIFIED;
+    Overlay {
+        id: of.id.clone(),
+        name: of.spec.name.clone(),
+        vni: 0,
+        port: 0,
+        mtu: 0,
+        mtu_follows: false,
+        subnet: Cidr::NONE,
+        gateway: nowhere,
+        internal: of.spec.internal,
+        ingress: false,
+        local: nowhere.into(),
+        remotes: BTreeMap::new(),
+        gateways: BTreeSet::new(),
+        keys: Vec::new(),
+        shown: serde_json::to_string(&wire::network(of)).unwrap_or_default(),
+        driver: Some(driver),
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ use crate::cidr::Cidr;
 use crate::network::{MTU_OPTION, OVERLAY, PREDEFINED, SCOPE, VNI_OPTION};
 
 /// The drivers that every engine has. Plugins are each engine's own, and none is known to the swarm.
-const DRIVERS: [&str; 6] = [OVERLAY, BRIDGE, "macvlan", "ipvlan", "host", "null"];
+const DRIVERS: [&str; 5] = [OVERLAY, BRIDGE, "macvlan", "ipvlan", "host"];
+/// One that engines have for themselves alone.
+const NULL: &str = "null";
 /// The driver that engines take where none is named.
 const BRIDGE: &str = "bridge";
 /// The smallest MTU of IPv4, and the largest that the kernel takes.
@@ -53,6 +55,9 @@ pub fn network_spec(asked: CreateRequest) -> Result<NetworkSpec, Error> {
     if asked.ingress && driver != OVERLAY {
         let text = "Ingress network can only be global scope network";
         return Err(Error::forbidden(text));
+    }
+    if driver == NULL {
+        return Err(refused(format!("error during lookup of plugin {driver}")));
     }
     if !DRIVERS.contains(&driver) {
         return Err(Error::not_found(format!("plugin {driver:?} not found")));
@@ -143,14 +148,14 @@ pub fn check_network(spec: &NetworkSpec) -> Result<(), Error> {
     }
     let driver = spec.driver_configuration.as_ref();
     let driver_name = driver.map_or("", |driver| &driver.name);
-    if !matches!(driver_name, "" | OVERLAY) {
-        if spec.ingress {
-            let text = "only overlay driver is currently supported for ingress network";
-            return Err(Error::rpc(Code::Unimplemented, text));
-        }
-        return Err(missing(
-            "a network of the swarm with another driver than overlay",
-        ));
+    let is_local = !matches!(driver_name, "" | OVERLAY);
+    if is_local && spec.ingress {
+        let text = "only overlay driver is currently supported for ingress network";
+        return Err(Error::rpc(Code::Unimplemented, text));
+    }
+    if is_local {
+        // Nothing that it says about addresses is heeded; its configuration is each node's.
+        return Ok(());
     }
     if let Some(ipam) = &spec.ipam_options {
         addressing(ipam)?;
@@ -302,6 +307,10 @@ mod tests {
                 "plugin \"odd\" not found".to_owned(),
             ),
             (
+                r#"{"Name":"n","Driver":"null","Scope":"swarm"}"#.to_owned(),
+                invalid("error during lookup of plugin null"),
+            ),
+            (
                 r#"{"Name":"n","IPAM":{"Driver":"mine"}}"#.to_owned(),
                 invalid("error during lookup of plugin mine"),
             ),
@@ -324,18 +333,19 @@ mod tests {
 
     #[test]
     fn what_skep_cannot_do_is_refused_by_name() {
-        for (body, what) in [
-            (
-                r#"{"Name":"n","EnableIPv6":true}"#,
-                "IPv6 on a network of the swarm",
-            ),
-            (
-                r#"{"Name":"n","Driver":"macvlan","Scope":"swarm"}"#,
-                "a network of the swarm with another driver than overlay",
-            ),
-        ] {
-            let text = format!("{what} is not supported by this version of skep");
-            assert_eq!(refusal(body), Some((Kind::NotImplemented, text)), "{body}");
+        let text = "IPv6 on a network of the swarm is not supported by this version of skep";
+        assert_eq!(
+            refusal(r#"{"Name":"n","EnableIPv6":true}"#),
+            Some((Kind::NotImplemented, text.to_owned()))
+        );
+    }
+
+    #[test]
+    fn drivers_of_engines_make_what_they_like() {
+        for driver in ["bridge", "macvlan", "ipvlan", "host"] {
+            let body =
+                format!(r#"{{"Name":"n","Driver":"{driver}","Scope":"swarm","EnableIPv6":true}}"#);
+            assert_eq!(refusal(&body), None, "{driver}");
         }
     }
 

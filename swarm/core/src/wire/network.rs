@@ -140,14 +140,15 @@ pub fn network(network: &NetworkObject) -> NetworkResource {
 /// there.
 pub fn network_in_full(view: &State, of: &NetworkObject, verbose: bool) -> NetworkResource {
     let nodes = view.nodes().iter();
-    let nodes = nodes.filter(|node| node.gateways.contains_key(&of.id));
+    let known = of.reaches_far();
+    let nodes = nodes.filter(|node| known && node.gateways.contains_key(&of.id));
     let peers = nodes.map(|node| PeerInfo {
         name: node.id.chars().take(12).collect(),
         ip: node.address().to_owned(),
     });
     NetworkResource {
         peers: peers.collect(),
-        services: verbose.then(|| services(view, of)),
+        services: (verbose && of.local_driver().is_none()).then(|| services(view, of)),
         ..network(of)
     }
 }

@@ -163,8 +163,9 @@ impl Worker {
 fn standing(controller: &Controller) -> Option<Standing> {
     let task = controller.task();
     let attachment = task.attachments.first()?;
-    let Place::Address(address) = attachment.place else {
-        return None;
+    let address = match &attachment.place {
+        Place::Address(address) => *address,
+        Place::Engine(_) => Cidr::NONE,
     };
     let status = controller.status();
     let failed = status.state.is_terminal() && status.state != TaskState::Shutdown;

@@ -102,6 +102,7 @@ impl Bench {
             port: 4789,
             mtu: 1450,
             mtu_follows: true,
+            driver: None,
             subnet: "10.0.1.0/24".parse().unwrap(),
             gateway: "10.0.1.4".parse().unwrap(),
             internal: false,

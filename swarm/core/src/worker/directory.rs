@@ -128,6 +128,10 @@ impl Directories {
 
     /// A network is there: the plane is told all of it.
     pub(super) fn there(&mut self, overlay: &Overlay) {
+        if overlay.driver.is_some() {
+            // All that is done there the engine does.
+            return;
+        }
         let Some(known) = self.known.get_mut(&overlay.id) else {
             return;
         };

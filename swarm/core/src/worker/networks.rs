@@ -193,6 +193,8 @@ impl Networks {
         };
         match (&network.wanted, &network.made, &network.error) {
             (Some(wanted), Some(made), _) if wanted.same_here(made) => Ready::Yes,
+            // In the engine's own words alone, as the original does.
+            (Some(wanted), _, Some(error)) if wanted.driver.is_some() => Ready::No(error.clone()),
             (Some(wanted), _, Some(error)) => {
                 let (name, subnet) = (&wanted.name, wanted.subnet);
                 Ready::No(format!(
@@ -230,7 +232,8 @@ impl Networks {
     /// were still stopping here, and whose subnet or id this one was given.
     fn is_in_the_way(&self, id: &Id) -> bool {
         let network = self.known.get(id);
-        let Some(wanted) = network.and_then(|it| it.wanted.as_ref().filter(|_| !it.there)) else {
+        let wanted = network.and_then(|it| it.wanted.as_ref().filter(|_| !it.there));
+        let Some(wanted) = wanted.filter(|it| it.driver.is_none()) else {
             return false;
         };
         let mut others = self

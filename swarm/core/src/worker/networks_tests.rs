@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::assignment::Move;
+use crate::cidr::Cidr;
 use crate::controller::Controller;
+use crate::network::LocalDriver;
 use crate::object::{Attachment, Place};
 use crate::testing::task;
 
@@ -19,6 +21,7 @@ fn overlay(gateway: &str, remotes: &[(&str, &str)]) -> Overlay {
         port: 4789,
         mtu: 1450,
         mtu_follows: true,
+        driver: None,
         subnet: "10.0.1.0/24".parse().unwrap(),
         gateway: gateway.parse().unwrap(),
         internal: false,
@@ -109,6 +112,33 @@ fn a_network_is_made_kept_up_and_removed() {
         Some(EngineOp::RemoveNetwork { network })
     );
     assert!(matches!(networks.step(&"n".into(), NOW), Step::Gone));
+}
+
+#[test]
+fn what_the_engine_makes_is_in_nobodys_way_and_fails_in_its_words() {
+    let mut networks = Networks::default();
+    told(&mut networks, overlay("10.0.1.4", &[]));
+    let driver = LocalDriver {
+        name: "macvlan".into(),
+        config_from: Some("gone".into()),
+        ipv6: false,
+        labels: BTreeMap::new(),
+    };
+    for id in ["l", "m"] {
+        let local = Overlay {
+            id: id.into(),
+            vni: 0,
+            subnet: Cidr::NONE,
+            driver: Some(driver.clone()),
+            ..overlay("0.0.0.0", &[])
+        };
+        told(&mut networks, local);
+        let step = networks.step(&id.into(), NOW);
+        assert!(matches!(step, Step::Op(EngineOp::MakeNetwork { .. })));
+        let text = r#"configuration network "gone" does not exist"#.to_owned();
+        networks.finished(&id.into(), Err(OpError::NotFound(text.clone())), NOW);
+        assert_eq!(networks.ready(&id.into()), Ready::No(text));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod describe;
 mod error;
 mod fields;
 mod image;
+mod local;
 mod network;
 mod ops;
 mod podman;

@@ -201,6 +201,37 @@ fn where_ports_are_published_nodes_without_tasks_are_told_and_known() {
 }
 
 #[test]
+fn a_network_that_engines_make_is_told_and_nothing_on_it_moves() {
+    let mut bench = bench();
+    let mut network = bench.state.networks().get("net").unwrap().as_ref().clone();
+    (network.id, network.meta) = ("local".into(), Meta::default());
+    network.spec.name = "local".into();
+    network.driver_state = Some(driver("macvlan", Default::default()));
+    bench.write(Author::Control, vec![Change::Create(network.into())]);
+    ready(&mut bench, "n1", "192.0.2.1");
+    ready(&mut bench, "n3", "192.0.2.3");
+    told(&mut bench, "n1");
+    let part = |bench: &mut Bench, node: &str| {
+        let nowhere = std::net::Ipv4Addr::UNSPECIFIED;
+        edit(bench, node, |it| {
+            it.gateways.extend([("local".into(), nowhere)])
+        });
+        told(bench, node)
+    };
+    let first = part(&mut bench, "n1");
+    let driver = first.networks[0].driver.as_ref().unwrap();
+    assert_eq!(
+        (&*first.networks[0].id, &*driver.name),
+        ("local", "macvlan")
+    );
+    let third = part(&mut bench, "n3");
+    assert_eq!(third.networks.len(), 1);
+    edit(&mut bench, "n3", |it| it.gateways.clear());
+    let after = told(&mut bench, "n1");
+    assert!(moves(&after).is_empty(), "{after:?}");
+}
+
+#[test]
 fn packets_go_where_the_node_says() {
     let mut bench = bench();
     ready(&mut bench, "n1", "192.0.2.1");

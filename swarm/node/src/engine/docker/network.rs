@@ -22,6 +22,7 @@ use skep_dataplane::crypt::{Crypt, Key};
 use tracing::warn;
 
 use super::connect::Link;
+use super::local;
 
 /// Questions.
 const ASK: Duration = Duration::from_secs(30);
@@ -47,6 +48,9 @@ pub(super) async fn list(link: &Link) -> OpResult {
 
 /// Makes a network what it should be.
 pub(super) async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
+    if let Some(driver) = &overlay.driver {
+        return local::make(link, overlay, driver).await;
+    }
     let name = engine_name(&overlay.id, overlay.ingress);
     let there = match inspect(link, &name).await {
         Ok(found) if is_same(&found, overlay) => Some(found),
@@ -61,7 +65,7 @@ pub(super) async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpRes
     if there.is_none() {
         create(link, &name, overlay, mtu).await?;
     }
-    lead_elsewhere(crypt, &local(overlay, mtu), overlay).await
+    lead_elsewhere(crypt, &in_kernel(overlay, mtu), overlay).await
 }
 
 /// The largest packet of a network's containers here: what was asked for, what the engine's network
@@ -82,7 +86,7 @@ pub(super) async fn mtu(overlay: &Overlay, there: Option<&NetworkInspect>) -> u3
 }
 
 /// What is to be of a network in the kernel.
-pub(super) fn local(overlay: &Overlay, mtu: u32) -> skep_dataplane::Overlay {
+pub(super) fn in_kernel(overlay: &Overlay, mtu: u32) -> skep_dataplane::Overlay {
     skep_dataplane::Overlay {
         bridge: bridge_name(&overlay.id),
         device: vxlan_name(&overlay.id),
@@ -221,6 +225,11 @@ async fn create(link: &Link, name: &str, overlay: &Overlay, mtu: u32) -> Result<
             LABEL: overlay.id.to_string(), LABEL_NAME: overlay.name, LABEL_SHOWN: overlay.shown,
         },
     });
+    create_as(link, body).await
+}
+
+/// Has the engine make a network.
+pub(super) async fn create_as(link: &Link, body: Value) -> Result<(), OpError> {
     let placeholder = NetworkCreateRequest::default();
     link.call(Some(ACT), |docker| async move {
         docker.with(raw(body)).create_network(placeholder).await

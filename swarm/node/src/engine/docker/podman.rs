@@ -148,6 +148,9 @@ async fn start(link: &Link, container: &str, networks: &[(String, Value)]) -> Op
 /// Makes a network what it should be. The bridge comes after the engine's network, which would
 /// refuse a subnet that is in use, and before what leads to other nodes.
 async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
+    if overlay.driver.is_some() {
+        return network::make(link, crypt, overlay).await;
+    }
     let name = skep_core::network::engine_name(&overlay.id, overlay.ingress);
     let there = match network::inspect(link, &name).await {
         Ok(found) if network::is_same(&found, overlay) => Some(found),
@@ -159,7 +162,7 @@ async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
         Err(error) => return Err(error),
     };
     let mtu = network::mtu(overlay, there.as_ref()).await;
-    let local = network::local(overlay, mtu);
+    let local = network::in_kernel(overlay, mtu);
     if there.is_none() {
         network::done(bridge::remove(&local.bridge).await)?;
         let path = format!("{API}/networks/create");
