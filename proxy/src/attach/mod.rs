@@ -197,7 +197,8 @@ async fn rewire(
             break;
         }
     }
-    let asked = seen.wish(name, endpoint).container.address.is_some();
+    let wish = seen.wish(name, endpoint).container;
+    let asked = wish.address.is_some() || wish.ipv6.is_some();
     let config = connected(endpoint, place, asked);
     let body = json!({ "Container": seen.id, "EndpointConfig": config });
     let target = format!("/networks/{realised}/connect");

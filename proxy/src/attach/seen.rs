@@ -2,12 +2,12 @@
 //! how it is to be connected there. Pure.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use skep_core::attachment::{Attached, Wish};
-use skep_core::container::LABEL_TASK_ID;
+use skep_core::container::{LABEL_TASK_ID, ipam_config};
 use skep_core::network::mac;
 use skep_node::agent::Standing;
 
@@ -74,6 +74,8 @@ pub(super) struct Endpoint {
 struct Ipam {
     #[serde(rename = "IPv4Address", default)]
     ipv4: String,
+    #[serde(rename = "IPv6Address", default)]
+    ipv6: String,
 }
 
 impl Seen {
@@ -128,6 +130,7 @@ impl Seen {
                 id: self.id.clone(),
                 names: self.names(endpoint),
                 address: address.filter(|_| !chosen),
+                ipv6: endpoint.ipv6().filter(|_| !chosen),
                 last: address.filter(|_| chosen),
             },
         }
@@ -142,6 +145,10 @@ impl Endpoint {
 
     fn address(&self) -> Option<Ipv4Addr> {
         self.ipam.as_ref()?.ipv4.parse().ok()
+    }
+
+    fn ipv6(&self) -> Option<Ipv6Addr> {
+        self.ipam.as_ref()?.ipv6.parse().ok()
     }
 
     pub(super) fn option(&self, name: &str) -> Option<&String> {
@@ -171,9 +178,10 @@ pub(super) fn connection(endpoint: &Endpoint, place: &Standing, asked: bool) -> 
     }
     let mut config = Map::new();
     let mut set = |name: &str, value: Value| drop(config.insert(name.to_owned(), value));
+    let ipv6 = place.ipv6.map(|it| it.address);
     // Unless the network's addresses are the engine's to choose.
     if !address.is_unspecified() {
-        set("IPAMConfig", json!({ "IPv4Address": address }));
+        set("IPAMConfig", ipam_config(address, ipv6));
         set("MacAddress", json!(mac(address)));
     }
     set("Aliases", json!(endpoint.aliases));

@@ -17,6 +17,7 @@ fn seen(networks: Value) -> Seen {
 
 fn place(address: &str) -> Standing {
     Standing {
+        ipv6: None,
         task: "t".into(),
         container: "c".into(),
         network: ID.into(),
@@ -45,17 +46,20 @@ fn what_was_asked_for_is_wished_for() {
     assert_eq!(asked.names, ["aa", "aal", "a0cbc5123854"]);
     assert_eq!(asked.address, "10.0.1.50".parse().ok());
     assert_eq!(asked.last, None);
+    let asked = wish_of(json!({ "IPAMConfig": { "IPv6Address": "fd00:1::50" } }));
+    assert_eq!(asked.ipv6, "fd00:1::50".parse().ok());
     let nothing = wish_of(json!({ "IPAMConfig": null, "Aliases": null }));
     assert_eq!(nothing.names, ["aa", "a0cbc5123854"]);
     assert_eq!((nothing.address, nothing.last), (None, None));
     let chosen = wish_of(json!({
-        "IPAMConfig": { "IPv4Address": "10.0.1.9" },
+        "IPAMConfig": { "IPv4Address": "10.0.1.9", "IPv6Address": "fd00:1::9" },
         "DriverOpts": { CHOSEN_OPTION: "true" },
     }));
     assert_eq!(
         (chosen.address, chosen.last),
         (None, "10.0.1.9".parse().ok())
     );
+    assert_eq!(chosen.ipv6, None, "it follows from the other");
 }
 
 #[test]
@@ -80,6 +84,11 @@ fn a_connection_has_the_place_and_keeps_the_rest() {
         asked["DriverOpts"],
         json!({ "mine": "1", NAME_OPTION: "ovl" })
     );
+    let mut both = place("10.0.1.5");
+    both.ipv6 = "fd00:1::5/64".parse().ok();
+    let config = connection(&endpoint, &both, false);
+    let expected = json!({ "IPv4Address": "10.0.1.5", "IPv6Address": "fd00:1::5" });
+    assert_eq!(config["IPAMConfig"], expected);
 }
 
 #[test]

@@ -109,8 +109,9 @@ fn containers(network: &Object<'_>, engines: &str) -> Option<String> {
         return Some(containers.to_owned());
     }
     let known: Engines = serde_json::from_str(engines).ok()?;
-    let pool = known.ipam.config.unwrap_or_default().into_iter().next();
-    let own = pool.and_then(|pool| {
+    let pools = known.ipam.config.unwrap_or_default();
+    let ipv6 = pools.iter().find_map(in_ipv6).unwrap_or_default();
+    let own = pools.into_iter().find_map(|pool| {
         let address = pool.gateway.parse().ok()?;
         let bits = pool.subnet.split_once('/')?.1.to_owned();
         let own = serde_json::json!({
@@ -118,7 +119,7 @@ fn containers(network: &Object<'_>, engines: &str) -> Option<String> {
             "EndpointID": known.id,
             "MacAddress": mac(address),
             "IPv4Address": format!("{address}/{bits}"),
-            "IPv6Address": "",
+            "IPv6Address": ipv6,
         });
         serde_json::to_string(&own).ok()
     });
@@ -129,6 +130,13 @@ fn containers(network: &Object<'_>, engines: &str) -> Option<String> {
     let object = Object::parse(containers.as_bytes()).ok()?;
     let own: Vec<(&str, &str)> = own.iter().map(|own| (key.as_str(), own.as_str())).collect();
     Some(object.with(&own).trim_end().to_owned())
+}
+
+/// The node's own address, if the subnet is one of IPv6.
+fn in_ipv6(pool: &Pool) -> Option<String> {
+    let address: std::net::Ipv6Addr = pool.gateway.parse().ok()?;
+    let (_, bits) = pool.subnet.split_once('/')?;
+    Some(format!("{address}/{bits}"))
 }
 
 #[cfg(test)]
@@ -203,6 +211,19 @@ mod tests {
         );
         assert_eq!(described(&engines("x")), None);
         assert_eq!(described(r#"{"Labels":null}"#), None);
+    }
+
+    #[test]
+    fn the_node_has_an_address_of_ipv6_too() {
+        let mut both: serde_json::Value = serde_json::from_str(&engines("{}")).unwrap();
+        let pools = both.pointer_mut("/IPAM/Config").unwrap();
+        let second = serde_json::json!({"Subnet": "fd00:1::/64", "Gateway": "fd00:1::6"});
+        pools.as_array_mut().unwrap().push(second);
+        let found = shown(AFAR, &both.to_string()).unwrap();
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        let own = &found["Containers"]["lb-ovl"];
+        assert_eq!(own["IPv4Address"], "10.0.1.6/24");
+        assert_eq!(own["IPv6Address"], "fd00:1::6/64");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::Nanos;
 use crate::attachment::Wish;
 use crate::cidr::Cidr;
 use crate::id::Id;
+use crate::ipv6::Ipv6;
 use crate::network::LocalDriver;
 use crate::object::{Node, Task};
 use crate::plane::{Endpoint, Service};
@@ -156,6 +157,9 @@ pub struct Overlay {
     pub subnet: Cidr,
     /// The node's own address in it.
     pub gateway: Ipv4Addr,
+    /// Its IPv6 side, if it has one.
+    #[serde(default)]
+    pub ipv6: Option<Ipv6>,
     /// Whether it leads nowhere else.
     pub internal: bool,
     /// Whether ports are published on it.
@@ -199,6 +203,7 @@ impl Overlay {
                 (it.mtu, it.mtu_follows),
                 it.subnet,
                 it.gateway,
+                it.ipv6,
                 it.internal,
                 it.ingress,
                 it.local,

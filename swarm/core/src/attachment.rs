@@ -2,12 +2,13 @@
 //! on a network of the swarm, and its node asked for a place there. Only the types: `control/` makes
 //! such tasks, the allocator gives them their addresses, and nobody ever schedules one.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::cidr::Cidr;
 use crate::id::Id;
+use crate::ipv6::Cidr6;
 use crate::network::engine_name;
 
 /// A task's place on a network.
@@ -17,6 +18,21 @@ pub struct Attachment {
     pub network: Id,
     /// Where on it.
     pub place: Place,
+    /// Where on its IPv6 side, if it has one.
+    #[serde(default)]
+    pub ipv6: Option<Cidr6>,
+}
+
+impl Attachment {
+    /// Its addresses there, IPv4's first; none on a network of the engine's own.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let ipv4 = match &self.place {
+            Place::Address(cidr) => Some(cidr.address.into()),
+            Place::Engine(_) => None,
+        };
+        let ipv6 = self.ipv6.map(|cidr| cidr.address.into());
+        ipv4.into_iter().chain(ipv6)
+    }
 }
 
 impl Attachment {
@@ -56,6 +72,9 @@ pub struct Attached {
     pub names: Vec<String>,
     /// The address that it must have.
     pub address: Option<Ipv4Addr>,
+    /// The IPv6 address that it must have.
+    #[serde(default)]
+    pub ipv6: Option<Ipv6Addr>,
     /// The address that it had and keeps if nobody else has got it.
     #[serde(default)]
     pub last: Option<Ipv4Addr>,

@@ -14,6 +14,7 @@ mod controller;
 pub mod dispatcher;
 pub mod find;
 pub mod id;
+pub mod ipv6;
 pub mod labels;
 pub mod leader;
 pub mod logs;

@@ -2,7 +2,7 @@
 //! that every swarm begins with. Chooses no address and touches no kernel.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use skep_api::Secret;
@@ -12,6 +12,7 @@ use skep_api::network::{IpamConfig, IpamOptions, NetworkSpec};
 use crate::Timestamp;
 use crate::cidr::Cidr;
 use crate::id::{Id, IdSource};
+use crate::ipv6::{Cidr6, Ipv6};
 use crate::object::{Meta, NetworkObject, Node};
 
 /// The driver of networks that reach over hosts.
@@ -143,7 +144,7 @@ impl NetworkObject {
     }
 
     fn config(&self) -> Option<&IpamConfig> {
-        self.ipam.as_ref()?.configs.first()
+        self.ipam.as_ref().and_then(|ipam| ipv4_config(ipam))
     }
 
     /// Its subnet; `None` for networks that are the engines' own.
@@ -159,6 +160,23 @@ impl NetworkObject {
     /// The address that is shown as its gateway, and that nobody gets.
     pub fn gateway(&self) -> Option<Ipv4Addr> {
         self.config()?.gateway.parse().ok()
+    }
+
+    /// Its IPv6 side, if it has one.
+    pub fn ipv6(&self) -> Option<Ipv6> {
+        let config = self.config6()?;
+        let subnet = config.subnet.parse().ok()?;
+        Ipv6::new(self.subnet()?, subnet, config.range.parse().ok())
+    }
+
+    /// The IPv6 address that is shown as its gateway, and that nobody gets.
+    pub fn ipv6_gateway(&self) -> Option<Ipv6Addr> {
+        self.config6()?.gateway.parse().ok()
+    }
+
+    fn config6(&self) -> Option<&IpamConfig> {
+        let ipam = self.ipam.as_ref().filter(|_| self.spec.ipv6_enabled)?;
+        ipv6_config(ipam)
     }
 
     fn option(&self, name: &str) -> Option<&str> {
@@ -190,6 +208,18 @@ impl NetworkObject {
             false => MTU,
         }
     }
+}
+
+/// The IPv4 subnet among those of a network, if there is one.
+pub(crate) fn ipv4_config(ipam: &IpamOptions) -> Option<&IpamConfig> {
+    let mut configs = ipam.configs.iter();
+    configs.find(|config| config.subnet.parse::<Cidr>().is_ok())
+}
+
+/// The IPv6 subnet among those of a network, if there is one.
+pub(crate) fn ipv6_config(ipam: &IpamOptions) -> Option<&IpamConfig> {
+    let mut configs = ipam.configs.iter();
+    configs.find(|config| config.subnet.parse::<Cidr6>().is_ok())
 }
 
 impl Node {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::assignment::Overlay;
 use crate::cidr::Cidr;
 use crate::id::Id;
+use crate::ipv6::Ipv6;
 use crate::network::bridge_name;
 
 /// A network that is there on this node.
@@ -24,6 +25,8 @@ pub struct Network {
     pub subnet: Cidr,
     /// The node's own address on it.
     pub gateway: Ipv4Addr,
+    /// Its IPv6 side, if it has one.
+    pub ipv6: Option<Ipv6>,
     /// Whether it leads nowhere else.
     pub internal: bool,
     /// Whether ports are published on it.
@@ -42,6 +45,7 @@ impl From<&Overlay> for Network {
             bridge: bridge_name(&overlay.id),
             subnet: overlay.subnet,
             gateway: overlay.gateway,
+            ipv6: overlay.ipv6,
             internal: overlay.internal,
             ingress: overlay.ingress,
             hosts: hosts.collect(),

@@ -13,6 +13,7 @@ mod wire;
 use inner::Inner;
 use rules::Step;
 
+use crate::netlink::Family;
 use crate::netlink::nftables::{Nftables, Refused};
 use crate::plane::Part;
 use crate::state::{State, Touched};
@@ -73,14 +74,34 @@ fn clean() -> Result<(), String> {
     let said = |error: &dyn std::fmt::Display| format!("virtual addresses: {error}");
     answers::clean().map_err(|error| said(&error))?;
     let mut kernel = Nftables::open().map_err(|error| said(&error))?;
+    for family in Family::ALL {
+        match remove_table(&mut kernel, family) {
+            // A kernel without IPv6 has no such table either.
+            Err(Refused::Error(error)) if knows_not(&error) && family == Family::Ipv6 => {}
+            result => result.map_err(|error| said(&error))?,
+        }
+    }
+    Ok(())
+}
+
+fn remove_table(kernel: &mut Nftables, family: Family) -> Result<(), Refused> {
     let mut result = Ok(());
     for _ in 0..TRIES {
-        let generation = kernel.generation().map_err(|error| said(&error))?;
-        let batch = wire::batch(generation, &[Step::Table, Step::NoTable]);
+        let generation = kernel.generation()?;
+        let batch = wire::batch(family, generation, &[Step::Table, Step::NoTable]);
         result = kernel.commit(batch).map(drop);
         if !matches!(result, Err(Refused::Overtaken)) {
             break;
         }
     }
-    result.map_err(|error| said(&error))
+    result
+}
+
+/// Whether a kernel says that it does not know this kind of addresses.
+fn knows_not(error: &std::io::Error) -> bool {
+    let said = error.raw_os_error();
+    matches!(
+        said,
+        Some(nix::libc::EOPNOTSUPP | nix::libc::EAFNOSUPPORT | nix::libc::ENOENT)
+    )
 }

@@ -33,10 +33,16 @@ pub async fn ensure(overlay: &Overlay, bits: u8) -> Result<(), Error> {
     let up = LinkUnspec::new_with_index(index).mtu(overlay.mtu).up();
     let set = handle.link().set(up.build()).execute().await;
     set.map_err(refused(format!("start bridge {name}")))?;
-    let gateway = IpAddr::V4(overlay.gateway);
-    let add = handle.address().add(index, gateway, bits).replace();
-    let added = add.execute().await;
-    added.map_err(refused(format!("give bridge {name} its address")))
+    let ipv6 = overlay.ipv6;
+    let second = ipv6.map(|it| (IpAddr::V6(it.address(overlay.gateway)), it.bits));
+    let both = [Some((IpAddr::V4(overlay.gateway), bits)), second];
+    super::ipv6::prepare(overlay)?;
+    for (gateway, bits) in both.into_iter().flatten() {
+        let add = handle.address().add(index, gateway, bits).replace();
+        let added = add.execute().await;
+        added.map_err(refused(format!("give bridge {name} its address")))?;
+    }
+    Ok(())
 }
 
 /// Removes a network's bridge. One that is not there is a success.

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 
-use super::{Error, is_absence, mac, refused};
+use super::{Error, Ipv6, is_absence, mac, refused};
 
 /// The addresses that a device has entries for.
 pub(super) async fn known(handle: &Handle, device: u32) -> Result<Vec<Ipv4Addr>, Error> {
@@ -71,11 +71,11 @@ pub(super) async fn point(handle: &Handle, device: u32, address: Ipv4Addr) -> Re
     set.map_err(refused(format!("say that {address} is not on this host")))
 }
 
-/// An address is on another host.
+/// An address is on another host, and with it what it stands for on the network's IPv6 side.
 pub(super) async fn set(
     handle: &Handle,
     device: u32,
-    address: Ipv4Addr,
+    (address, ipv6): (Ipv4Addr, Option<Ipv6>),
     host: IpAddr,
 ) -> Result<(), Error> {
     point(handle, device, address).await?;
@@ -85,12 +85,22 @@ pub(super) async fn set(
     let host = table.add_bridge(device, &mac).destination(host);
     let host = host.flags(NeighbourFlags::Own).replace();
     host.execute().await.map_err(refused(what()))?;
-    let answer = table.add(device, address.into()).link_layer_address(&mac);
-    answer.replace().execute().await.map_err(refused(what()))
+    let second = ipv6.map(|ipv6| ipv6.address(address).into());
+    for address in [Some(address.into()), second].into_iter().flatten() {
+        let answer = table.add(device, address).link_layer_address(&mac);
+        let answer = answer.replace();
+        answer.execute().await.map_err(refused(what()))?;
+    }
+    Ok(())
 }
 
 /// An address is on no other host. One that has no entries is a success.
-pub(super) async fn remove(handle: &Handle, device: u32, address: Ipv4Addr) -> Result<(), Error> {
+pub(super) async fn remove(
+    handle: &Handle,
+    device: u32,
+    address: Ipv4Addr,
+    ipv6: Option<Ipv6>,
+) -> Result<(), Error> {
     let mac = mac(address).to_vec();
     let entry = |family: AddressFamily, attribute: NeighbourAttribute, flags: NeighbourFlags| {
         let mut entry = NeighbourMessage::default();
@@ -102,6 +112,11 @@ pub(super) async fn remove(handle: &Handle, device: u32, address: Ipv4Addr) -> R
     };
     let on_bridge = NeighbourAttribute::LinkLayerAddress(mac);
     let inside = NeighbourAttribute::Destination(NeighbourAddress::Inet(address));
+    let second = ipv6.map(|ipv6| {
+        let inside = NeighbourAddress::Inet6(ipv6.address(address));
+        let inside = NeighbourAttribute::Destination(inside);
+        entry(AddressFamily::Inet6, inside, NeighbourFlags::empty())
+    });
     let entries = [
         entry(AddressFamily::Inet, inside, NeighbourFlags::empty()),
         entry(
@@ -111,7 +126,8 @@ pub(super) async fn remove(handle: &Handle, device: u32, address: Ipv4Addr) -> R
         ),
         entry(AddressFamily::Bridge, on_bridge, NeighbourFlags::Controller),
     ];
-    for entry in entries {
+    // The one that others are known by goes after what it stands for.
+    for entry in second.into_iter().chain(entries) {
         match handle.neighbours().del(entry).execute().await {
             Err(error) if !is_absence(&error) => {
                 return Err(refused(format!("forget where {address} was"))(error));

@@ -8,6 +8,7 @@ pub mod bridge;
 mod chains;
 pub mod crypt;
 mod entries;
+mod ipv6;
 mod link;
 mod mesh;
 pub mod model;
@@ -27,6 +28,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use rtnetlink::Handle;
 use tokio::task::JoinHandle;
 
+pub use ipv6::Ipv6;
 pub use plane::{Config, Plane, clean};
 pub use underlay::{mtu_over, underlay};
 
@@ -69,6 +71,8 @@ pub struct Overlay {
     pub local: IpAddr,
     /// The bridge's own address within the network.
     pub gateway: Ipv4Addr,
+    /// Its IPv6 side, if it has one.
+    pub ipv6: Option<Ipv6>,
 }
 
 /// The hardware address of whoever has this address within an overlay.
@@ -87,15 +91,17 @@ pub async fn ensure(overlay: &Overlay, remotes: &BTreeMap<Ipv4Addr, IpAddr>) -> 
     let bridge = link::index(&kernel.handle, &overlay.bridge).await?;
     let bridge = bridge.ok_or_else(|| Error::NoDevice(overlay.bridge.clone()))?;
     link::address(&kernel.handle, bridge, &mac(overlay.gateway)).await?;
+    ipv6::prepare(overlay)?;
     let device = link::vxlan(&kernel.handle, overlay, bridge).await?;
+    let ipv6 = overlay.ipv6;
     let known = entries::known(&kernel.handle, device).await?;
     for address in known {
         if !remotes.contains_key(&address) {
-            entries::remove(&kernel.handle, device, address).await?;
+            entries::remove(&kernel.handle, device, address, ipv6).await?;
         }
     }
     for (address, host) in remotes {
-        entries::set(&kernel.handle, device, *address, *host).await?;
+        entries::set(&kernel.handle, device, (*address, ipv6), *host).await?;
     }
     Ok(())
 }
@@ -104,14 +110,18 @@ pub async fn ensure(overlay: &Overlay, remotes: &BTreeMap<Ipv4Addr, IpAddr>) -> 
 ///
 /// # Errors
 /// When the device is not there, or the kernel refuses.
-pub async fn change(device: &str, moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>) -> Result<(), Error> {
+pub async fn change(
+    device: &str,
+    ipv6: Option<Ipv6>,
+    moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>,
+) -> Result<(), Error> {
     let kernel = Kernel::open()?;
     let index = link::index(&kernel.handle, device).await?;
     let index = index.ok_or_else(|| Error::NoDevice(device.to_owned()))?;
     for (address, host) in moves {
         match host {
-            Some(host) => entries::set(&kernel.handle, index, *address, *host).await?,
-            None => entries::remove(&kernel.handle, index, *address).await?,
+            Some(host) => entries::set(&kernel.handle, index, (*address, ipv6), *host).await?,
+            None => entries::remove(&kernel.handle, index, *address, ipv6).await?,
         }
     }
     Ok(())

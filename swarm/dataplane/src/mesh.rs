@@ -27,7 +27,7 @@ mod rules;
 mod sysctls;
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -39,6 +39,7 @@ use self::ports::Ports;
 use self::routes::Ways;
 use self::rules::Rules;
 use crate::model::{Protocol, Reports};
+use crate::netlink::Family;
 use crate::netlink::conntrack::{self, Flow};
 use crate::netlink::nftables::Nftables;
 use crate::netns::{self, Place};
@@ -300,10 +301,10 @@ async fn forget(earlier: Option<&Plan>, ruled: Option<&Plan>, now: &Plan) -> Res
     }
     let stale = move |flow: &Flow| {
         let (wanted, from) = (flow.wanted, flow.answers);
-        let left = gone.contains(&SocketAddrV4::new(from.address, from.port));
+        let left = gone.contains(&SocketAddr::new(from.address, from.port));
         left || wanted == from && new.contains(&wanted.port)
     };
-    within(move || conntrack::forget(Nftables::open()?.socket(), stale))
+    within(move || conntrack::forget(Nftables::open()?.socket(), Family::Ipv4, stale))
         .await
         .map(drop)
 }
@@ -316,14 +317,14 @@ fn udp_ports(plan: &Plan) -> BTreeSet<u16> {
     udp.map(|(_, port)| *port).collect()
 }
 
-fn datagrams(plan: &Plan) -> BTreeSet<SocketAddrV4> {
+fn datagrams(plan: &Plan) -> BTreeSet<SocketAddr> {
     let ports = plan
         .ports
         .iter()
         .filter(|((protocol, _), _)| *protocol == Protocol::Udp);
     let all = ports.flat_map(|(_, published)| {
         let backends = published.backends.iter();
-        backends.map(|it| SocketAddrV4::new(it.address, published.target))
+        backends.map(|it| SocketAddr::new(it.address.into(), published.target))
     });
     all.collect()
 }

@@ -2,7 +2,7 @@
 //! containers are here. Touches nothing.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A network that this host has a part in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Network {
     pub subnet: (Ipv4Addr, u8),
     /// The host's own address on it.
     pub gateway: Ipv4Addr,
+    /// Its IPv6 subnet, if it has one.
+    pub ipv6: Option<Ipv6Subnet>,
     /// Whether it leads nowhere else.
     pub internal: bool,
     /// Whether ports are published on it.
@@ -25,6 +27,15 @@ pub struct Network {
     /// addresses on it, and with each the address at which the host itself is reached. Told of
     /// networks for ingress only.
     pub hosts: BTreeMap<Ipv4Addr, IpAddr>,
+}
+
+/// The IPv6 subnet of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Subnet {
+    /// The subnet: address and length of the prefix.
+    pub subnet: (Ipv6Addr, u8),
+    /// The host's own address in it.
+    pub gateway: Ipv6Addr,
 }
 
 /// A service on one network.

@@ -7,6 +7,8 @@ pub(crate) mod nftables;
 pub(crate) mod route;
 pub(crate) mod socket;
 
+use std::net::IpAddr;
+
 /// The length of a message's header.
 const HEADER: usize = 16;
 /// An attribute that consists of attributes.
@@ -20,6 +22,50 @@ pub(crate) mod flags {
     pub(crate) const REPLACE: u16 = 0x100;
     pub(crate) const CREATE: u16 = 0x400;
     pub(crate) const APPEND: u16 = 0x800;
+}
+
+/// A kind of addresses, each of which netfilter has tables and flows of its own for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    /// Both of them.
+    pub(crate) const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    /// Of an address.
+    pub(crate) fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::Ipv4,
+            IpAddr::V6(_) => Self::Ipv6,
+        }
+    }
+
+    /// The kernel's number for it: `AF_INET`, `AF_INET6`.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Ipv4 => 2,
+            Self::Ipv6 => 10,
+        }
+    }
+}
+
+/// The bytes of an address, as they are in packets.
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// The address that bytes begin with.
+pub(crate) fn address(family: Family, bytes: &[u8]) -> Option<IpAddr> {
+    match family {
+        Family::Ipv4 => head::<4>(bytes).map(IpAddr::from),
+        Family::Ipv6 => head::<16>(bytes).map(IpAddr::from),
+    }
 }
 
 /// Messages, one behind the other. Each is numbered, from 1.

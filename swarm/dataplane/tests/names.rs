@@ -28,6 +28,7 @@ fn network(internal: bool) -> Change {
         bridge: "br-n".into(),
         subnet: (Ipv4Addr::new(10, 0, 1, 0), 24),
         gateway: GATEWAY,
+        ipv6: None,
         internal,
         ingress: false,
         hosts: Default::default(),

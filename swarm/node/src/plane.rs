@@ -86,6 +86,10 @@ fn network(network: Network) -> model::Network {
         bridge: network.bridge,
         subnet: (subnet.address, subnet.bits),
         gateway: network.gateway,
+        ipv6: network.ipv6.map(|it| model::Ipv6Subnet {
+            subnet: (it.subnet.address, it.subnet.bits),
+            gateway: it.address(network.gateway),
+        }),
         internal: network.internal,
         ingress: network.ingress,
         hosts: network.hosts,

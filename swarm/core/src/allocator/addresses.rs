@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::cidr::Cidr;
+use crate::ipv6::{Cidr6, Ipv6};
 use crate::object::NetworkObject;
 
 /// Networks larger than this are used as if they had this many addresses.
@@ -14,6 +15,7 @@ const MOST: u32 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Addresses {
     subnet: Cidr,
+    ipv6: Option<Ipv6>,
     /// The first address that may be given out.
     base: u32,
     count: u32,
@@ -39,6 +41,7 @@ impl Addresses {
         let words = usize::try_from(count.div_ceil(64)).unwrap_or_default();
         let mut addresses = Self {
             subnet,
+            ipv6: network.ipv6(),
             base: first,
             count,
             taken: vec![0; words],
@@ -47,6 +50,10 @@ impl Addresses {
             apart: BTreeSet::new(),
         };
         if let Some(gateway) = network.gateway() {
+            addresses.mark(gateway);
+        }
+        let gateway = network.ipv6_gateway();
+        if let Some(gateway) = addresses.ipv6.zip(gateway).and_then(|(it, of)| it.ipv4(of)) {
             addresses.mark(gateway);
         }
         Some(addresses)
@@ -60,6 +67,11 @@ impl Addresses {
     /// The network's subnet.
     pub(super) fn subnet(&self) -> Cidr {
         self.subnet
+    }
+
+    /// What one of them stands for on the network's IPv6 side.
+    pub(super) fn ipv6(&self, address: Ipv4Addr) -> Option<Cidr6> {
+        self.ipv6.map(|it| it.cidr(address))
     }
 
     /// Takes the next one.

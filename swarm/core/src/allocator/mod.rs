@@ -9,6 +9,7 @@ mod keys;
 mod ports;
 mod publishing;
 pub(crate) mod subnets;
+pub(crate) mod subnets6;
 mod wants;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -16,6 +16,7 @@ use crate::network::{addressing, driver, first_networks};
 use crate::object::{Kind, Meta, NetworkObject};
 use crate::store::{Author, Tx};
 
+mod ipv6;
 mod published;
 
 /// A network that engines make.
@@ -41,7 +42,11 @@ struct Harness {
 
 impl Harness {
     fn new(subnet: &str) -> Self {
-        let network = NetworkObject {
+        Self::with(subnet, |_| {})
+    }
+
+    fn with(subnet: &str, edit: impl FnOnce(&mut NetworkObject)) -> Self {
+        let mut network = NetworkObject {
             id: "net".into(),
             meta: Meta::default(),
             spec: NetworkSpec {
@@ -52,6 +57,7 @@ impl Harness {
             ipam: Some(addressing(subnet.parse().unwrap(), "", None)),
             keys: Vec::new(),
         };
+        edit(&mut network);
         let mut objects = vec![cluster().into(), network.into()];
         let first = first_networks("10.0.0.0/28".parse().ok(), &mut CountingIds::default());
         objects.extend(

@@ -13,6 +13,7 @@ use super::{Allocator, Want, ports};
 use crate::Timestamp;
 use crate::cidr::Cidr;
 use crate::id::Id;
+use crate::ipv6::Cidr6;
 use crate::network::engine_name;
 use crate::object::{Attachment, NetworkObject, Node, Place, Service, Task};
 use crate::ports::publishes;
@@ -63,8 +64,9 @@ pub(super) fn has_endpoint(service: &Service, ingress: Option<&Id>, view: &State
     };
     let have = &endpoint.virtual_ips;
     let given = |network: &Id| have.iter().any(|vip| vip.network_id == **network);
-    wanted.len() == have.len()
-        && wanted.iter().all(|network| given(&network.id))
+    let known = |id: &str| wanted.iter().any(|network| *network.id == *id);
+    wanted.iter().all(|network| given(&network.id))
+        && have.iter().all(|vip| known(&vip.network_id))
         && ports::are_right(service, &endpoint.ports)
         && endpoint.spec == service.spec.endpoint_spec.clone().unwrap_or_default()
 }
@@ -105,10 +107,13 @@ impl Allocator {
                 return None;
             };
             taken.push((network.id.clone(), cidr));
-            virtual_ips.push(EndpointVirtualIp {
+            let ipv6 = self.ipv6(&network.id, cidr);
+            let both = [Some(cidr.to_string()), ipv6.map(|it| it.to_string())];
+            let both = both.into_iter().flatten();
+            virtual_ips.extend(both.map(|addr| EndpointVirtualIp {
                 network_id: network.id.to_string(),
-                addr: cidr.to_string(),
-            });
+                addr,
+            }));
         }
         let Some(ports) = self.publishing.choose(service) else {
             self.give_back(taken);
@@ -229,9 +234,14 @@ impl Allocator {
                 self.wait(&network.id, taken, want);
                 return Err(exhausted(network));
             };
+            let ipv6 = match &place {
+                Place::Address(cidr) => self.ipv6(&network.id, *cidr),
+                Place::Engine(_) => None,
+            };
             attachments.push(Attachment {
                 network: network.id.clone(),
                 place,
+                ipv6,
             });
         }
         Ok(attachments)
@@ -248,6 +258,11 @@ impl Allocator {
         let subnet = addresses.subnet();
         let taken = addresses.take_this(address);
         taken.then(|| subnet.with(address))
+    }
+
+    /// What an address stands for on its network's IPv6 side.
+    fn ipv6(&self, network: &Id, cidr: Cidr) -> Option<Cidr6> {
+        self.networks.get(network)?.ipv6(cidr.address)
     }
 
     /// The address that the task's container had before, or else the next one.

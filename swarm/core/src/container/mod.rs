@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use skep_api::container::{ContainerSpec, Mount, MountType};
 use skep_api::task::GenericResource;
 
-pub use networking::further_networks;
+pub use networking::{further_networks, ipam_config};
 
 use crate::labels::grants::{self, Grants};
 use crate::object::{Node, Task};

@@ -3,6 +3,8 @@
 //! are the swarm's choice, never an engine's. Sets no aliases: an engine would answer them for the
 //! containers of this host alone.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use serde_json::{Value, json};
 
 use super::Body;
@@ -56,6 +58,14 @@ fn is_ingress(task: &Task, attachment: &Attachment) -> bool {
     task.publishes() && task.attachments.first() == Some(attachment)
 }
 
+/// The addresses that an engine is to give a container on a network.
+pub fn ipam_config(ipv4: Ipv4Addr, ipv6: Option<Ipv6Addr>) -> Value {
+    match ipv6 {
+        None => json!({ "IPv4Address": ipv4 }),
+        Some(ipv6) => json!({ "IPv4Address": ipv4, "IPv6Address": ipv6 }),
+    }
+}
+
 fn endpoint(task: &Task, attachment: &Attachment) -> Option<(String, Value)> {
     let address = match &attachment.place {
         Place::Address(cidr) => cidr.address,
@@ -66,7 +76,8 @@ fn endpoint(task: &Task, attachment: &Attachment) -> Option<(String, Value)> {
         Place::Engine(_) => return None,
     };
     let mut config = Body::default();
-    config.set("IPAMConfig", json!({ "IPv4Address": address }));
+    let ipv6 = attachment.ipv6.map(|it| it.address);
+    config.set("IPAMConfig", ipam_config(address, ipv6));
     // Engines from 28 on, and podman, would draw one.
     config.set("MacAddress", mac(address));
     if is_ingress(task, attachment) {
@@ -93,6 +104,7 @@ mod tests {
         let attachments = places.iter().map(|(network, text)| Attachment {
             network: (*network).into(),
             place: place(text),
+            ipv6: None,
         });
         task.attachments = attachments.collect();
         task
@@ -118,6 +130,17 @@ mod tests {
             "IPAMConfig": { "IPv4Address": "10.0.2.255" }, "MacAddress": "02:42:0a:00:02:ff",
         });
         assert_eq!(others, [("skep-b".to_owned(), config)]);
+    }
+
+    #[test]
+    fn an_address_of_ipv6_comes_beside() {
+        let mut task = on(&[("a", "10.0.1.5/24")]);
+        task.attachments[0].ipv6 = "fd00:1::5/64".parse().ok();
+        let config = json!({
+            "IPAMConfig": { "IPv4Address": "10.0.1.5", "IPv6Address": "fd00:1::5" },
+            "MacAddress": "02:42:0a:00:01:05",
+        });
+        assert_eq!(body(&task).1["EndpointsConfig"]["skep-a"], config);
     }
 
     #[test]

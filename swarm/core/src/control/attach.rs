@@ -3,6 +3,7 @@
 //!
 //! Source of the behaviour and of the texts: swarmkit `manager/resourceapi/allocator.go`.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use skep_api::network::NetworkAttachmentConfig;
@@ -11,7 +12,7 @@ use skep_api::{Code, Error, Kind};
 
 use super::{Outcome, not_found};
 use crate::Timestamp;
-use crate::attachment::Wish;
+use crate::attachment::{Attached, Wish};
 use crate::command::Reply;
 use crate::find;
 use crate::id::{Id, IdSource};
@@ -58,9 +59,39 @@ pub(super) fn attach(
     if let Some(task) = place_of(view, node, &container.id, network) {
         return Ok((Vec::new(), author, Reply::Created(task.id.clone())));
     }
-    let task = stand_in(node, network, wish, now, ids);
+    let address = wanted(network, container)?;
+    let mut task = stand_in(node, network, wish, now, ids);
+    if let Some(attached) = &mut task.attached {
+        attached.address = address;
+    }
     let reply = Reply::Created(task.id.clone());
     Ok((vec![Change::Create(task.into())], author, reply))
+}
+
+/// The IPv4 address that a container must have, if it asks for one or for an IPv6 address, which is
+/// as good.
+fn wanted(network: &NetworkObject, container: &Attached) -> Result<Option<Ipv4Addr>, Error> {
+    let Some(ipv6) = container.ipv6 else {
+        return Ok(container.address);
+    };
+    let name = &network.spec.name;
+    let Some(side) = network.ipv6() else {
+        let text = format!("address {ipv6}: network {name} has no IPv6 subnet");
+        return Err(refused(text));
+    };
+    let Some(address) = side.ipv4(ipv6) else {
+        let last = side.address(side.of.last().into());
+        let text = format!(
+            "address {ipv6}: network {name} has {} to {last}",
+            side.first
+        );
+        return Err(refused(text));
+    };
+    if let Some(other) = container.address.filter(|other| *other != address) {
+        let text = format!("address {ipv6}: on network {name} it goes with {address}, not {other}");
+        return Err(refused(text));
+    }
+    Ok(Some(address))
 }
 
 /// Gives up the places of a container on a network, or on all of them; none is as good.

@@ -1,12 +1,11 @@
 //! Containers that are no task's get their places, keep them and give them back: through the whole
 //! leader, against a store that commits at once.
 
-use skep_api::network::NetworkSpec;
+use skep_api::network::{IpamConfig, NetworkSpec};
 use skep_api::node::Availability;
 
 use super::*;
 use crate::assignment::{Assignments, ToAgent, ToDispatcher};
-use crate::attachment::Attached;
 use crate::command::Command;
 use crate::control::testing::{NOW, cluster, node, state};
 use crate::dispatcher::Peer;
@@ -157,8 +156,53 @@ fn wish(container: &str, address: &str, last: &str) -> Wish {
             id: container.into(),
             names: vec!["web".into()],
             address: address.parse().ok(),
+            ipv6: None,
             last: last.parse().ok(),
         },
+    }
+}
+
+#[test]
+fn an_ipv6_address_may_be_asked_for() {
+    let mut net = network("net", "10.7.0.0/24", true);
+    net.spec.ipv6_enabled = true;
+    let config = IpamConfig {
+        subnet: "fd00:7::/64".into(),
+        ..IpamConfig::default()
+    };
+    net.ipam.as_mut().unwrap().configs.push(config);
+    let plain = network("plain", "10.8.0.0/24", true);
+    let refused = |text: &str| Err(format!("rpc error: code = InvalidArgument desc = {text}"));
+    for (network, address, ipv6, expected) in [
+        (&net, "", "", Ok(None)),
+        (&net, "", "fd00:7::99", Ok(Some("10.7.0.153"))),
+        (&net, "10.7.0.153", "fd00:7::99", Ok(Some("10.7.0.153"))),
+        (
+            &net,
+            "10.7.0.5",
+            "fd00:7::99",
+            refused(
+                "address fd00:7::99: on network name-net it goes with 10.7.0.153, not 10.7.0.5",
+            ),
+        ),
+        (
+            &net,
+            "",
+            "fd00:7::1:0",
+            refused("address fd00:7::1:0: network name-net has fd00:7:: to fd00:7::ff"),
+        ),
+        (
+            &plain,
+            "",
+            "fd00:7::99",
+            refused("address fd00:7::99: network name-plain has no IPv6 subnet"),
+        ),
+    ] {
+        let mut container = wish("c", address, "").container;
+        container.ipv6 = ipv6.parse().ok();
+        let found = wanted(network, &container).map_err(|error| error.message);
+        let expected = expected.map(|it| it.map(|it| it.parse().unwrap()));
+        assert_eq!(found, expected, "{address} {ipv6}");
     }
 }
 

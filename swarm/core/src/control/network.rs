@@ -4,22 +4,28 @@
 //! Source of the behaviour and of the texts: swarmkit `manager/controlapi/network.go`. There the
 //! allocator comes later, and a network without a subnet stays one without a word.
 
+use std::net::Ipv6Addr;
+
 use skep_api::go::Driver;
-use skep_api::network::{IpamOptions, NetworkSpec};
+use skep_api::network::{IpamConfig, IpamOptions, NetworkSpec};
 use skep_api::service::ServiceSpec;
 use skep_api::task::TaskState;
 use skep_api::{Code, Error};
 
 use super::{Outcome, not_found};
-use crate::allocator::subnets;
+use crate::allocator::{subnets, subnets6};
 use crate::cidr::Cidr;
 use crate::command::Reply;
 use crate::id::{Id, IdSource};
-use crate::network::{OVERLAY, VNI_OPTION, addressing, driver};
+use crate::ipv6::{Cidr6, Ipv6};
+use crate::network::{OVERLAY, VNI_OPTION, addressing, driver, ipv4_config, ipv6_config};
 use crate::object::{Kind, Meta, NetworkObject};
 use crate::ports::publishes;
 use crate::store::{Author, Change, State};
 use crate::validate::{check_network, refused};
+
+/// dockerd's word for a subnet that another network has a part of.
+const OVERLAPS: &str = "invalid pool request: Pool overlaps with other one on this address space";
 
 pub(super) fn create(
     view: &State,
@@ -62,11 +68,7 @@ fn local(spec: &NetworkSpec) -> Option<&str> {
 
 /// What an overlay is given from the first.
 fn chosen(view: &State, spec: &NetworkSpec) -> Result<(Driver, IpamOptions), Error> {
-    let asked = spec
-        .ipam_options
-        .iter()
-        .flat_map(|ipam| &ipam.configs)
-        .next();
+    let asked = spec.ipam_options.as_ref().and_then(ipv4_config);
     let subnet = subnet(view, asked.map(|config| config.subnet.as_str()))?;
     let gateway = asked.and_then(|config| config.gateway.parse().ok());
     let range = asked.map_or("", |config| &config.range);
@@ -77,7 +79,12 @@ fn chosen(view: &State, spec: &NetworkSpec) -> Result<(Driver, IpamOptions), Err
         .options;
     let vni = vni(view, subnet, options.get(VNI_OPTION))?;
     options.insert(VNI_OPTION.to_owned(), vni.to_string());
-    Ok((driver(OVERLAY, options), addressing(subnet, range, gateway)))
+    let mut ipam = addressing(subnet, range, gateway);
+    if spec.ipv6_enabled {
+        let asked = spec.ipam_options.as_ref().and_then(ipv6_config);
+        ipam.configs.push(ipv6(view, subnet, vni, asked)?);
+    }
+    Ok((driver(OVERLAY, options), ipam))
 }
 
 /// The subnet that was asked for, or else one out of the pools.
@@ -95,10 +102,55 @@ fn subnet(view: &State, asked: Option<&str>) -> Result<Cidr, Error> {
     };
     let asked: Cidr = asked.parse().map_err(refused)?;
     if taken.iter().any(|other| other.overlaps(asked)) {
-        let text = "invalid pool request: Pool overlaps with other one on this address space";
-        return Err(Error::rpc(Code::FailedPrecondition, text));
+        return Err(Error::rpc(Code::FailedPrecondition, OVERLAPS));
     }
     Ok(asked.subnet())
+}
+
+/// The IPv6 subnet that was asked for, or else one of the swarm's own.
+fn ipv6(
+    view: &State,
+    ipv4: Cidr,
+    vni: u32,
+    asked: Option<&IpamConfig>,
+) -> Result<IpamConfig, Error> {
+    let taken = subnets6::taken(view);
+    let chosen = match asked {
+        Some(config) => config.subnet.parse::<Cidr6>().map_err(refused)?.subnet(),
+        None => {
+            let chosen = view
+                .cluster()
+                .and_then(|it| subnets6::choose(&it.id, vni, &taken));
+            let text = "could not find an available, non-overlapping IPv6 address pool among the \
+                        defaults to assign to the network";
+            chosen.ok_or_else(|| Error::rpc(Code::FailedPrecondition, text))?
+        }
+    };
+    if taken.iter().any(|other| other.overlaps(chosen)) {
+        return Err(Error::rpc(Code::FailedPrecondition, OVERLAPS));
+    }
+    let range = asked.map_or("", |config| &config.range);
+    if Ipv6::new(ipv4, chosen, range.parse().ok()).is_none() {
+        let part = if range.is_empty() { "subnet" } else { "range" };
+        let text = format!(
+            "{part} {} has less room than subnet {ipv4}",
+            match range {
+                "" => chosen.to_string(),
+                range => range.to_owned(),
+            }
+        );
+        return Err(refused(format!("ipam configuration: {text}")));
+    }
+    let gateway = asked.map(|config| config.gateway.clone());
+    let gateway = gateway.filter(|gateway| !gateway.is_empty());
+    Ok(IpamConfig {
+        subnet: chosen.to_string(),
+        range: range.to_owned(),
+        gateway: gateway.unwrap_or_else(|| {
+            let first = Ipv6Addr::from_bits(chosen.first().saturating_add(1));
+            first.to_string()
+        }),
+    })
 }
 
 fn vni(view: &State, subnet: Cidr, asked: Option<&String>) -> Result<u32, Error> {

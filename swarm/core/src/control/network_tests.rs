@@ -150,6 +150,75 @@ fn what_is_taken_is_refused() {
     );
 }
 
+/// A network with IPv6, and these subnets.
+fn dual(name: &str, pools: &[(&str, &str, &str)]) -> NetworkSpec {
+    let configs = pools.iter().map(|(subnet, range, gateway)| IpamConfig {
+        subnet: (*subnet).into(),
+        range: (*range).into(),
+        gateway: (*gateway).into(),
+    });
+    NetworkSpec {
+        ipv6_enabled: true,
+        ipam_options: Some(IpamOptions {
+            configs: configs.collect(),
+            ..IpamOptions::default()
+        }),
+        ..spec(name, "")
+    }
+}
+
+#[test]
+fn ipv6_comes_beside_ipv4() {
+    let view = state(fresh());
+    let asked = [("fd00:7::9/64", "", ""), ("10.7.0.0/24", "", "10.7.0.9")];
+    let network = created(&view, dual("a", &asked)).unwrap();
+    let pools = network.ipam.as_ref().unwrap().configs.clone();
+    let pools: Vec<_> = pools
+        .into_iter()
+        .map(|it| (it.subnet, it.gateway))
+        .collect();
+    let pool = |subnet: &str, gateway: &str| (subnet.to_owned(), gateway.to_owned());
+    let expected = [
+        pool("10.7.0.0/24", "10.7.0.9"),
+        pool("fd00:7::/64", "fd00:7::1"),
+    ];
+    assert_eq!(pools, expected);
+    let side = network.ipv6().unwrap();
+    assert_eq!(side.first.to_string(), "fd00:7::");
+    assert_eq!(network.subnet(), Some(side.of));
+
+    // Where only one of them is named the other is chosen.
+    let asked = [("fd00:8::/64", "fd00:8::1:0/112", "fd00:8::7")];
+    let network = created(&view, dual("a", &asked)).unwrap();
+    assert_eq!(network.subnet().unwrap().to_string(), "10.0.1.0/24");
+    assert_eq!(network.ipv6().unwrap().first.to_string(), "fd00:8::1:0");
+    assert_eq!(network.ipv6_gateway().unwrap().to_string(), "fd00:8::7");
+    let mut first = created(&view, dual("a", &[])).unwrap();
+    let own = first.ipv6().unwrap().subnet.to_string();
+    assert!(
+        own.starts_with("fd") && own.ends_with(":1001::/64"),
+        "{own}"
+    );
+    first.id = "f".into();
+    let plain = created(&view, spec("a", "")).unwrap();
+    assert_eq!(plain.ipv6(), None);
+
+    let mut all = fresh();
+    all.push(first.into());
+    let view = state(all);
+    let refused = |spec| created(&view, spec).unwrap_err().message;
+    let text = refused(dual("b", &[(own.as_str(), "", "")]));
+    assert!(text.ends_with("Pool overlaps with other one on this address space"));
+    for (subnet, range, expected) in [
+        ("fd00:7::/121", "", "subnet fd00:7::/121"),
+        ("fd00:7::/64", "fd00:7::/124", "range fd00:7::/124"),
+    ] {
+        let text = refused(dual("b", &[("10.7.0.0/24", "", ""), (subnet, range, "")]));
+        let expected = format!("{expected} has less room than subnet 10.7.0.0/24");
+        assert!(text.ends_with(&expected), "{text}");
+    }
+}
+
 #[test]
 fn what_is_used_is_not_removed() {
     let mut web = service("s", "web");
@@ -163,6 +232,7 @@ fn what_is_used_is_not_removed() {
     running.attachments = vec![Attachment {
         network: "n".into(),
         place: Place::Address("10.0.1.2/24".parse().unwrap()),
+        ipv6: None,
     }];
     let mut ended = running.clone();
     ended.status.state = TaskState::Shutdown;

@@ -15,11 +15,13 @@ fn controller(ready: Ready) -> Controller {
         id: "c".into(),
         names: Vec::new(),
         address: None,
+        ipv6: None,
         last: None,
     });
     task.attachments = vec![Attachment {
         network: "net".into(),
         place: Place::Address("10.0.1.5/24".parse().unwrap()),
+        ipv6: None,
     }];
     let mut controller = Controller::assigned(task);
     controller.network = ready;

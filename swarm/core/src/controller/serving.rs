@@ -8,7 +8,6 @@ use skep_api::task::TaskState;
 
 use super::{Busy, Controller, Seen};
 use crate::id::Id;
-use crate::object::Place;
 use crate::plane;
 use crate::task::is_failing;
 use crate::worker::{Container, ContainerState, Health};
@@ -93,10 +92,8 @@ impl Controller {
 
     fn addresses(&self) -> impl Iterator<Item = (Id, Vec<IpAddr>)> {
         let attachments = self.task.attachments.iter();
-        attachments.filter_map(|attachment| match &attachment.place {
-            Place::Address(cidr) => Some((attachment.network.clone(), vec![cidr.address.into()])),
-            Place::Engine(_) => None,
-        })
+        let all = attachments.map(|it| (it.network.clone(), it.addresses().collect::<Vec<_>>()));
+        all.filter(|(_, addresses)| !addresses.is_empty())
     }
 
     /// Whether anybody but this node's own processes can be sent here.

@@ -10,10 +10,9 @@ use skep_api::node::NodeState;
 use skep_api::task::TaskState;
 
 use crate::assignment::Directory;
-use crate::cidr::Cidr;
 use crate::id::Id;
 use crate::labels;
-use crate::object::{Node, Object, Place, Service, Task};
+use crate::object::{Attachment, Node, Object, Service, Task};
 use crate::plane::{self, Endpoint, Port};
 use crate::store::{Event, State};
 use crate::task::is_failing;
@@ -254,7 +253,7 @@ fn service_on(state: &State, network: &Id, id: &Id) -> Option<plane::Service> {
     let endpoint = service.endpoint.as_ref();
     let vips = endpoint.into_iter().flat_map(|it| &it.virtual_ips);
     let vips = vips.filter(|vip| vip.network_id == **network);
-    let vips = vips.filter_map(|vip| vip.addr.parse::<Cidr>().ok());
+    let vips = vips.filter_map(|vip| vip.addr.split_once('/')?.0.parse::<IpAddr>().ok());
     let ports = endpoint.into_iter().filter(|_| of.spec.ingress);
     let ports = ports.flat_map(|it| it.ports.iter().filter_map(published));
     let says =
@@ -263,7 +262,7 @@ fn service_on(state: &State, network: &Id, id: &Id) -> Option<plane::Service> {
         id: id.clone(),
         name: service.spec.name.clone(),
         aliases: aliases.flat_map(|it| it.aliases.clone()).collect(),
-        vips: vips.map(|cidr| IpAddr::from(cidr.address)).collect(),
+        vips: vips.collect(),
         ports: ports.collect(),
         snat: says(labels::INGRESS_SNAT, "true"),
         proxy_protocol: says(labels::INGRESS_PROXY_PROTOCOL, "v2"),
@@ -299,10 +298,7 @@ fn endpoint_on(state: &State, network: &Id, task: &Task) -> Option<(Id, Endpoint
         return None;
     }
     let here = task.attachments.iter().filter(|it| it.network == *network);
-    let addresses = here.filter_map(|attachment| match &attachment.place {
-        Place::Address(cidr) => Some(IpAddr::from(cidr.address)),
-        Place::Engine(_) => None,
-    });
+    let addresses = here.flat_map(Attachment::addresses);
     let endpoint = Endpoint {
         id: task.id.clone(),
         service: (!task.service_id.is_empty()).then(|| task.service_id.clone()),

@@ -275,6 +275,7 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         mtu_follows: of.mtu().is_none(),
         subnet: of.subnet()?,
         gateway,
+        ipv6: of.ipv6(),
         internal: of.spec.internal,
         ingress: of.spec.ingress,
         local: node.data_address()?,
@@ -293,6 +294,7 @@ fn local(of: &NetworkObject, driver: LocalDriver) -> Overlay {
     Overlay {
         id: of.id.clone(),
         name: of.spec.name.clone(),
+        ipv6: None,
         vni: 0,
         port: 0,
         mtu: 0,

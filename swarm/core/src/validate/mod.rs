@@ -16,6 +16,7 @@ mod files;
 mod image;
 mod manager;
 mod network;
+mod network6;
 mod template;
 mod unsupported;
 

@@ -4,7 +4,7 @@
 //! Source of the behaviour: moby `daemon/network.go` and `daemon/cluster/convert/network.go`,
 //! swarmkit `manager/controlapi/network.go`.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use skep_api::go::{Driver, Labels};
 use skep_api::network::{CreateRequest, IpamConfig, IpamOptions, NetworkSpec};
@@ -14,6 +14,7 @@ use super::manager::name;
 use super::{missing, refused};
 use crate::allocator::subnets::LAST_VNI;
 use crate::cidr::Cidr;
+use crate::ipv6::Cidr6;
 use crate::network::{MTU_OPTION, OVERLAY, PREDEFINED, SCOPE, VNI_OPTION};
 
 /// The drivers that every engine has. Plugins are each engine's own, and none is known to the swarm.
@@ -24,6 +25,9 @@ const NULL: &str = "null";
 const BRIDGE: &str = "bridge";
 /// The smallest MTU of IPv4, and the largest that the kernel takes.
 const MTUS: std::ops::RangeInclusive<u32> = 68..=65_535;
+
+/// The smallest MTU of IPv6.
+const LEAST_OF_IPV6: u32 = 1280;
 
 /// A request for a network of the swarm as it is kept.
 ///
@@ -106,13 +110,8 @@ pub fn network_spec(asked: CreateRequest) -> Result<NetworkSpec, Error> {
 
 /// Refuses what is no subnet, as the daemon does before anybody else looks at it: with 500.
 fn legible(subnet: &str) -> Result<(), Error> {
-    let of_ipv6 = || {
-        let (address, bits) = subnet.split_once('/')?;
-        let bits = bits.parse::<u8>().ok()?;
-        address.parse::<Ipv6Addr>().ok().filter(|_| bits <= 128)
-    };
     match subnet.parse::<Cidr>() {
-        Err(error) if of_ipv6().is_none() => {
+        Err(error) if subnet.parse::<Cidr6>().is_err() => {
             Err(Error::system(format!("Invalid subnet {subnet} : {error}")))
         }
         _ => Ok(()),
@@ -157,17 +156,16 @@ pub fn check_network(spec: &NetworkSpec) -> Result<(), Error> {
         // Nothing that it says about addresses is heeded; its configuration is each node's.
         return Ok(());
     }
+    if spec.ingress && spec.ipv6_enabled {
+        return Err(missing("IPv6 on the network that ports are published on"));
+    }
     if let Some(ipam) = &spec.ipam_options {
-        addressing(ipam)?;
+        addressing(ipam, spec.ipv6_enabled)?;
     }
-    driver.map_or(Ok(()), |driver| options(&driver.options))?;
-    if spec.ipv6_enabled {
-        return Err(missing("IPv6 on a network of the swarm"));
-    }
-    Ok(())
+    driver.map_or(Ok(()), |driver| options(&driver.options, spec.ipv6_enabled))
 }
 
-fn options(options: &Labels) -> Result<(), Error> {
+fn options(options: &Labels, ipv6: bool) -> Result<(), Error> {
     let within = |option: &str, range: &std::ops::RangeInclusive<u32>| match options.get(option) {
         Some(text) if text.parse().is_ok_and(|number| range.contains(&number)) => Ok(()),
         Some(text) => Err(refused(format!(
@@ -176,19 +174,35 @@ fn options(options: &Labels) -> Result<(), Error> {
         None => Ok(()),
     };
     within(MTU_OPTION, &MTUS)?;
+    let mtu = options.get(MTU_OPTION).and_then(|mtu| mtu.parse().ok());
+    if ipv6 && mtu.is_some_and(|mtu: u32| mtu < LEAST_OF_IPV6) {
+        return Err(refused(format!(
+            "IPv6 needs an MTU of at least {LEAST_OF_IPV6} (option {MTU_OPTION})"
+        )));
+    }
     within(VNI_OPTION, &(1..=LAST_VNI))
 }
 
-fn addressing(ipam: &IpamOptions) -> Result<(), Error> {
+fn addressing(ipam: &IpamOptions, ipv6: bool) -> Result<(), Error> {
     let driver = ipam.driver.name.as_str();
     if !matches!(driver, "" | "default") {
         // Plugins are an engine's, and none of them could give out addresses for all nodes.
         return Err(refused(format!("error during lookup of plugin {driver}")));
     }
+    let mut of_ipv6 = 0;
     for config in &ipam.configs {
-        check_pool(config)?;
+        match config.subnet.parse() {
+            Ok(subnet) => {
+                super::network6::check_pool(config, subnet, ipv6)?;
+                of_ipv6 += 1;
+            }
+            Err(_) => check_pool(config)?,
+        }
     }
-    if ipam.configs.len() > 1 {
+    if of_ipv6 > 1 {
+        return Err(missing("a second IPv6 subnet of a network of the swarm"));
+    }
+    if ipam.configs.len() > of_ipv6 + 1 {
         return Err(missing("a second subnet of a network of the swarm"));
     }
     Ok(())
@@ -269,10 +283,6 @@ mod tests {
                 "Invalid subnet fd00::/129 : invalid CIDR address: fd00::/129".to_owned(),
             ),
             (
-                ipam(r#"{"Subnet":"fd00::/64"}"#),
-                invalid("ipam configuration: invalid subnet fd00::/64"),
-            ),
-            (
                 ipam(r#"{"Subnet":"10.1.0.0/24","IPRange":"x"}"#),
                 invalid("ipam configuration: invalid range x"),
             ),
@@ -333,9 +343,9 @@ mod tests {
 
     #[test]
     fn what_skep_cannot_do_is_refused_by_name() {
-        let text = "IPv6 on a network of the swarm is not supported by this version of skep";
+        let text = "IPv6 on the network that ports are published on is not supported by this version of skep";
         assert_eq!(
-            refusal(r#"{"Name":"n","EnableIPv6":true}"#),
+            refusal(r#"{"Name":"n","EnableIPv6":true,"Ingress":true}"#),
             Some((Kind::NotImplemented, text.to_owned()))
         );
     }

@@ -200,10 +200,12 @@ pub fn is_in_use(view: &State, network: &NetworkObject) -> bool {
 pub(super) fn attachments(view: &State, task: &Task) -> Vec<NetworkAttachment> {
     let attachments = task.attachments.iter().filter_map(|attachment| {
         let network = view.networks().get(&attachment.network)?;
-        let addresses = match &attachment.place {
-            Place::Address(cidr) => vec![cidr.to_string()],
-            Place::Engine(_) => Vec::new(),
+        let ipv4 = match &attachment.place {
+            Place::Address(cidr) => Some(cidr.to_string()),
+            Place::Engine(_) => None,
         };
+        let ipv6 = attachment.ipv6.map(|cidr| cidr.to_string());
+        let addresses = ipv4.into_iter().chain(ipv6).collect();
         Some(NetworkAttachment {
             network: whole(network),
             addresses,

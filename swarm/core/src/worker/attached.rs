@@ -10,6 +10,7 @@ use super::lanes::Target;
 use crate::cidr::Cidr;
 use crate::controller::Controller;
 use crate::id::Id;
+use crate::ipv6::Cidr6;
 use crate::object::Place;
 use crate::plane;
 
@@ -37,6 +38,8 @@ pub struct Standing {
     pub name: String,
     /// The container's address there.
     pub address: Cidr,
+    /// Its address on the network's IPv6 side, if that has one.
+    pub ipv6: Option<Cidr6>,
     /// The network is here: the container may be connected.
     pub ready: bool,
     /// Why it never will be.
@@ -175,6 +178,7 @@ fn standing(controller: &Controller) -> Option<Standing> {
         network: attachment.network.clone(),
         name: String::new(),
         address,
+        ipv6: attachment.ipv6,
         ready: controller.is_ready(),
         error: failed.then(|| status.err.clone()),
     })

@@ -87,11 +87,13 @@ impl Bench {
                 id: "c".into(),
                 names: Vec::new(),
                 address: None,
+                ipv6: None,
                 last: None,
             });
             task.attachments = vec![Attachment {
                 network: "net".into(),
                 place: Place::Address("10.0.1.5/24".parse().unwrap()),
+                ipv6: None,
             }];
             task
         });
@@ -105,6 +107,7 @@ impl Bench {
             driver: None,
             subnet: "10.0.1.0/24".parse().unwrap(),
             gateway: "10.0.1.4".parse().unwrap(),
+            ipv6: None,
             internal: false,
             ingress: false,
             local: "192.0.2.1".parse().unwrap(),

@@ -12,6 +12,7 @@ use super::PortsTaken;
 use crate::Timestamp;
 use crate::assignment::{Assignments, Overlay};
 use crate::id::Id;
+use crate::ipv6::Ipv6;
 use crate::object::{Node, Secret, Task};
 use crate::plane::{Change, Endpoint, Service};
 use crate::task_files::TaskFile;
@@ -205,6 +206,8 @@ pub enum EngineOp {
     MoveOnNetwork {
         /// Its id.
         network: Id,
+        /// Its IPv6 side, if it has one.
+        ipv6: Option<Ipv6>,
         /// The addresses, with the nodes that they are on; `None` for those that are on no other.
         moves: BTreeMap<Ipv4Addr, Option<IpAddr>>,
     },

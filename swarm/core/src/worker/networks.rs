@@ -242,7 +242,12 @@ impl Networks {
             .filter(|(other, it)| *other != id && it.there);
         others.any(|(_, other)| {
             let shape = other.made.as_ref().or(other.wanted.as_ref());
-            shape.is_some_and(|it| it.vni == wanted.vni || it.subnet.overlaps(wanted.subnet))
+            shape.is_some_and(|it| {
+                let ipv6 = it.ipv6.zip(wanted.ipv6);
+                it.vni == wanted.vni
+                    || it.subnet.overlaps(wanted.subnet)
+                    || ipv6.is_some_and(|(one, other)| one.subnet.overlaps(other.subnet))
+            })
         })
     }
 
@@ -296,7 +301,12 @@ impl Network {
             _ => {
                 let moves = std::mem::take(&mut self.moved);
                 self.busy = Some(Busy::Move);
-                Step::Op(EngineOp::MoveOnNetwork { network, moves })
+                let ipv6 = self.wanted.as_ref().and_then(|it| it.ipv6);
+                Step::Op(EngineOp::MoveOnNetwork {
+                    network,
+                    ipv6,
+                    moves,
+                })
             }
         }
     }

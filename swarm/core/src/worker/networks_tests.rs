@@ -24,6 +24,7 @@ fn overlay(gateway: &str, remotes: &[(&str, &str)]) -> Overlay {
         driver: None,
         subnet: "10.0.1.0/24".parse().unwrap(),
         gateway: gateway.parse().unwrap(),
+        ipv6: None,
         internal: false,
         ingress: false,
         local: "192.0.2.1".parse().unwrap(),
@@ -94,7 +95,11 @@ fn a_network_is_made_kept_up_and_removed() {
         ("10.0.1.5".parse().unwrap(), None),
     ]);
     let network = Id::from("n");
-    let expected = EngineOp::MoveOnNetwork { network, moves };
+    let expected = EngineOp::MoveOnNetwork {
+        network,
+        ipv6: None,
+        moves,
+    };
     assert_eq!(next(&mut networks, DONE), Some(expected));
 
     networks.engine_up(NOW);
@@ -239,6 +244,7 @@ fn a_task_waits_for_its_networks() {
     task.attachments = vec![Attachment {
         network: "n".into(),
         place: Place::Address("10.0.1.5/24".parse().unwrap()),
+        ipv6: None,
     }];
     let mut controller = Controller::assigned(task);
     controller.see_networks(|_| Ready::NotYet);

@@ -48,6 +48,7 @@ fn join(host: &Host, all: &[Host]) -> Sealed {
         mtu: MTU,
         local: outside(host.number),
         gateway: address(own),
+        ipv6: None,
     };
     let others = all.iter().filter(|it| it.number != host.number);
     let remotes: BTreeMap<_, _> = others

@@ -2,23 +2,24 @@
 //! touched. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::rules::{Target, Targets};
+use crate::netlink::Family;
 use crate::state::{Known, State, Touched};
 
 /// A network and a service on it.
 type Place = (String, String);
 
 /// Addresses that may lead somewhere else than before, by network.
-pub(crate) type Changed = BTreeMap<String, BTreeSet<Ipv4Addr>>;
+pub(crate) type Changed = BTreeMap<String, BTreeSet<IpAddr>>;
 
 /// See the head of the file.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     networks: BTreeMap<String, Targets>,
-    addresses: BTreeMap<Place, Vec<Ipv4Addr>>,
+    addresses: BTreeMap<Place, Vec<IpAddr>>,
 }
 
 impl Catalogue {
@@ -56,7 +57,7 @@ impl Catalogue {
     }
 
     /// Where an address on a network leads.
-    pub(crate) fn target(&self, network: &str, vip: Ipv4Addr) -> Option<&Arc<Target>> {
+    pub(crate) fn target(&self, network: &str, vip: IpAddr) -> Option<&Arc<Target>> {
         self.on(network).and_then(|targets| targets.get(&vip))
     }
 
@@ -84,29 +85,35 @@ fn targets(known: &Known, service: &str) -> Targets {
     let Some(service) = known.services.get(service) else {
         return Targets::new();
     };
-    let vips: Vec<Ipv4Addr> = service.vips.iter().filter_map(v4).collect();
-    if vips.is_empty() {
-        return Targets::new();
-    }
-    let endpoints = known.endpoints_of(&service.id);
-    let backends = endpoints.filter_map(|it| it.addresses.iter().find_map(v4));
-    let backends: BTreeSet<Ipv4Addr> = backends.collect();
-    let target = Arc::new(Target {
-        backends: backends.into_iter().collect(),
-        gateway: known.network.as_ref().map(|it| it.gateway),
-    });
-    vips.into_iter().map(|vip| (vip, target.clone())).collect()
-}
-
-fn v4(address: &IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    }
+    let network = known.network.as_ref();
+    let target = |family: Family| {
+        let endpoints = known.endpoints_of(&service.id);
+        // Each has one address of a kind.
+        let of_family = |address: &&IpAddr| Family::of(**address) == family;
+        let backends = endpoints.filter_map(|it| it.addresses.iter().find(of_family));
+        let backends: BTreeSet<IpAddr> = backends.copied().collect();
+        Arc::new(Target {
+            backends: backends.into_iter().collect(),
+            gateway: match family {
+                Family::Ipv4 => network.map(|it| it.gateway.into()),
+                Family::Ipv6 => network.and_then(|it| Some(it.ipv6?.gateway.into())),
+            },
+        })
+    };
+    let mut targets = BTreeMap::new();
+    let vips = service.vips.iter();
+    vips.map(|vip| {
+        let family = Family::of(*vip);
+        let target = targets.entry(family).or_insert_with(|| target(family));
+        (*vip, Arc::clone(target))
+    })
+    .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::model::{Change, Endpoint, Network, Service};
 
@@ -129,8 +136,8 @@ mod tests {
         Change::Endpoint("n".to_owned(), endpoint)
     }
 
-    fn address(last: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, 0, 1, last)
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 1, last).into()
     }
 
     /// Applies changes, and holds that following what they touch comes to the same as looking at
@@ -187,8 +194,9 @@ mod tests {
             id: "n".to_owned(),
             name: "net".to_owned(),
             bridge: "br".to_owned(),
-            subnet: (address(0), 24),
-            gateway: address(1),
+            subnet: (Ipv4Addr::new(10, 0, 1, 0), 24),
+            gateway: Ipv4Addr::new(10, 0, 1, 1),
+            ipv6: None,
             internal: false,
             ingress: false,
             hosts: Default::default(),

@@ -10,6 +10,7 @@ use super::catalogue::{Catalogue, Changed};
 use super::rules::{Role, Table, Targets};
 use super::space::{Space, Work};
 use crate::model::Container;
+use crate::netlink::Family;
 use crate::netns::Place;
 use crate::state::{State, Touched};
 
@@ -24,13 +25,13 @@ pub(crate) struct Inner {
     /// Whether it has ever seen the state.
     knows: bool,
     catalogue: Catalogue,
-    host: Option<Tenant>,
-    containers: BTreeMap<String, Tenant>,
+    hosts: BTreeMap<Family, Tenant>,
+    containers: BTreeMap<(String, Family), Tenant>,
     answers: Answers,
     wishes: Wishes,
 }
 
-/// A namespace, and what is to be done there.
+/// A namespace's table for one kind of addresses, and what is to be done there.
 #[derive(Debug)]
 struct Tenant {
     pid: i32,
@@ -65,7 +66,7 @@ impl Inner {
             .wishes(state, &self.catalogue, &changed, touched.all);
         let anew = self.movers(state, touched);
         let catalogue = &self.catalogue;
-        for (id, tenant) in &mut self.containers {
+        for ((id, family), tenant) in &mut self.containers {
             let Some(container) = state.containers.get(id) else {
                 continue;
             };
@@ -75,29 +76,39 @@ impl Inner {
                 || tenant.space.wants_all()
                 || on.any(|it| touched.networks.contains(it));
             let networks = visible(container, state);
-            tenant.work = work(catalogue, networks, &changed, all);
+            tenant.work = work(*family, catalogue, networks, &changed, all);
         }
-        let host = self.host.get_or_insert_with(|| host(state));
-        let all = touched.all || host.space.wants_all();
-        host.work = work(catalogue, catalogue.networks(), &changed, all);
+        let mut known = state.networks.values().filter_map(|it| it.network.as_ref());
+        let has_ipv6 = known.any(|network| network.ipv6.is_some());
+        for family in Family::ALL {
+            if family == Family::Ipv4 || has_ipv6 {
+                let new = || host(family, state);
+                self.hosts.entry(family).or_insert_with(new);
+            }
+        }
+        for (family, host) in &mut self.hosts {
+            let all = touched.all || host.space.wants_all();
+            host.work = work(*family, catalogue, catalogue.networks(), &changed, all);
+        }
     }
 
     /// Containers that came or are another way; forgets those that went.
     fn movers(&mut self, state: &State, touched: &Touched) -> BTreeSet<String> {
         let mut movers = touched.containers.clone();
         if touched.all {
-            movers.extend(self.containers.keys().cloned());
+            movers.extend(self.containers.keys().map(|(id, _)| id.clone()));
             movers.extend(state.containers.keys().cloned());
         }
-        for id in &movers {
+        for (id, family) in movers.iter().flat_map(|id| Family::ALL.map(|it| (id, it))) {
+            let key = (id.clone(), family);
             let container = state.containers.get(id).filter(|it| it.pid != 0);
-            let Some(container) = container else {
-                self.containers.remove(id);
+            let Some(container) = container.filter(|it| needs(it, family)) else {
+                self.containers.remove(&key);
                 continue;
             };
-            let known = self.containers.get(id);
+            let known = self.containers.get(&key);
             if known.is_none_or(|it| it.pid != container.pid) {
-                self.containers.insert(id.clone(), tenant(container));
+                self.containers.insert(key, tenant(family, container));
             }
         }
         movers
@@ -105,7 +116,7 @@ impl Inner {
 
     /// Does what was decided, everywhere; the first thing that failed is what is said.
     pub(crate) fn work(&mut self) -> Result<(), String> {
-        let host = self.host.iter_mut();
+        let host = self.hosts.values_mut();
         // Containers first: the host's table is for those that have none.
         let mut tenants: Vec<&mut Tenant> = self.containers.values_mut().chain(host).collect();
         tenants.retain(|tenant| tenant.work.is_some());
@@ -116,35 +127,49 @@ impl Inner {
 
     /// Whether nobody else was at it, anywhere.
     pub(crate) fn intact(&mut self) -> bool {
-        let tenants = self.containers.values_mut().chain(&mut self.host);
+        let tenants = self.containers.values_mut().chain(self.hosts.values_mut());
         // All of them are looked at, so that all are repaired at once.
         let broken = tenants.filter_map(|it| (!it.space.intact()).then_some(()));
         broken.count() == 0 && self.answers.intact()
     }
 }
 
-fn tenant(container: &Container) -> Tenant {
+/// Whether a container has a use for a table. The one of IPv4 is there from the first.
+fn needs(container: &Container, family: Family) -> bool {
+    let mut addresses = container.addresses.values().flatten();
+    family == Family::Ipv4 || addresses.any(|it| Family::of(*it) == family)
+}
+
+fn tenant(family: Family, container: &Container) -> Tenant {
     let addresses = container.addresses.values().flatten();
     let seed = addresses.fold(0, |seed, address| match address {
         IpAddr::V4(address) => seed ^ u32::from(*address),
         IpAddr::V6(_) => seed,
     });
-    let role = Role::Container;
+    let table = Table {
+        family,
+        role: Role::Container,
+        seed,
+    };
     Tenant {
         pid: container.pid,
-        space: Space::new(Place::Of(container.pid), Table { role, seed }),
+        space: Space::new(Place::Of(container.pid), table),
         work: None,
     }
 }
 
-fn host(state: &State) -> Tenant {
+fn host(family: Family, state: &State) -> Tenant {
     let networks = state.networks.values();
     let mut gateways = networks.filter_map(|it| it.network.as_ref().map(|it| it.gateway));
     let seed = gateways.next().map_or(0, |it: Ipv4Addr| it.into());
-    let role = Role::Host;
+    let table = Table {
+        family,
+        role: Role::Host,
+        seed,
+    };
     Tenant {
         pid: 0,
-        space: Space::new(Place::Host, Table { role, seed }),
+        space: Space::new(Place::Host, table),
         work: None,
     }
 }
@@ -161,6 +186,7 @@ fn visible<'a>(container: &'a Container, state: &'a State) -> impl Iterator<Item
 
 /// What a namespace on these networks has to do.
 fn work<'a>(
+    family: Family,
     catalogue: &Catalogue,
     networks: impl Iterator<Item = &'a String>,
     changed: &Changed,
@@ -168,13 +194,15 @@ fn work<'a>(
 ) -> Option<Work> {
     if all {
         let on = networks.filter_map(|network| catalogue.on(network));
-        let all: Targets = on.flatten().map(|(vip, it)| (*vip, it.clone())).collect();
+        let all = on.flatten().filter(|(vip, _)| Family::of(**vip) == family);
+        let all: Targets = all.map(|(vip, it)| (*vip, it.clone())).collect();
         return Some(Work::All(all));
     }
     let mut some = BTreeMap::new();
     for (network, vips) in networks.filter_map(|it| changed.get_key_value(it)) {
         let target = |vip| (vip, catalogue.target(network, vip).cloned());
-        some.extend(vips.iter().map(|vip| target(*vip)));
+        let vips = vips.iter().filter(|vip| Family::of(**vip) == family);
+        some.extend(vips.map(|vip| target(*vip)));
     }
     (!some.is_empty()).then_some(Work::Some(some))
 }

@@ -3,10 +3,12 @@
 //! there are, and a change touches only what belongs to its own address.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The table's name; its family is IPv4's.
+use crate::netlink::Family;
+
+/// The table's name. Each kind of addresses has one.
 pub(crate) const TABLE: &str = "skep-vip";
 
 /// Whose namespace it is.
@@ -22,18 +24,19 @@ pub(crate) enum Role {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
     /// Who serves, in order and each once.
-    pub(crate) backends: Vec<Ipv4Addr>,
+    pub(crate) backends: Vec<IpAddr>,
     /// As whom the host speaks with them.
-    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) gateway: Option<IpAddr>,
 }
 
 /// By virtual address.
-pub(crate) type Targets = BTreeMap<Ipv4Addr, Arc<Target>>;
+pub(crate) type Targets = BTreeMap<IpAddr, Arc<Target>>;
 
 /// A table: whose it is, and a number that differs from client to client, so that not everybody's
 /// first connection goes to the same backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Table {
+    pub(crate) family: Family,
     pub(crate) role: Role,
     pub(crate) seed: u32,
 }
@@ -44,7 +47,7 @@ pub(crate) enum Chain {
     /// For addresses with nobody behind them.
     Nobody,
     /// Of a virtual address: whose turn it is among its backends.
-    Vip(Ipv4Addr),
+    Vip(IpAddr),
     /// To the backend whose turn it is.
     Spread,
     /// What comes in.
@@ -69,9 +72,9 @@ pub(crate) enum Map {
 /// Where something is in a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
-    Service(Ipv4Addr),
-    Gateway(Ipv4Addr),
-    Backend(Ipv4Addr, u32),
+    Service(IpAddr),
+    Gateway(IpAddr),
+    Backend(IpAddr, u32),
 }
 
 impl Key {
@@ -88,7 +91,7 @@ impl Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Goto(Chain),
-    Address(Ipv4Addr),
+    Address(IpAddr),
 }
 
 /// A rule.
@@ -139,8 +142,8 @@ impl Table {
         let mut steps = vec![Step::Table, Step::NoTable, Step::Table];
         steps.extend(self.maps().iter().copied().map(Step::Map));
         steps.push(Step::Chain(Chain::Nobody));
-        steps.push(Step::Rule(Chain::Nobody, Rule::Reset));
-        steps.push(Step::Rule(Chain::Nobody, Rule::Refuse));
+        let nobody = self.nobody().iter().cloned();
+        steps.extend(nobody.map(|rule| Step::Rule(Chain::Nobody, rule)));
         steps.push(Step::Chain(Chain::Spread));
         let spread = [Rule::Pick, Rule::First, Rule::Pick];
         steps.extend(spread.map(|rule| Step::Rule(Chain::Spread, rule)));
@@ -157,7 +160,7 @@ impl Table {
     /// Makes one address what it is now.
     pub(crate) fn change(
         self,
-        vip: Ipv4Addr,
+        vip: IpAddr,
         before: Option<&Target>,
         after: Option<&Target>,
     ) -> Vec<Step> {
@@ -197,6 +200,15 @@ impl Table {
         }
     }
 
+    /// The rules for addresses with nobody behind them. A host has the virtual addresses of IPv6 as
+    /// its own and speaks as them with them: a reset would be for such an address again.
+    pub(crate) fn nobody(self) -> &'static [Rule] {
+        match (self.family, self.role) {
+            (Family::Ipv6, Role::Host) => &[Rule::Refuse],
+            _ => &[Rule::Reset, Rule::Refuse],
+        }
+    }
+
     /// The chains that packets come into, and the one rule of each.
     pub(crate) fn hooks(self) -> &'static [(Chain, Rule)] {
         match self.role {
@@ -210,7 +222,7 @@ impl Table {
     }
 
     /// What a map holds of one address.
-    fn of_one(self, map: Map, vip: Ipv4Addr, target: &Target) -> Vec<(Key, Value)> {
+    fn of_one(self, map: Map, vip: IpAddr, target: &Target) -> Vec<(Key, Value)> {
         match map {
             Map::Services => {
                 let chain = match target.backends.is_empty() {
@@ -233,7 +245,7 @@ impl Table {
     }
 
     /// From a chain for one target to the chain for another.
-    fn chain(vip: Ipv4Addr, before: Option<&Target>, after: Option<&Target>) -> Vec<Step> {
+    fn chain(vip: IpAddr, before: Option<&Target>, after: Option<&Target>) -> Vec<Step> {
         let chain = Chain::Vip(vip);
         let backends = |of: Option<&Target>| of.map_or(0, |it| it.backends.len());
         let (had, has) = (backends(before), backends(after));
@@ -248,10 +260,18 @@ impl Table {
     }
 
     /// The order in which this client meets the backends.
-    fn order(self, backends: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+    fn order(self, backends: &[IpAddr]) -> Vec<IpAddr> {
         let mut order = backends.to_vec();
-        order.sort_by_key(|it| (mix(u32::from(*it) ^ mix(self.seed)), *it));
+        order.sort_by_key(|it| (mix(end(*it) ^ mix(self.seed)), *it));
         order
+    }
+}
+
+/// The part of an address in which those of one network differ.
+fn end(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(address) => address.to_bits(),
+        IpAddr::V6(address) => (address.to_bits() & u128::from(u32::MAX)) as u32,
     }
 }
 

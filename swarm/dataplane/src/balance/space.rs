@@ -2,7 +2,7 @@
 //! that nobody has to enter again. Knows what it has put there, and sees when that is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tracing::debug;
@@ -30,7 +30,7 @@ pub(crate) enum Work {
 }
 
 /// Where addresses lead now; `None` if they are gone.
-type News = BTreeMap<Ipv4Addr, Option<Arc<Target>>>;
+type News = BTreeMap<IpAddr, Option<Arc<Target>>>;
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Space {
     /// What is there; `None` if that is not known.
     installed: Option<Targets>,
     /// Addresses whose flows may still go to somebody who is gone.
-    stale: BTreeSet<Ipv4Addr>,
+    stale: BTreeSet<IpAddr>,
     /// There is nobody in it any more.
     gone: bool,
 }
@@ -155,7 +155,7 @@ impl Space {
             let Some(kernel) = self.kernel.as_mut().filter(|_| !steps.is_empty()) else {
                 return Ok(());
             };
-            let batch = wire::batch(kernel.generation, &steps);
+            let batch = wire::batch(self.table.family, kernel.generation, &steps);
             match kernel.nftables.commit(batch) {
                 Ok(generation) => {
                     kernel.generation = generation;
@@ -169,7 +169,8 @@ impl Space {
                     }
                 }
                 Err(Refused::Error(error)) => {
-                    let first = text::script(steps.get(..SHOWN).unwrap_or(&steps));
+                    let first = steps.get(..SHOWN).unwrap_or(&steps);
+                    let first = text::script(self.table.family, first);
                     debug!(place = ?self.place, %error, "refused:\n{first}");
                     return Err(error.into());
                 }
@@ -211,7 +212,7 @@ impl Space {
         let knew = self.installed.is_some();
         let installed = self.installed.get_or_insert_with(Targets::new);
         for (vip, new) in news {
-            let serves = |it: &Ipv4Addr| new.as_ref().is_some_and(|new| new.backends.contains(it));
+            let serves = |it: &IpAddr| new.as_ref().is_some_and(|new| new.backends.contains(it));
             let old = installed.get(&vip);
             // Nobody knows who served at an address before we came.
             let someone_left = old.map_or(!knew, |old| !old.backends.iter().all(serves));
@@ -234,7 +235,8 @@ impl Space {
             return Ok(());
         }
         let stale = &self.stale;
-        conntrack::forget(kernel.nftables.socket(), |flow| {
+        let family = self.table.family;
+        conntrack::forget(kernel.nftables.socket(), family, |flow| {
             let vip = flow.wanted.address;
             let target = installed.get(&vip);
             let serves = target.is_some_and(|it| it.backends.contains(&flow.answers.address));
@@ -249,14 +251,15 @@ impl Space {
         let (Some(kernel), Some(installed)) = (&mut self.kernel, &self.installed) else {
             return Ok(false);
         };
+        let family = self.table.family;
         for map in self.table.maps() {
             let mut found = BTreeMap::new();
             let which = |it: &mut crate::netlink::Writer| {
                 it.text(1, TABLE);
                 it.text(2, map_name(*map));
             };
-            let listed = kernel.nftables.list(GET_ELEMENT, which, |message| {
-                found.extend(wire::listed(message).filter_map(|it| wire::read(*map, it)));
+            let listed = kernel.nftables.list(family, GET_ELEMENT, which, |message| {
+                found.extend(wire::listed(message).filter_map(|it| wire::read(family, *map, it)));
             });
             match listed {
                 Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => return Ok(false),
@@ -270,6 +273,7 @@ impl Space {
         }
         let mut found = BTreeMap::new();
         kernel.nftables.list(
+            family,
             GET_CHAIN,
             |_| {},
             |chain| {
@@ -287,7 +291,8 @@ impl Space {
 
 /// How many rules each chain has, and how many elements lead to it.
 fn uses(table: Table, installed: &Targets) -> BTreeMap<Vec<u8>, u32> {
-    let own = [(Chain::Nobody, 2), (Chain::Spread, 3)];
+    let nobody = u32::try_from(table.nobody().len()).unwrap_or(u32::MAX);
+    let own = [(Chain::Nobody, nobody), (Chain::Spread, 3)];
     let mut uses = BTreeMap::from(own.map(|(it, uses)| (name(it), uses)));
     let hooks = table.hooks().iter().map(|(chain, _)| (name(*chain), 1));
     uses.extend(hooks);

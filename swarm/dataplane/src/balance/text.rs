@@ -3,23 +3,28 @@
 use std::fmt::Write as _;
 
 use super::rules::{Chain, Key, Map, Rule, Step, TABLE, Value};
+use crate::netlink::Family;
 
 /// The script of these steps.
-pub(crate) fn script(steps: &[Step]) -> String {
+pub(crate) fn script(family: Family, steps: &[Step]) -> String {
     let mut script = String::new();
     for step in steps {
         // Writing to a string does not fail.
-        let _ = writeln!(script, "{}", line(step));
+        let _ = writeln!(script, "{}", line(family, step));
     }
     script
 }
 
-fn line(step: &Step) -> String {
-    let table = format!("ip {TABLE}");
+fn line(family: Family, step: &Step) -> String {
+    let table = format!("{} {TABLE}", protocol(family));
     match *step {
         Step::Table => format!("add table {table}"),
         Step::NoTable => format!("delete table {table}"),
-        Step::Map(map) => format!("add map {table} {} {{ {}; }}", map_name(map), types(map)),
+        Step::Map(map) => format!(
+            "add map {table} {} {{ {}; }}",
+            map_name(map),
+            types(family, map)
+        ),
         Step::Chain(chain) => {
             let name = chain_name(chain);
             let hook = match hook(chain) {
@@ -33,7 +38,11 @@ fn line(step: &Step) -> String {
         Step::NoChain(chain) => format!("delete chain {table} {}", chain_name(chain)),
         Step::Flush(chain) => format!("flush chain {table} {}", chain_name(chain)),
         Step::Rule(chain, ref rule) => {
-            format!("add rule {table} {} {}", chain_name(chain), words(rule))
+            format!(
+                "add rule {table} {} {}",
+                chain_name(chain),
+                words(family, rule)
+            )
         }
         Step::Element(key, value) => {
             let value = match value {
@@ -54,7 +63,8 @@ fn line(step: &Step) -> String {
 pub(crate) fn chain_name(chain: Chain) -> String {
     match chain {
         Chain::Nobody => "nobody".to_owned(),
-        Chain::Vip(vip) => format!("vip-{vip}"),
+        // Colons have another meaning to `nft`.
+        Chain::Vip(vip) => format!("vip-{vip}").replace(':', "-"),
         Chain::Spread => "spread".to_owned(),
         Chain::Prerouting => "prerouting".to_owned(),
         Chain::Output => "output".to_owned(),
@@ -82,11 +92,23 @@ pub(crate) fn hook(chain: Chain) -> Option<(&'static str, i32)> {
     }
 }
 
-fn types(map: Map) -> &'static str {
+fn types(family: Family, map: Map) -> String {
+    let address = match family {
+        Family::Ipv4 => "ipv4_addr",
+        Family::Ipv6 => "ipv6_addr",
+    };
     match map {
-        Map::Services => "type ipv4_addr : verdict",
-        Map::Gateways => "type ipv4_addr : ipv4_addr",
-        Map::Backends => "type ipv4_addr . classid : ipv4_addr",
+        Map::Services => format!("type {address} : verdict"),
+        Map::Gateways => format!("type {address} : {address}"),
+        Map::Backends => format!("type {address} . classid : {address}"),
+    }
+}
+
+/// What `nft` calls a kind of addresses.
+fn protocol(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "ip",
+        Family::Ipv6 => "ip6",
     }
 }
 
@@ -97,14 +119,17 @@ fn place(key: Key) -> String {
     }
 }
 
-fn words(rule: &Rule) -> String {
+fn words(family: Family, rule: &Rule) -> String {
+    let ip = protocol(family);
     match rule {
-        Rule::Lookup => "meta l4proto { tcp, udp, sctp } ip daddr vmap @services".to_owned(),
+        Rule::Lookup => {
+            format!("meta l4proto {{ tcp, udp, sctp }} {ip} daddr vmap @services")
+        }
         Rule::Reset => "meta l4proto tcp reject with tcp reset".to_owned(),
         Rule::Refuse => "ct state new reject".to_owned(),
         Rule::Turn(of) => format!("meta priority set numgen inc mod {of} goto spread"),
-        Rule::Pick => "dnat to ip daddr . meta priority map @backends".to_owned(),
+        Rule::Pick => format!("dnat to {ip} daddr . meta priority map @backends"),
         Rule::First => "meta priority set 0:0".to_owned(),
-        Rule::Source => "ct status dnat snat to ct original ip daddr map @gateways".to_owned(),
+        Rule::Source => format!("ct status dnat snat to ct original {ip} daddr map @gateways"),
     }
 }

@@ -1,20 +1,17 @@
 //! A transaction as the kernel takes it, and what the kernel lists as steps name it. The numbers
 //! are those of `linux/netfilter/nf_tables.h`.
 
-use std::net::Ipv4Addr;
-
 use super::rules::{Chain, Key, Map, Rule, Step, TABLE, Value};
 use super::text::{chain_name, hook, map_name};
 use crate::netlink::nftables::{
     APPEND, Batch, CREATE, DEL_CHAIN, DEL_ELEMENT, DEL_RULE, DEL_TABLE, HEADER, NEW_CHAIN,
     NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE,
 };
-use crate::netlink::{Writer, attribute, head};
+use crate::netlink::{self, Family, Writer, attribute, head, octets};
 
 /// An attribute has at most 64 KiB; with the longest element, a message stays far below.
 const ELEMENTS: usize = 400;
 /// Types of keys and values, as `nft` calls them.
-const ADDRESS: u32 = 7;
 const PROTOCOL: u32 = 12;
 const VERDICT: u32 = 0xffff_ff00;
 /// `NFT_META_PRIORITY` and `NFT_META_L4PROTO`.
@@ -22,17 +19,15 @@ const PRIORITY: u32 = 2;
 const L4_PROTOCOL: u32 = 16;
 /// `NFT_GOTO`.
 const GOTO: u32 = -4_i32 as u32;
-/// A queueing class, which is what a packet's priority is to `nft`; and an address with one: types
-/// that are several have six bits each.
+/// A queueing class, which is what a packet's priority is to `nft`. Types that are several have six
+/// bits each.
 const CLASS: u32 = 23;
-const NUMBERED: u32 = ADDRESS << 6 | CLASS;
 /// Flags of sets: without a name, not to be changed, a map.
 const ANONYMOUS: u32 = 1;
 const CONSTANT: u32 = 2;
 const MAP: u32 = 8;
-/// The register that everything is in, and the four bytes behind its first four.
+/// The register that everything is in.
 const REGISTER: u32 = 1;
-const BEHIND: u32 = 9;
 /// What is known of connections: whether they are new, and whether their destination was
 /// translated.
 const STATE: u32 = 0;
@@ -44,9 +39,46 @@ const PROTOCOLS: [u8; 3] = [6, 17, 132];
 /// The number that a set has within a transaction. Nobody asks for it, but it has to have one.
 const PRIVATE: u32 = 3;
 
-/// The transaction of these steps, for a kernel in this generation.
-pub(crate) fn batch(generation: u32, steps: &[Step]) -> Batch {
-    let mut batch = Batch::new(generation);
+/// What differs between the kinds of addresses.
+struct Kind {
+    family: Family,
+    /// The type of an address, as `nft` calls it, and its length.
+    address: (u32, u32),
+    /// Where a packet's header has its destination.
+    destination: u32,
+    /// The four bytes behind an address in the register.
+    behind: u32,
+    /// How a packet is refused whose port nobody has.
+    no_port: u8,
+    /// What is known of a connection: whom its first packet was for.
+    original: u32,
+}
+
+const IPV4: Kind = Kind {
+    family: Family::Ipv4,
+    address: (7, 4),
+    destination: 16,
+    behind: 9,
+    no_port: 3,
+    original: 20,
+};
+
+const IPV6: Kind = Kind {
+    family: Family::Ipv6,
+    address: (8, 16),
+    destination: 24,
+    behind: 12,
+    no_port: 4,
+    original: 22,
+};
+
+/// The transaction of these steps on one kind's table, for a kernel in this generation.
+pub(crate) fn batch(family: Family, generation: u32, steps: &[Step]) -> Batch {
+    let kind = match family {
+        Family::Ipv4 => &IPV4,
+        Family::Ipv6 => &IPV6,
+    };
+    let mut batch = Batch::new(family, generation);
     // Neighbours in one map travel in one message.
     let mut number = 0;
     for run in steps.chunk_by(|a, b| list(a).is_some() && list(a) == list(b)) {
@@ -55,10 +87,10 @@ pub(crate) fn batch(generation: u32, steps: &[Step]) -> Batch {
                 [Step::Rule(chain, rule)] => {
                     number += 1;
                     let name = format!("__skep{generation:x}.{number:x}");
-                    new_rule(&mut batch, *chain, rule, &name);
+                    new_rule(&mut batch, kind, (*chain, rule), &name);
                 }
                 [first, ..] if list(first).is_some() => elements(&mut batch, first, part),
-                others => others.iter().for_each(|step| other(&mut batch, step)),
+                others => others.iter().for_each(|step| other(&mut batch, kind, step)),
             }
         }
     }
@@ -99,16 +131,16 @@ fn element(it: &mut Writer, step: &Step) {
         return;
     };
     it.nested(1, |it| match key {
-        Key::Service(vip) | Key::Gateway(vip) => it.attribute(1, &vip.octets()),
+        Key::Service(vip) | Key::Gateway(vip) => it.attribute(1, &octets(vip)),
         Key::Backend(vip, number) => {
-            let [a, b, c, d] = vip.octets();
-            let [e, f, g, h] = number.to_ne_bytes();
-            it.attribute(1, &[a, b, c, d, e, f, g, h]);
+            let mut key = octets(vip);
+            key.extend(number.to_ne_bytes());
+            it.attribute(1, &key);
         }
     });
     match *step {
         Step::Element(_, Value::Address(address)) => {
-            it.nested(2, |it| it.attribute(1, &address.octets()));
+            it.nested(2, |it| it.attribute(1, &octets(address)));
         }
         Step::Element(_, Value::Goto(chain)) => it.nested(2, |it| goto(it, chain)),
         _ => {}
@@ -122,14 +154,14 @@ fn goto(it: &mut Writer, chain: Chain) {
     });
 }
 
-fn other(batch: &mut Batch, step: &Step) {
+fn other(batch: &mut Batch, kind: &Kind, step: &Step) {
     match *step {
         Step::Table => batch.step(NEW_TABLE, 0, |it| {
             it.text(1, TABLE);
             it.number(2, 0);
         }),
         Step::NoTable => batch.step(DEL_TABLE, 0, |it| it.text(1, TABLE)),
-        Step::Map(map) => batch.step(NEW_SET, CREATE, |it| new_map(it, map)),
+        Step::Map(map) => batch.step(NEW_SET, CREATE, |it| new_map(it, kind, map)),
         Step::Chain(chain) => batch.step(NEW_CHAIN, CREATE, |it| {
             it.text(1, TABLE);
             it.text(3, &chain_name(chain));
@@ -162,19 +194,23 @@ fn hook_number(name: &str) -> u32 {
     }
 }
 
-fn new_map(it: &mut Writer, map: Map) {
+fn new_map(it: &mut Writer, kind: &Kind, map: Map) {
+    let (address, length) = kind.address;
     let (key, value, number) = match map {
-        Map::Services => ((ADDRESS, 4), VERDICT, 1),
-        Map::Gateways => ((ADDRESS, 4), ADDRESS, 2),
-        Map::Backends => ((NUMBERED, 8), ADDRESS, 4),
+        Map::Services => ((address, length), (VERDICT, 0), 1),
+        Map::Gateways => ((address, length), (address, length), 2),
+        Map::Backends => {
+            let numbered = address << 6 | CLASS;
+            ((numbered, length + 4), (address, length), 4)
+        }
     };
     it.text(1, TABLE);
     it.text(2, map_name(map));
     it.number(3, MAP);
     it.number(4, key.0);
     it.number(5, key.1);
-    it.number(6, value);
-    it.number(7, if value == VERDICT { 0 } else { 4 });
+    it.number(6, value.0);
+    it.number(7, value.1);
     it.number(10, number);
     it.attribute(13, remarks(map));
 }
@@ -193,14 +229,14 @@ fn remarks(map: Map) -> &'static [u8] {
 
 /// A rule, after the set that it alone reads, if any. Such sets get names of their own in every
 /// transaction: letting the kernel find some takes it the longer the more there are.
-fn new_rule(batch: &mut Batch, chain: Chain, rule: &Rule, name: &str) {
+fn new_rule(batch: &mut Batch, kind: &Kind, (chain, rule): (Chain, &Rule), name: &str) {
     if *rule == Rule::Lookup {
         protocols(batch, name);
     }
     batch.step(NEW_RULE, APPEND, |it| {
         it.text(1, TABLE);
         it.text(2, &chain_name(chain));
-        it.nested(4, |it| expressions(it, rule, name));
+        it.nested(4, |it| expressions(it, kind, rule, name));
     });
 }
 
@@ -227,12 +263,12 @@ fn protocols(batch: &mut Batch, name: &str) {
     });
 }
 
-fn expressions(it: &mut Writer, rule: &Rule, name: &str) {
+fn expressions(it: &mut Writer, kind: &Kind, rule: &Rule, name: &str) {
     match rule {
         Rule::Lookup => {
             protocol(it);
             lookup(it, name, None);
-            destination(it);
+            destination(it, kind);
             lookup(it, map_name(Map::Services), Some(0));
         }
         Rule::Reset => {
@@ -242,7 +278,7 @@ fn expressions(it: &mut Writer, rule: &Rule, name: &str) {
         }
         Rule::Refuse => {
             has(it, STATE, NEW);
-            reject(it, 0, 3);
+            reject(it, 0, kind.no_port);
         }
         Rule::Turn(of) => {
             expression(it, "numgen", |it| {
@@ -257,10 +293,10 @@ fn expressions(it: &mut Writer, rule: &Rule, name: &str) {
             });
         }
         Rule::Pick => {
-            destination(it);
-            meta(it, PRIORITY, BEHIND);
+            destination(it, kind);
+            meta(it, PRIORITY, kind.behind);
             lookup(it, map_name(Map::Backends), Some(REGISTER));
-            translate(it, 1);
+            translate(it, kind, 1);
         }
         Rule::First => {
             expression(it, "immediate", |it| {
@@ -272,12 +308,12 @@ fn expressions(it: &mut Writer, rule: &Rule, name: &str) {
         Rule::Source => {
             has(it, STATUS, TRANSLATED);
             expression(it, "ct", |it| {
-                it.number(2, 20);
+                it.number(2, kind.original);
                 it.number(1, REGISTER);
                 it.attribute(3, &[0]);
             });
             lookup(it, map_name(Map::Gateways), Some(REGISTER));
-            translate(it, 0);
+            translate(it, kind, 0);
         }
     }
 }
@@ -323,9 +359,10 @@ fn set_priority(it: &mut Writer) {
     });
 }
 
-fn destination(it: &mut Writer) {
+fn destination(it: &mut Writer, kind: &Kind) {
     expression(it, "payload", |it| {
-        for (kind, value) in [(1, REGISTER), (2, 1), (3, 16), (4, 4)] {
+        let (at, length) = (kind.destination, kind.address.1);
+        for (kind, value) in [(1, REGISTER), (2, 1), (3, at), (4, length)] {
             it.number(kind, value);
         }
     });
@@ -358,23 +395,25 @@ fn lookup(it: &mut Writer, name: &str, into: Option<u32>) {
 }
 
 /// The destination (1) or the source (0).
-fn translate(it: &mut Writer, which: u32) {
+fn translate(it: &mut Writer, kind: &Kind, which: u32) {
     expression(it, "nat", |it| {
-        for (kind, value) in [(1, which), (2, 2), (3, REGISTER)] {
+        let family = u32::from(kind.family.number());
+        for (kind, value) in [(1, which), (2, family), (3, REGISTER)] {
             it.number(kind, value);
         }
     });
 }
 
 /// An element of a map as the kernel lists it.
-pub(crate) fn read(map: Map, element: &[u8]) -> Option<(Key, Value)> {
+pub(crate) fn read(family: Family, map: Map, element: &[u8]) -> Option<(Key, Value)> {
     let key = attribute(attribute(element, 0, 1)?, 0, 1)?;
     let data = attribute(element, 0, 2)?;
-    let vip = Ipv4Addr::from(head::<4>(key)?);
+    let vip = netlink::address(family, key)?;
+    let behind = key.get(octets(vip).len()..)?;
     let key = match map {
         Map::Services => Key::Service(vip),
         Map::Gateways => Key::Gateway(vip),
-        Map::Backends => Key::Backend(vip, u32::from_ne_bytes(head(key.get(4..)?)?)),
+        Map::Backends => Key::Backend(vip, u32::from_ne_bytes(head(behind)?)),
     };
     let value = match map {
         Map::Services => {
@@ -384,7 +423,9 @@ pub(crate) fn read(map: Map, element: &[u8]) -> Option<(Key, Value)> {
                 .find(|it| chain.strip_suffix(b"\0") == Some(chain_name(*it).as_bytes()))?;
             Value::Goto(chain)
         }
-        Map::Gateways | Map::Backends => Value::Address(head::<4>(attribute(data, 0, 1)?)?.into()),
+        Map::Gateways | Map::Backends => {
+            Value::Address(netlink::address(family, attribute(data, 0, 1)?)?)
+        }
     };
     Some((key, value))
 }

@@ -1,19 +1,31 @@
 //! Which address a frame is for. Reads as much of it as that takes, and changes nothing.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::Ipv6;
 
 const ETHERTYPE_ARP: [u8; 2] = [8, 6];
 /// Where ARP over Ethernet has the address that is asked for.
 const ARP_TARGET: std::ops::Range<usize> = 38..42;
 const REQUEST: [u8; 2] = [0, 1];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+/// Where IPv6 over Ethernet says what it carries, and what a question for a hardware address says:
+/// its kind, and the address. Such a question has nothing in between.
+const NEXT_HEADER: usize = 20;
+const ICMPV6: u8 = 58;
+const ICMP_TYPE: usize = 54;
+const SOLICITATION: u8 = 135;
+const SOLICITED: std::ops::Range<usize> = 62..78;
 
 /// The address that a frame is to be taken to: that of its hardware address or, of a question, the
 /// one that is asked for. `None` for what is for nobody, or for everybody.
-pub(super) fn target(frame: &[u8]) -> Option<Ipv4Addr> {
+pub(super) fn target(frame: &[u8], ipv6: Option<Ipv6>) -> Option<Ipv4Addr> {
     let (to, _) = frame.split_first_chunk::<6>()?;
     match *to {
         [0x02, 0x42, a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d)),
         [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => asked(frame),
+        // The group of those whose addresses end in the same way.
+        [0x33, 0x33, 0xff, ..] => ipv6?.ipv4(solicited(frame)?),
         _ => None,
     }
 }
@@ -25,9 +37,53 @@ fn asked(frame: &[u8]) -> Option<Ipv4Addr> {
     is_question.then(|| address.into())
 }
 
+/// The IPv6 address that a question is about.
+fn solicited(frame: &[u8]) -> Option<Ipv6Addr> {
+    let is_question = frame.get(12..14)? == ETHERTYPE_IPV6.as_slice()
+        && frame.get(NEXT_HEADER)? == &ICMPV6
+        && frame.get(ICMP_TYPE)? == &SOLICITATION;
+    let address: [u8; 16] = frame.get(SOLICITED)?.try_into().ok()?;
+    is_question.then(|| address.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const IPV6: Option<Ipv6> = Some(Ipv6 {
+        of: Ipv4Addr::new(10, 0, 1, 0),
+        first: Ipv6Addr::new(0xfd00, 7, 0, 0, 0, 0, 0, 0),
+        bits: 64,
+    });
+
+    fn solicitation() -> Vec<u8> {
+        let mut frame = vec![0x33, 0x33, 0xff, 0, 0, 9, 2, 0x42, 10, 0, 1, 3];
+        frame.extend(ETHERTYPE_IPV6);
+        frame.extend([0x60, 0, 0, 0, 0, 32, ICMPV6, 255]);
+        let from: Ipv6Addr = "fd00:7::3".parse().unwrap();
+        let to: Ipv6Addr = "ff02::1:ff00:9".parse().unwrap();
+        frame.extend([from.octets(), to.octets()].concat());
+        frame.extend([SOLICITATION, 0, 1, 2, 0, 0, 0, 0]);
+        let about: Ipv6Addr = "fd00:7::9".parse().unwrap();
+        frame.extend(about.octets());
+        frame
+    }
+
+    #[test]
+    fn questions_of_ipv6_go_where_the_address_is() {
+        let nine = Some(Ipv4Addr::new(10, 0, 1, 9));
+        let frame = solicitation();
+        assert_eq!(target(&frame, IPV6), nine);
+        assert_eq!(target(&frame, None), None);
+        for (place, byte) in [(12, 8), (20, 17), (54, 136)] {
+            let mut other = frame.clone();
+            other[place] = byte;
+            assert_eq!(target(&other, IPV6), None, "{place}");
+        }
+        for length in 0..frame.len() {
+            assert_eq!(target(&frame[..length], IPV6), None, "{length}");
+        }
+    }
 
     fn arp(operation: u8) -> Vec<u8> {
         let mut frame = vec![0xff; 6];
@@ -42,13 +98,13 @@ mod tests {
     #[test]
     fn frames_go_where_their_address_is() {
         let nine = Some(Ipv4Addr::new(10, 0, 1, 9));
-        assert_eq!(target(&arp(1)), nine);
-        assert_eq!(target(&arp(2)), None, "an answer is for one");
-        assert_eq!(target(&[0x02, 0x42, 10, 0, 1, 9, 1, 2]), nine);
-        assert_eq!(target(&[0x33, 0x33, 0, 0, 0, 1, 1, 2]), None);
+        assert_eq!(target(&arp(1), None), nine);
+        assert_eq!(target(&arp(2), None), None, "an answer is for one");
+        assert_eq!(target(&[0x02, 0x42, 10, 0, 1, 9, 1, 2], None), nine);
+        assert_eq!(target(&[0x33, 0x33, 0, 0, 0, 1, 1, 2], None), None);
         let short = arp(1);
         for length in 0..short.len() {
-            let cut = target(&short[..length]);
+            let cut = target(&short[..length], None);
             assert!(cut.is_none(), "{length}");
         }
     }

@@ -19,7 +19,7 @@ use tokio_tun::Tun;
 pub use packet::Key;
 use packet::{Opener, Sealer};
 
-use crate::{Error, Overlay, underlay};
+use crate::{Error, Ipv6, Overlay, underlay};
 
 /// Senders whose packets are opened, over all networks. Nobody becomes one without a key.
 const SENDERS: usize = 16_384;
@@ -63,6 +63,7 @@ struct Network {
     tap: Arc<Tun>,
     socket: RwLock<Arc<UdpSocket>>,
     remotes: RwLock<BTreeMap<Ipv4Addr, IpAddr>>,
+    ipv6: RwLock<Option<Ipv6>>,
     keys: RwLock<Vec<Key>>,
     sealer: Mutex<Option<(Key, Sealer)>>,
     task: Mutex<Option<JoinHandle<()>>>,
@@ -101,6 +102,7 @@ impl Crypt {
             None => self.open(overlay, socket)?,
         };
         *write(&network.remotes) = remotes.clone();
+        *write(&network.ipv6) = overlay.ipv6;
         *write(&network.keys) = keys.to_vec();
         self.shared.retire(overlay.vni, keys);
         device::enslave(overlay, remotes).await
@@ -183,6 +185,7 @@ impl Crypt {
             tap,
             socket: RwLock::new(socket),
             remotes: RwLock::default(),
+            ipv6: RwLock::default(),
             keys: RwLock::default(),
             sealer: Mutex::default(),
             task: Mutex::default(),

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::batch::{self, Batch};
 use super::packet::{Head, Key, Opener, Sealer};
 use super::{Network, SENDERS, Shared, frame, lock, port, read};
+use crate::Ipv6;
 
 /// The longest frame, or packet.
 const LONGEST: usize = 65_535;
@@ -45,7 +46,8 @@ pub(super) async fn outward(network: Weak<Network>) {
         };
         socket = network.socket();
         let frame = bytes.get(..length).unwrap_or_default();
-        let host = frame::target(frame).and_then(|address| network.host_of(address));
+        let host =
+            frame::target(frame, network.ipv6()).and_then(|address| network.host_of(address));
         if let Some(host) = host
             && network.seal(frame, &mut packet)
         {
@@ -84,6 +86,10 @@ impl Network {
 
     fn host_of(&self, address: std::net::Ipv4Addr) -> Option<std::net::IpAddr> {
         read(&self.remotes).get(&address).copied()
+    }
+
+    fn ipv6(&self) -> Option<Ipv6> {
+        *read(&self.ipv6)
     }
 
     /// The newest key that every host has: the one before the newest of all.

@@ -158,6 +158,7 @@ pub(super) mod tests {
             bridge: format!("skep-{id}"),
             subnet: (Ipv4Addr::new(10, 0, net, 0), 24),
             gateway: Ipv4Addr::new(10, 0, net, 2),
+            ipv6: None,
             internal: false,
             ingress,
             hosts: match ingress {

@@ -128,6 +128,6 @@ impl Book {
     /// Whether an address is this host's own on one of a container's networks.
     pub(crate) fn is_gateway(&self, container: &str, address: IpAddr) -> bool {
         let mut zones = self.own(container);
-        zones.any(|zone| zone.gateway() == Some(address))
+        zones.any(|zone| zone.is_gateway(address))
     }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::answer::{Reply, reply};
 use super::book::Book;
 use super::wire::{Question, Way};
-use crate::model::{Change, Container, Endpoint, Network, Service};
+use crate::model::{Change, Container, Endpoint, Ipv6Subnet, Network, Service};
 use crate::state::{State, Touched};
 
 mod bytes;
@@ -26,6 +26,7 @@ fn network(id: u8, name: &str) -> Network {
         bridge: format!("br{id}"),
         subnet: (Ipv4Addr::new(10, 0, id, 0), 24),
         gateway: Ipv4Addr::new(10, 0, id, 1),
+        ipv6: None,
         internal: false,
         ingress: false,
         hosts: Default::default(),
@@ -65,7 +66,13 @@ fn changes() -> Vec<Change> {
     let on = |network: &str, it: Endpoint| Change::Endpoint(network.to_owned(), it);
     let of = |network: &str, it: Service| Change::Service(network.to_owned(), it);
     vec![
-        Change::Network(network(1, "Back")),
+        Change::Network(Network {
+            ipv6: Some(Ipv6Subnet {
+                subnet: ("fd00::".parse().unwrap(), 64),
+                gateway: "fd00::1".parse().unwrap(),
+            }),
+            ..network(1, "Back")
+        }),
         Change::Network(network(2, "front")),
         Change::Network(Network {
             internal: true,
@@ -77,7 +84,10 @@ fn changes() -> Vec<Change> {
             ..network(0, "ingress")
         }),
         of("Back", service("Web", &["www", "shared"], &["10.0.1.2"])),
-        of("front", service("Web", &["outer"], &["10.0.2.2"])),
+        of(
+            "front",
+            service("Web", &["outer"], &["10.0.2.2", "fd00:2::2"]),
+        ),
         of("a-inner", service("Web", &[], &["10.0.3.2"])),
         of("ingress", service("Web", &[], &["10.0.0.2"])),
         of("Back", service("rr", &["round"], &[])),

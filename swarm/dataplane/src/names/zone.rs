@@ -60,9 +60,12 @@ impl Zone {
         self.network.as_ref().is_some_and(|it| it.internal)
     }
 
-    /// The host's address on it.
-    pub(crate) fn gateway(&self) -> Option<IpAddr> {
-        self.network.as_ref().map(|it| IpAddr::V4(it.gateway))
+    /// Whether an address is the host's on it.
+    pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
+        self.network.as_ref().is_some_and(|it| match address {
+            IpAddr::V4(address) => it.gateway == address,
+            IpAddr::V6(address) => it.ipv6.is_some_and(|it| it.gateway == address),
+        })
     }
 
     /// A service as it is now, or that it is gone.
@@ -128,13 +131,20 @@ impl Zone {
         let Some(network) = &self.network else {
             return false;
         };
-        let IpAddr::V4(address) = address else {
-            return self.by_address.contains_key(&address);
-        };
-        let (subnet, length) = network.subnet;
-        let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32)));
-        let mask = mask.unwrap_or(0);
-        address.to_bits() & mask == subnet.to_bits() & mask
+        match address {
+            IpAddr::V4(address) => {
+                let (subnet, length) = network.subnet;
+                let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32)));
+                let mask = mask.unwrap_or(0);
+                address.to_bits() & mask == subnet.to_bits() & mask
+            }
+            IpAddr::V6(address) => network.ipv6.is_some_and(|it| {
+                let (subnet, length) = it.subnet;
+                let mask = u128::MAX.checked_shl(128 - u32::from(length.min(128)));
+                let mask = mask.unwrap_or(0);
+                address.to_bits() & mask == subnet.to_bits() & mask
+            }),
+        }
     }
 }
 

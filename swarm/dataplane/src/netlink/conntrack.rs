@@ -2,18 +2,18 @@
 //! packet is looked at anew. Never touches those of other protocols, which have an end of their own.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use super::socket::{Socket, outcome};
-use super::{Writer, attribute, flags, head};
+use super::{Family, Writer, attribute, flags, head};
 
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = SUBSYSTEM << 8 | 1;
 const DELETE: u16 = SUBSYSTEM << 8 | 2;
 const GET_STATS: u16 = SUBSYSTEM << 8 | 5;
-/// IPv4's header of all of these.
-const HEADER: [u8; 4] = [2, 0, 0, 0];
+/// The length of the header of all of these.
+const HEADER: usize = 4;
 /// Attributes: both directions, the zone, the number.
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
@@ -28,7 +28,7 @@ const UDP: u8 = 17;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct End {
     /// Its address.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     /// Its port.
     pub(crate) port: u16,
 }
@@ -45,29 +45,43 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    fn read(entry: &[u8]) -> Option<Self> {
-        let original = attribute(entry, HEADER.len(), ORIGINAL)?;
-        let reply = attribute(entry, HEADER.len(), REPLY)?;
+    fn read(family: Family, entry: &[u8]) -> Option<Self> {
+        let original = attribute(entry, HEADER, ORIGINAL)?;
+        let reply = attribute(entry, HEADER, REPLY)?;
         let end = |tuple, address: u16, port: u16| {
             let ip = attribute(attribute(tuple, 0, 1)?, 0, address)?;
             let port = attribute(attribute(tuple, 0, 2)?, 0, port);
             Some(End {
-                address: Ipv4Addr::from(head::<4>(ip)?),
+                address: super::address(family, ip)?,
                 port: port.and_then(head).map_or(0, u16::from_be_bytes),
             })
+        };
+        // IPv6's addresses come after IPv4's.
+        let (source, destination) = match family {
+            Family::Ipv4 => (1, 2),
+            Family::Ipv6 => (3, 4),
         };
         let [protocol] = head(attribute(attribute(original, 0, 2)?, 0, 1)?)?;
         Some(Self {
             protocol,
-            wanted: end(original, 2, 3)?,
-            answers: end(reply, 1, 2)?,
+            wanted: end(original, destination, 3)?,
+            answers: end(reply, source, 2)?,
         })
     }
 }
 
-/// Forgets the UDP flows that `which` names in a socket's namespace; returns how many. The socket
-/// is one to netfilter.
-pub(crate) fn forget(socket: &mut Socket, which: impl Fn(&Flow) -> bool) -> io::Result<usize> {
+/// The header of all of these.
+fn header(family: Family) -> [u8; HEADER] {
+    [family.number(), 0, 0, 0]
+}
+
+/// Forgets one family's UDP flows that `which` names in a socket's namespace; returns how many. The
+/// socket is one to netfilter.
+pub(crate) fn forget(
+    socket: &mut Socket,
+    family: Family,
+    which: impl Fn(&Flow) -> bool,
+) -> io::Result<usize> {
     // To list a namespace's flows, a kernel walks those of all namespaces.
     if count(socket)? == 0 {
         return Ok(0);
@@ -76,13 +90,13 @@ pub(crate) fn forget(socket: &mut Socket, which: impl Fn(&Flow) -> bool) -> io::
     let mut how_many = 0;
     let take = |entry: &[u8]| {
         // Kernels before 5.8 list all protocols.
-        let flow = Flow::read(entry).filter(|flow| flow.protocol == UDP);
+        let flow = Flow::read(family, entry).filter(|flow| flow.protocol == UDP);
         if flow.is_some_and(|flow| which(&flow)) {
             how_many += 1;
-            orders.message(DELETE, flags::ACK, &HEADER, |it| same(it, entry));
+            orders.message(DELETE, flags::ACK, &header(family), |it| same(it, entry));
         }
     };
-    socket.dump(GET, &HEADER, only_udp, take)?;
+    socket.dump(GET, &header(family), only_udp, take)?;
     let refused = socket.acknowledged(&orders, how_many)?;
     // One that has ended meanwhile is forgotten as well.
     let ended = |error: &io::Error| error.raw_os_error() == Some(nix::libc::ENOENT);
@@ -103,14 +117,14 @@ fn only_udp(question: &mut Writer) {
 /// How many flows there are; one, where a kernel does not say.
 fn count(socket: &mut Socket) -> io::Result<u32> {
     let mut question = Writer::default();
-    question.message(GET_STATS, 0, &HEADER, |_| {});
+    question.message(GET_STATS, 0, &header(Family::Ipv4), |_| {});
     socket.send(&question)?;
     let mut answer = Ok(1);
     socket.receive(|message| {
         answer = match outcome(message) {
             Some(Err(error)) => Err(error),
             _ => {
-                let entries = attribute(message.payload, HEADER.len(), 1).and_then(head);
+                let entries = attribute(message.payload, HEADER, 1).and_then(head);
                 Ok(entries.map_or(1, u32::from_be_bytes))
             }
         };
@@ -121,11 +135,11 @@ fn count(socket: &mut Socket) -> io::Result<u32> {
 
 /// What names a flow and no other.
 fn same(order: &mut Writer, entry: &[u8]) {
-    if let Some(tuple) = attribute(entry, HEADER.len(), ORIGINAL) {
+    if let Some(tuple) = attribute(entry, HEADER, ORIGINAL) {
         order.nested(ORIGINAL, |it| it.raw(tuple));
     }
     for kind in [ID, ZONE] {
-        if let Some(value) = attribute(entry, HEADER.len(), kind) {
+        if let Some(value) = attribute(entry, HEADER, kind) {
             order.attribute(kind, value);
         }
     }

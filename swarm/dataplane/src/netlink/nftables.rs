@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use nix::sys::socket::SockProtocol;
 
 use super::socket::{Socket, outcome};
-use super::{Writer, attribute, flags, head};
+use super::{Family, Writer, attribute, flags, head};
 
 /// Kinds of messages.
 pub(crate) const NEW_TABLE: u16 = 0;
@@ -29,8 +29,6 @@ pub(crate) const HEADER: usize = 4;
 const SUBSYSTEM: u16 = 10;
 const BEGIN: u16 = 16;
 const END: u16 = 17;
-/// `AF_INET`.
-const IPV4: u8 = 2;
 
 fn header(family: u8) -> [u8; HEADER] {
     [family, 0, 0, 0]
@@ -45,14 +43,20 @@ const fn kind(kind: u16) -> u16 {
 pub(crate) struct Batch {
     writer: Writer,
     generation: u32,
+    family: Family,
 }
 
 impl Batch {
-    /// For a kernel in this generation; if somebody else was faster, it is refused.
-    pub(crate) fn new(generation: u32) -> Self {
+    /// On one family's tables, for a kernel in this generation; if somebody else was faster, it is
+    /// refused.
+    pub(crate) fn new(family: Family, generation: u32) -> Self {
         let mut writer = Writer::default();
         writer.message(BEGIN, 0, &Self::edge(), |it| it.number(1, generation));
-        Self { writer, generation }
+        Self {
+            writer,
+            generation,
+            family,
+        }
     }
 
     fn edge() -> [u8; HEADER] {
@@ -60,9 +64,10 @@ impl Batch {
         [0, 0, high, low]
     }
 
-    /// One more step, on IPv4's tables.
+    /// One more step.
     pub(crate) fn step(&mut self, of: u16, flags: u16, fill: impl FnOnce(&mut Writer)) {
-        self.writer.message(kind(of), flags, &header(IPV4), fill);
+        let header = header(self.family.number());
+        self.writer.message(kind(of), flags, &header, fill);
     }
 }
 
@@ -120,14 +125,16 @@ impl Nftables {
         &mut self.socket
     }
 
-    /// Lists things of one kind in IPv4's tables.
+    /// Lists things of one kind in one family's tables.
     pub(crate) fn list(
         &mut self,
+        family: Family,
         of: u16,
         fill: impl FnOnce(&mut Writer),
         take: impl FnMut(&[u8]),
     ) -> io::Result<()> {
-        self.socket.dump(kind(of), &header(IPV4), fill, take)
+        self.socket
+            .dump(kind(of), &header(family.number()), fill, take)
     }
 
     fn ask_generation(&self) -> io::Result<()> {

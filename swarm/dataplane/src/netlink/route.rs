@@ -1,31 +1,49 @@
-//! Addresses that a host answers for without having them. Everything else about devices and routes
-//! is rtnetlink's.
+//! Addresses that a host answers for without anybody having given them to it: of IPv4 as local
+//! routes, of IPv6 as addresses of a device, since there a host says only whose own an address is.
+//! Everything else about devices and routes is rtnetlink's.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::sys::socket::SockProtocol;
 
 use super::socket::Socket;
-use super::{Writer, attribute, flags, head};
+use super::{Family, Writer, attribute, flags, head, octets};
 
+const NEW_ADDRESS: u16 = 20;
+const DEL_ADDRESS: u16 = 21;
+const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const DEL_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 const ROUTE_HEADER: usize = 12;
+const ADDRESS_HEADER: usize = 8;
 /// Attributes of routes.
 const DESTINATION: u16 = 1;
 const DEVICE: u16 = 4;
 const SOURCE: u16 = 7;
+/// Attributes of addresses.
+const ADDRESS: u16 = 1;
+const LIFETIME: u16 = 6;
+const FLAGS: u16 = 8;
+const METRIC: u16 = 9;
 /// Whose routes these are, among all that a host has (`ip route show table local proto 83`).
 const OURS: u8 = 83;
+/// Whose addresses these are (`ip -6 address show`): no other has a metric of its own.
+const OUR_METRIC: u32 = 0x5be0_0083;
 /// The table of what is the host itself, the scope of such routes, and their type.
 const LOCAL: (u8, u8, u8) = (255, 254, 2);
-const IPV4: u8 = 2;
+/// Every host has the address, so nobody is asked who else does; and it makes no route.
+const AT_ONCE: u32 = 0x02 | 0x200;
+/// Nothing is ever sent from it unasked, and it does not end.
+const NOT_PREFERRED: [u32; 4] = [0, u32::MAX, 0, 0];
 
 /// An address that the host answers for: on this device, as this address of its own.
-pub(crate) type Answer = (u32, Ipv4Addr);
+pub(crate) type Answer = (u32, IpAddr);
+
+/// An address, what the host answered for it before, and what it is to answer.
+pub(crate) type News = (IpAddr, Option<Answer>, Option<Answer>);
 
 /// Routes of one namespace.
 #[derive(Debug)]
@@ -41,8 +59,9 @@ impl Routes {
     }
 
     /// What the host answers for because of us.
-    pub(crate) fn answers(&mut self) -> io::Result<BTreeMap<Ipv4Addr, Answer>> {
-        let mut found = BTreeMap::new();
+    pub(crate) fn answers(&mut self) -> io::Result<BTreeMap<IpAddr, Answer>> {
+        let mut found = self.addresses()?;
+        let ipv4 = Family::Ipv4.number();
         let header = route(0);
         self.socket.dump(
             GET_ROUTE,
@@ -50,13 +69,14 @@ impl Routes {
             |_| {},
             |route| {
                 let fixed: Option<[u8; ROUTE_HEADER]> = head(route);
-                let Some([IPV4, 32, _, _, table, OURS, _, _, ..]) = fixed else {
+                let Some([family, 32, _, _, table, OURS, _, _, ..]) = fixed else {
                     return;
                 };
                 let address = |kind| attribute(route, ROUTE_HEADER, kind).and_then(head::<4>);
                 let device = address(DEVICE).map_or(0, u32::from_ne_bytes);
-                if let (true, Some(vip)) = (table == LOCAL.0, address(DESTINATION)) {
-                    let source = address(SOURCE).unwrap_or_default();
+                let vip = address(DESTINATION).filter(|_| family == ipv4 && table == LOCAL.0);
+                if let Some(vip) = vip {
+                    let source = Ipv4Addr::from(address(SOURCE).unwrap_or_default());
                     found.insert(vip.into(), (device, source.into()));
                 }
             },
@@ -64,24 +84,51 @@ impl Routes {
         Ok(found)
     }
 
-    /// Makes the host answer, or not any more. What is so already is a success.
-    pub(crate) fn answer(&mut self, changes: &[(Ipv4Addr, Option<Answer>)]) -> io::Result<()> {
-        let mut orders = Writer::default();
-        for (vip, answer) in changes {
-            let (kind, flags) = match answer {
-                Some(_) => (NEW_ROUTE, flags::CREATE | flags::REPLACE),
-                None => (DEL_ROUTE, 0),
-            };
-            orders.message(kind, flags | flags::ACK, &route(32), |it| {
-                it.attribute(DESTINATION, &vip.octets());
-                if let Some((device, source)) = answer {
-                    it.attribute(DEVICE, &device.to_ne_bytes());
-                    it.attribute(SOURCE, &source.octets());
+    /// Those of IPv6 among them.
+    pub(crate) fn addresses(&mut self) -> io::Result<BTreeMap<IpAddr, Answer>> {
+        let mut found = BTreeMap::new();
+        let header = address(0, 0);
+        self.socket.dump(
+            GET_ADDRESS,
+            &header,
+            |_| {},
+            |entry| {
+                let fixed: Option<[u8; ADDRESS_HEADER]> = head(entry);
+                let Some([family, 128, _, _, a, b, c, d]) = fixed else {
+                    return;
+                };
+                let metric = attribute(entry, ADDRESS_HEADER, METRIC).and_then(head);
+                let is_ours = metric.map(u32::from_ne_bytes) == Some(OUR_METRIC);
+                let vip = attribute(entry, ADDRESS_HEADER, ADDRESS).and_then(head::<16>);
+                let vip = vip.filter(|_| is_ours && family == Family::Ipv6.number());
+                if let Some(vip) = vip {
+                    let device = u32::from_ne_bytes([a, b, c, d]);
+                    let none = Ipv6Addr::UNSPECIFIED.into();
+                    found.insert(vip.into(), (device, none));
                 }
-            });
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// Makes the host answer, or not any more. What is so already is a success.
+    pub(crate) fn answer(&mut self, news: &[News]) -> io::Result<()> {
+        let mut orders = Writer::default();
+        let mut count = 0;
+        for (vip, before, now) in news {
+            count += match vip {
+                IpAddr::V4(_) => by_route(&mut orders, *vip, *now),
+                IpAddr::V6(_) => by_address(&mut orders, *vip, (*before, *now)),
+            };
         }
-        let refused = self.socket.acknowledged(&orders, changes.len())?;
-        let absent = |error: &io::Error| error.raw_os_error() == Some(nix::libc::ESRCH);
+        let refused = self.socket.acknowledged(&orders, count)?;
+        let absent = |error: &io::Error| {
+            let said = error.raw_os_error();
+            matches!(
+                said,
+                Some(nix::libc::ESRCH | nix::libc::EADDRNOTAVAIL | nix::libc::ENODEV)
+            )
+        };
         match refused.into_iter().find(|error| !absent(error)) {
             Some(error) => Err(error),
             None => Ok(()),
@@ -89,7 +136,56 @@ impl Routes {
     }
 }
 
+/// Returns how many orders that takes.
+fn by_route(orders: &mut Writer, vip: IpAddr, answer: Option<Answer>) -> usize {
+    let (kind, flags) = match answer {
+        Some(_) => (NEW_ROUTE, flags::CREATE | flags::REPLACE),
+        None => (DEL_ROUTE, 0),
+    };
+    orders.message(kind, flags | flags::ACK, &route(32), |it| {
+        it.attribute(DESTINATION, &octets(vip));
+        if let Some((device, source)) = answer {
+            it.attribute(DEVICE, &device.to_ne_bytes());
+            it.attribute(SOURCE, &octets(source));
+        }
+    });
+    1
+}
+
+fn by_address(
+    orders: &mut Writer,
+    vip: IpAddr,
+    (before, now): (Option<Answer>, Option<Answer>),
+) -> usize {
+    let mut count = 0;
+    let gone = before.filter(|before| Some(*before) != now);
+    if let Some((device, _)) = gone {
+        orders.message(DEL_ADDRESS, flags::ACK, &address(128, device), |it| {
+            it.attribute(ADDRESS, &octets(vip));
+        });
+        count += 1;
+    }
+    if let Some((device, _)) = now {
+        let flags = flags::CREATE | flags::REPLACE | flags::ACK;
+        orders.message(NEW_ADDRESS, flags, &address(128, device), |it| {
+            it.attribute(ADDRESS, &octets(vip));
+            it.attribute(FLAGS, &AT_ONCE.to_ne_bytes());
+            it.attribute(METRIC, &OUR_METRIC.to_ne_bytes());
+            let lifetime = NOT_PREFERRED.map(u32::to_ne_bytes);
+            it.attribute(LIFETIME, lifetime.as_flattened());
+        });
+        count += 1;
+    }
+    count
+}
+
 fn route(length: u8) -> [u8; ROUTE_HEADER] {
     let (table, scope, kind) = LOCAL;
-    [IPV4, length, 0, 0, table, OURS, scope, kind, 0, 0, 0, 0]
+    let family = Family::Ipv4.number();
+    [family, length, 0, 0, table, OURS, scope, kind, 0, 0, 0, 0]
+}
+
+fn address(length: u8, device: u32) -> [u8; ADDRESS_HEADER] {
+    let [a, b, c, d] = device.to_ne_bytes();
+    [Family::Ipv6.number(), length, 0, 0, a, b, c, d]
 }

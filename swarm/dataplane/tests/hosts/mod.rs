@@ -190,6 +190,7 @@ impl Host {
             mtu: MTU,
             local: outside(self.number),
             gateway: inside(self.number),
+            ipv6: None,
         };
         let gateways = hosts.iter().map(|host| (*host, *host));
         let all = gateways.chain(tasks.iter().copied());
@@ -211,6 +212,7 @@ impl Host {
             bridge: "skepin".to_owned(),
             subnet: (inside(0), 24),
             gateway: inside(self.number),
+            ipv6: None,
             internal: false,
             ingress: true,
             hosts: others.map(|host| (inside(*host), outside(*host))).collect(),

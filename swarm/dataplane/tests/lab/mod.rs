@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,7 @@ impl Lab {
              nsenter -t {pid} -n sh -c 'ip link set lo up && ip link set eth0 up &&
              ip addr add 10.0.1.{last}/24 dev eth0 && ip route add default via 10.0.1.1'"
         ));
-        inside(pid, || serve(last));
+        inside(pid, || serve(last, Ipv4Addr::UNSPECIFIED.into()));
         pid
     }
 
@@ -130,8 +130,8 @@ impl Lab {
 }
 
 /// TCP and UDP: who serves, and whom it sees; then whatever it is told, back.
-fn serve(last: u8) {
-    let listener = TcpListener::bind(("0.0.0.0", PORT)).unwrap();
+pub fn serve(last: u8, at: IpAddr) {
+    let listener = TcpListener::bind((at, PORT)).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || {
@@ -148,7 +148,7 @@ fn serve(last: u8) {
             });
         }
     });
-    let socket = UdpSocket::bind(("0.0.0.0", PORT)).unwrap();
+    let socket = UdpSocket::bind((at, PORT)).unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 64];
         while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
@@ -193,7 +193,8 @@ pub struct Connection {
 
 impl Connection {
     /// From the namespace of the thread that calls.
-    pub fn open(to: Ipv4Addr) -> io::Result<Self> {
+    pub fn open(to: impl Into<IpAddr>) -> io::Result<Self> {
+        let to: IpAddr = to.into();
         let stream = TcpStream::connect_timeout(&SocketAddr::from((to, PORT)), PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut reader = BufReader::new(stream);
@@ -213,8 +214,13 @@ impl Connection {
 }
 
 /// A UDP socket in this thread's namespace that speaks with one address.
-pub fn datagrams(to: Ipv4Addr, patience: Duration) -> UdpSocket {
-    let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+pub fn datagrams(to: impl Into<IpAddr>, patience: Duration) -> UdpSocket {
+    let to: IpAddr = to.into();
+    let any: IpAddr = match to {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).unwrap();
     socket.set_read_timeout(Some(patience)).unwrap();
     socket.connect((to, PORT)).unwrap();
     socket
@@ -239,6 +245,7 @@ pub fn network() -> Change {
         bridge: "br0".to_owned(),
         subnet: (address(0), 24),
         gateway: address(1),
+        ipv6: None,
         internal: false,
         ingress: false,
         hosts: Default::default(),

@@ -242,6 +242,7 @@ mod tests {
             container: Attached {
                 id: "c".into(),
                 names: Vec::new(),
+                ipv6: None,
                 address: None,
                 last: None,
             },
@@ -250,6 +251,7 @@ mod tests {
 
     fn standing(ready: bool, error: Option<&str>) -> Standing {
         Standing {
+            ipv6: None,
             task: "t".into(),
             container: "c".into(),
             network: "net".into(),

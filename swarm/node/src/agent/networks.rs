@@ -138,6 +138,7 @@ mod tests {
                 driver: None,
                 subnet: "10.0.1.0/24".parse().unwrap(),
                 gateway: "10.0.1.3".parse().unwrap(),
+                ipv6: None,
                 internal: false,
                 ingress: false,
                 local: "192.0.2.1".parse().unwrap(),

@@ -6,6 +6,7 @@ use skep_api::task::{TaskSpec, TaskState};
 use super::*;
 use crate::SECOND;
 use crate::controller::{Busy, Step};
+use crate::object::Place;
 use crate::object::{Attachment, Task};
 use crate::task::PORT_TAKEN;
 use crate::testing::{node, task};
@@ -16,6 +17,7 @@ fn connected() -> Task {
     task.attachments = vec![Attachment {
         network: "net".into(),
         place: Place::Address("10.0.1.5/24".parse().unwrap()),
+        ipv6: None,
     }];
     let mut spec = TaskSpec::clone(&task.spec);
     spec.container_spec.as_mut().unwrap().dns_config = Some(DnsConfig {

@@ -51,6 +51,7 @@ pub(in crate::dispatcher) fn place(bench: &mut Bench, id: &str, node: &str, last
     task.attachments = vec![Attachment {
         network: "net".into(),
         place: Place::Address(format!("10.0.1.{last}/24").parse().unwrap()),
+        ipv6: None,
     }];
     bench.write(Author::Orchestrator, vec![Change::Create(task.into())]);
     let gateway = [10, 0, 1, last + 10].into();

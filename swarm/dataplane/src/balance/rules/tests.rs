@@ -1,33 +1,46 @@
 //! Tables and changes as text, held against golden files and against `nft` itself.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::Command;
 
 use super::super::text::script;
 use super::*;
 
-fn address(last: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 1, last)
+fn address_of(family: Family, last: u8) -> IpAddr {
+    match family {
+        Family::Ipv4 => Ipv4Addr::new(10, 0, 1, last).into(),
+        Family::Ipv6 => Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, last.into()).into(),
+    }
 }
 
-fn target(backends: &[u8]) -> Arc<Target> {
+fn address(last: u8) -> IpAddr {
+    address_of(Family::Ipv4, last)
+}
+
+fn target_of(family: Family, backends: &[u8]) -> Arc<Target> {
+    let backends = backends.iter().map(|last| address_of(family, *last));
     Arc::new(Target {
-        backends: backends.iter().copied().map(address).collect(),
-        gateway: Some(address(1)),
+        backends: backends.collect(),
+        gateway: Some(address_of(family, 1)),
     })
 }
 
-fn targets(list: &[(u8, &[u8])]) -> Targets {
+fn target(backends: &[u8]) -> Arc<Target> {
+    target_of(Family::Ipv4, backends)
+}
+
+fn targets(family: Family, list: &[(u8, &[u8])]) -> Targets {
     let list = list.iter();
-    list.map(|(vip, backends)| (address(*vip), target(backends)))
+    list.map(|(vip, backends)| (address_of(family, *vip), target_of(family, backends)))
         .collect()
 }
 
-fn table(role: Role) -> Table {
+fn table(family: Family, role: Role) -> Table {
     Table {
+        family,
         role,
-        seed: address(20).into(),
+        seed: Ipv4Addr::new(10, 0, 1, 20).into(),
     }
 }
 
@@ -61,22 +74,28 @@ fn changes(table: Table) -> Vec<Vec<Step>> {
         (4, Some(&[16]), None),
         (6, None, Some(&[])),
     ];
-    let target = |it: Option<&[u8]>| it.map(target);
+    let target = |it: Option<&[u8]>| it.map(|it| target_of(table.family, it));
     let change = steps.map(|(vip, before, after)| {
         let (before, after) = (target(before), target(after));
-        table.change(address(vip), before.as_deref(), after.as_deref())
+        let vip = address_of(table.family, vip);
+        table.change(vip, before.as_deref(), after.as_deref())
     });
     change.into()
 }
 
 #[test]
 fn texts_are_as_they_were_written_down() {
-    for (role, name) in [(Role::Host, "host"), (Role::Container, "container")] {
-        let table = table(role);
-        let whole = script(&table.whole(&targets(SOME)));
-        golden(&format!("vip-{name}"), &whole);
-        let changes = changes(table).concat();
-        golden(&format!("vip-{name}-changes"), &(whole + &script(&changes)));
+    for (family, role, name) in [
+        (Family::Ipv4, Role::Host, "vip-host"),
+        (Family::Ipv4, Role::Container, "vip-container"),
+        (Family::Ipv6, Role::Host, "vip6-host"),
+        (Family::Ipv6, Role::Container, "vip6-container"),
+    ] {
+        let table = table(family, role);
+        let whole = script(family, &table.whole(&targets(family, SOME)));
+        golden(name, &whole);
+        let changes = script(family, &changes(table).concat());
+        golden(&format!("{name}-changes"), &(whole + &changes));
     }
 }
 
@@ -101,7 +120,7 @@ fn nft(files: &[PathBuf]) -> Option<String> {
 fn nft_accepts_every_text() {
     let files = std::fs::read_dir(fixture("x").parent().unwrap()).unwrap();
     let files: Vec<PathBuf> = files.map(|it| it.unwrap().path()).collect();
-    assert!(files.len() >= 4);
+    assert!(files.len() >= 8);
     for file in files {
         if nft(&[file]).is_none() {
             return;
@@ -131,7 +150,7 @@ fn after(
 
 #[test]
 fn a_change_comes_to_the_same_as_a_new_table() {
-    let table = table(Role::Host);
+    let table = table(Family::Ipv4, Role::Host);
     let lists: [&[u8]; 5] = [&[], &[10], &[10, 11, 12], &[11, 12, 13], &[12]];
     let whole = |list: &[u8]| {
         let steps = table.change(address(2), None, Some(&*target(list)));
@@ -153,15 +172,18 @@ fn a_change_comes_to_the_same_as_a_new_table() {
 
 #[test]
 fn clients_meet_backends_in_orders_of_their_own() {
-    let target = target(&[10, 11, 12, 13]);
-    let mut first = BTreeMap::<Ipv4Addr, usize>::new();
-    for seed in 0..400 {
-        let role = Role::Container;
-        let order = Table { role, seed }.order(&target.backends);
-        *first.entry(order[0]).or_default() += 1;
-        let mut sorted = order.clone();
-        sorted.sort();
-        assert_eq!(sorted, target.backends);
+    for family in Family::ALL {
+        let target = target_of(family, &[10, 11, 12, 13]);
+        let mut first = BTreeMap::<IpAddr, usize>::new();
+        for seed in 0..400 {
+            let role = Role::Container;
+            let table = Table { family, role, seed };
+            let order = table.order(&target.backends);
+            *first.entry(order[0]).or_default() += 1;
+            let mut sorted = order.clone();
+            sorted.sort();
+            assert_eq!(sorted, target.backends);
+        }
+        assert!(first.values().all(|it| (60..140).contains(it)), "{first:?}");
     }
-    assert!(first.values().all(|it| (60..140).contains(it)), "{first:?}");
 }

@@ -2,11 +2,13 @@
 //! as text. In network namespaces that end with the tests; needs root.
 
 use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 
 use super::super::rules::Role;
 use super::super::text::script;
 use super::*;
+use crate::netlink::Family;
 
 /// Runs on a thread whose network nobody shares; without root, not at all.
 fn alone<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
@@ -41,11 +43,13 @@ fn listed() -> String {
     nft(&["list", "ruleset"], "")
 }
 
-fn address(last: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 1, last)
-}
-
-fn targets(list: &[(u8, &[u8])]) -> Targets {
+fn targets(family: Family, list: &[(u8, &[u8])]) -> Targets {
+    let address = |last: u8| -> IpAddr {
+        match family {
+            Family::Ipv4 => Ipv4Addr::new(10, 0, 1, last).into(),
+            Family::Ipv6 => Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, last.into()).into(),
+        }
+    };
     let target = |backends: &[u8]| Target {
         backends: backends.iter().copied().map(address).collect(),
         gateway: Some(address(1)),
@@ -55,9 +59,9 @@ fn targets(list: &[(u8, &[u8])]) -> Targets {
         .collect()
 }
 
-fn space(role: Role) -> Space {
-    let seed = address(9).into();
-    Space::new(Place::Host, Table { role, seed })
+fn space(family: Family, role: Role) -> Space {
+    let seed = Ipv4Addr::new(10, 0, 1, 9).into();
+    Space::new(Place::Host, Table { family, role, seed })
 }
 
 /// One rule set after the other: counts, single backends, none at all, come and go.
@@ -72,21 +76,22 @@ const STAGES: [&[(u8, &[u8])]; 6] = [
 
 #[test]
 fn bytes_say_what_the_text_says() {
-    for role in [Role::Host, Role::Container] {
+    let both = Family::ALL.into_iter();
+    for (family, role) in both.flat_map(|it| [(it, Role::Host), (it, Role::Container)]) {
         let through_text = alone(|| {
-            let mut space = space(role);
+            let mut space = space(family, role);
             let step = |stage: &&[(u8, &[u8])]| {
-                let (steps, news) = space.steps(&Work::All(targets(stage))).unwrap();
-                nft(&["-f", "-"], &script(&steps));
+                let (steps, news) = space.steps(&Work::All(targets(family, stage))).unwrap();
+                nft(&["-f", "-"], &script(family, &steps));
                 space.remember(news);
                 listed()
             };
             STAGES.iter().map(step).collect::<Vec<_>>()
         });
         let through_bytes = alone(|| {
-            let mut space = space(role);
+            let mut space = space(family, role);
             let step = |stage: &&[(u8, &[u8])]| {
-                space.follow(&Work::All(targets(stage))).unwrap();
+                space.follow(&Work::All(targets(family, stage))).unwrap();
                 assert!(space.intact());
                 listed()
             };
@@ -103,48 +108,59 @@ fn bytes_say_what_the_text_says() {
 
 #[test]
 fn whatever_others_do_is_seen() {
-    alone(|| {
-        let wanted = Work::All(targets(STAGES[0]));
-        let mut space = space(Role::Host);
-        space.follow(&wanted).unwrap();
-        let right = listed();
-        for other in ["add table ip other", "delete table ip other"] {
-            nft(&["-f", "-"], other);
-            assert!(space.intact(), "{other}");
-        }
-        let damages = [
-            "flush ruleset",
-            "delete table ip skep-vip",
-            "flush table ip skep-vip",
-            "flush chain ip skep-vip output",
-            "flush chain ip skep-vip vip-10.0.1.2",
-            "flush map ip skep-vip gateways",
-            "delete element ip skep-vip backends { 10.0.1.2 . 0:2 }",
-            "flush chain ip skep-vip spread",
-            "delete element ip skep-vip services { 10.0.1.2 }",
-        ];
-        for damage in damages {
-            nft(&["-f", "-"], damage);
-            assert_ne!(listed(), right);
-            assert!(!space.intact(), "{damage}");
-            space.follow(&wanted).unwrap();
-            assert_eq!(listed(), right);
-            assert!(space.intact());
-        }
-        // Between two looks, so that the next change finds it.
-        nft(&["-f", "-"], "add table ip other");
-        let change = |backends: &[u8]| {
-            let (vip, target) = targets(&[(2, backends)]).pop_first().unwrap();
-            Work::Some(BTreeMap::from([(vip, Some(target))]))
+    for family in Family::ALL {
+        alone(|| seen(family));
+    }
+}
+
+fn seen(family: Family) {
+    let wanted = Work::All(targets(family, STAGES[0]));
+    let mut space = space(family, Role::Host);
+    space.follow(&wanted).unwrap();
+    let right = listed();
+    for other in ["add table ip other", "delete table ip other"] {
+        nft(&["-f", "-"], other);
+        assert!(space.intact(), "{other}");
+    }
+    let damages = [
+        "flush ruleset",
+        "delete table ip skep-vip",
+        "flush table ip skep-vip",
+        "flush chain ip skep-vip output",
+        "flush chain ip skep-vip vip-10.0.1.2",
+        "flush map ip skep-vip gateways",
+        "delete element ip skep-vip backends { 10.0.1.2 . 0:2 }",
+        "flush chain ip skep-vip spread",
+        "delete element ip skep-vip services { 10.0.1.2 }",
+    ];
+    for damage in damages {
+        let damage = match family {
+            Family::Ipv4 => damage.to_owned(),
+            Family::Ipv6 => damage
+                .replace("ip skep-vip", "ip6 skep-vip")
+                .replace("vip-10.0.1.2", "vip-fd00-1--2")
+                .replace("10.0.1.2", "fd00:1::2"),
         };
-        space.follow(&change(&[10])).unwrap();
-        assert!(listed().contains("mod 1 goto"));
-        nft(&["-f", "-"], "flush ruleset");
-        space.follow(&change(&[10, 11, 12])).unwrap_err();
-        assert!(space.wants_all());
+        nft(&["-f", "-"], &damage);
+        assert_ne!(listed(), right);
+        assert!(!space.intact(), "{damage}");
         space.follow(&wanted).unwrap();
         assert_eq!(listed(), right);
-    });
+        assert!(space.intact());
+    }
+    // Between two looks, so that the next change finds it.
+    nft(&["-f", "-"], "add table ip other");
+    let change = |backends: &[u8]| {
+        let (vip, target) = targets(family, &[(2, backends)]).pop_first().unwrap();
+        Work::Some(BTreeMap::from([(vip, Some(target))]))
+    };
+    space.follow(&change(&[10])).unwrap();
+    assert!(listed().contains("mod 1 goto"));
+    nft(&["-f", "-"], "flush ruleset");
+    space.follow(&change(&[10, 11, 12])).unwrap_err();
+    assert!(space.wants_all());
+    space.follow(&wanted).unwrap();
+    assert_eq!(listed(), right);
 }
 
 #[test]
@@ -152,8 +168,17 @@ fn one_that_is_gone_is_no_failure() {
     let mut child = Command::new("true").spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
     child.wait().unwrap();
-    let role = Role::Container;
-    let mut space = Space::new(Place::Of(pid), Table { role, seed: 0 });
-    space.follow(&Work::All(targets(STAGES[0]))).unwrap();
+    let (family, role) = (Family::Ipv4, Role::Container);
+    let mut space = Space::new(
+        Place::Of(pid),
+        Table {
+            family,
+            role,
+            seed: 0,
+        },
+    );
+    space
+        .follow(&Work::All(targets(family, STAGES[0])))
+        .unwrap();
     assert!(space.intact());
 }

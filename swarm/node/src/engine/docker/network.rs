@@ -14,6 +14,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use skep_core::Id;
 use skep_core::assignment::Overlay;
+use skep_core::ipv6::Ipv6;
 use skep_core::network::{
     LABEL, LABEL_NAME, LABEL_SHOWN, MTU_OPTION, bridge_name, engine_name, vxlan_name,
 };
@@ -95,6 +96,16 @@ pub(super) fn in_kernel(overlay: &Overlay, mtu: u32) -> skep_dataplane::Overlay 
         mtu,
         local: overlay.local,
         gateway: overlay.gateway,
+        ipv6: overlay.ipv6.map(ipv6),
+    }
+}
+
+/// The IPv6 side of a network in the kernel.
+fn ipv6(of: Ipv6) -> skep_dataplane::Ipv6 {
+    skep_dataplane::Ipv6 {
+        of: of.of.address,
+        first: of.first,
+        bits: of.subnet.bits,
     }
 }
 
@@ -119,11 +130,12 @@ pub(super) async fn lead_elsewhere(
 pub(super) async fn moved(
     crypt: &Crypt,
     network: &Id,
+    side: Option<Ipv6>,
     moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>,
 ) -> OpResult {
     let device = vxlan_name(network);
     match crypt.change(&device, moves).await {
-        Ok(false) => done(skep_dataplane::change(&device, moves).await),
+        Ok(false) => done(skep_dataplane::change(&device, side.map(ipv6), moves).await),
         other => done(other.map(drop)),
     }
 }
@@ -203,20 +215,28 @@ pub(super) async fn inspect(link: &Link, name: &str) -> Result<NetworkInspect, O
     .await
 }
 
+/// The subnets of a network, and the node's own address in each.
+pub(super) fn pools(overlay: &Overlay) -> Vec<(String, String)> {
+    let gateway = overlay.gateway;
+    let ipv4 = (overlay.subnet.to_string(), gateway.to_string());
+    let ipv6 = overlay.ipv6;
+    let ipv6 = ipv6.map(|it| (it.subnet.to_string(), it.address(gateway).to_string()));
+    std::iter::once(ipv4).chain(ipv6).collect()
+}
+
 async fn create(link: &Link, name: &str, overlay: &Overlay, mtu: u32) -> Result<(), OpError> {
+    let pools = pools(overlay)
+        .into_iter()
+        .map(|(subnet, gateway)| json!({ "Subnet": subnet, "Gateway": gateway }));
+    let pools: Vec<Value> = pools.collect();
     let body = json!({
         "Name": name,
         // Older engines would make a second one of the same name.
         "CheckDuplicate": true,
         "Driver": "bridge",
         "Internal": overlay.internal,
-        "IPAM": {
-            "Driver": "default",
-            "Config": [{
-                "Subnet": overlay.subnet.to_string(),
-                "Gateway": overlay.gateway,
-            }],
-        },
+        "EnableIPv6": overlay.ipv6.is_some(),
+        "IPAM": { "Driver": "default", "Config": pools },
         "Options": {
             "com.docker.network.bridge.name": bridge_name(&overlay.id),
             MTU_OPTION: mtu.to_string(),
@@ -254,11 +274,11 @@ fn raw(body: Value) -> impl Fn(BollardRequest) -> BollardRequest + Send + Sync +
 /// Whether the engine's network is ours as it should be.
 pub(super) fn is_same(found: &NetworkInspect, overlay: &Overlay) -> bool {
     let configs = found.ipam.as_ref().and_then(|ipam| ipam.config.as_ref());
-    let config = configs.and_then(|configs| configs.first());
-    let (subnet, gateway) = (overlay.subnet.to_string(), overlay.gateway.to_string());
-    config.is_some_and(|config| {
-        config.subnet.as_ref() == Some(&subnet) && config.gateway.as_ref() == Some(&gateway)
-    }) && found.internal.unwrap_or_default() == overlay.internal
+    let configs = configs.into_iter().flatten();
+    let configs = configs.map(|it| (it.subnet.clone(), it.gateway.clone()));
+    let wanted = pools(overlay).into_iter();
+    let wanted = wanted.map(|(subnet, gateway)| (Some(subnet), Some(gateway)));
+    configs.eq(wanted) && found.internal.unwrap_or_default() == overlay.internal
 }
 
 /// What the kernel said, as what an engine says.

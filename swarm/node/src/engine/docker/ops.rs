@@ -66,7 +66,11 @@ pub(super) async fn common(link: &Link, crypt: &Crypt, op: EngineOp, tell: &Tell
         }
         EngineOp::ListNetworks => network::list(link).await,
         EngineOp::MakeNetwork { network } => network::make(link, crypt, &network).await,
-        EngineOp::MoveOnNetwork { network, moves } => network::moved(crypt, &network, &moves).await,
+        EngineOp::MoveOnNetwork {
+            network,
+            ipv6,
+            moves,
+        } => network::moved(crypt, &network, ipv6, &moves).await,
         EngineOp::RemoveNetwork { network } => network::remove(link, crypt, &network).await,
     }
 }

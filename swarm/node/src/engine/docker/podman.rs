@@ -182,14 +182,15 @@ async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
 /// The network in podman's own words: what dockerd's cannot say is that it shall answer no names
 /// there, which is ours to do.
 fn wanted(name: &str, overlay: &Overlay, mtu: u32) -> Value {
+    let pools = network::pools(overlay).into_iter();
+    let pools = pools.map(|(subnet, gateway)| json!({ "subnet": subnet, "gateway": gateway }));
+    let pools: Vec<Value> = pools.collect();
     json!({
         "name": name,
         "driver": "bridge",
         "network_interface": bridge_name(&overlay.id),
-        "subnets": [{
-            "subnet": overlay.subnet.to_string(),
-            "gateway": overlay.gateway,
-        }],
+        "subnets": pools,
+        "ipv6_enabled": overlay.ipv6.is_some(),
         "internal": overlay.internal,
         "dns_enabled": false,
         "options": { "mtu": mtu.to_string() },
