@@ -20,6 +20,9 @@ use anyhow::{Context, Result, ensure};
 use compat_tests::swarm::*;
 use fleet::{Fleet, Host, Options, Part, docker_ok, wait_for};
 
+#[path = "names/ipv6.rs"]
+mod ipv6;
+
 /// Where the fleet's outside machine is.
 const RESOLVER: &str = "10.201.0.100";
 /// What the resolver outside says of every name that begins with `ext`.
@@ -38,7 +41,17 @@ fn containers_find_each_other_by_name() -> Result<()> {
     let n1 = fleet.host("n1")?;
     n1.docker(&["network", "create", "--driver", "overlay", "back"])?;
     n1.docker(&["network", "create", "--driver", "overlay", "front"])?;
-    create(&n1, "ask", &["--mode", "global", "--network", "back"])?;
+    ipv6::create_network(&n1)?;
+    ipv6::create_page(&n1)?;
+    let asks = [
+        "--mode",
+        "global",
+        "--network",
+        "back",
+        "--network",
+        ipv6::NAME,
+    ];
+    create(&n1, "ask", &asks)?;
     let networks = ["--network", "name=back,alias=www", "--network", "front"];
     create(&n1, "web", &[&["--replicas", "2"], &networks[..]].concat())?;
     let dnsrr = [
@@ -54,6 +67,7 @@ fn containers_find_each_other_by_name() -> Result<()> {
     names_of_services(&fleet)?;
     names_of_tasks(&fleet)?;
     names_outside(&fleet)?;
+    ipv6::hold(&fleet)?;
     what_changes_is_told(&fleet)?;
     a_restart_loses_no_question(&fleet)
 }
