@@ -115,7 +115,7 @@ const CONTAINERS: &[Step<'_>] = &[
     ),
     (
         "a terminal that changes size",
-        "mkfifo keys; sleep 60 > keys & held=$!; script -qec \"stty rows 33 cols 77; (sleep 2; stty rows 44 cols 88 </dev/tty) & docker run --rm -it busybox sh -c 'until stty size 2>/dev/null | grep 44; do sleep 0.1; done'\" /dev/null < keys; echo $?; { kill $held; wait $held; } 2>/dev/null; rm keys",
+        "mkfifo keys; sleep 60 > keys & held=$!; script -qec \"stty rows 33 cols 77; (sleep 2; stty rows 44 cols 88 </dev/tty) & docker run --rm -it busybox sh -c 'until stty size 2>/dev/null | grep '44 88'; do sleep 0.1; done'\" /dev/null < keys; echo $?; { kill $held; wait $held; } 2>/dev/null; rm keys",
     ),
     (
         "attach and detach",

@@ -269,7 +269,14 @@ fn constraints_drain_and_refusals() -> Result<()> {
             "Unknown mode: nowhere",
         ),
         (
-            &["network", "create", "-d", "overlay", "--ipv6", "six"],
+            &[
+                "network",
+                "create",
+                "--driver=overlay",
+                "--subnet=10.7.0.0/24",
+                "--subnet=10.8.0.0/24",
+                "two",
+            ],
             "not supported by this version",
         ),
         (
