@@ -33,9 +33,7 @@ impl Attachment {
         let ipv6 = self.ipv6.map(|cidr| cidr.address.into());
         ipv4.into_iter().chain(ipv6)
     }
-}
 
-impl Attachment {
     /// Whether the node makes the network for its tasks, and the engine does not have it anyway.
     pub fn is_made_here(&self) -> bool {
         match &self.place {

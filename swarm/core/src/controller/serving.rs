@@ -122,9 +122,7 @@ impl Controller {
             && self.status.state == TaskState::Running
             && self.status.err != UNHEALTHY
         {
-            UNHEALTHY.clone_into(&mut self.status.err);
-            self.status.timestamp = now;
-            self.changed = true;
+            self.say(UNHEALTHY, now);
         }
     }
 
@@ -136,9 +134,7 @@ impl Controller {
             && !is_failing(&self.status)
             && self.status.err != of_ports
         {
-            self.status.err = of_ports;
-            self.status.timestamp = now;
-            self.changed = true;
+            self.say(&of_ports, now);
         }
     }
 
@@ -152,9 +148,7 @@ impl Controller {
         let ended = self.exited.is_some() && self.runs().map(|it| it.pid) == self.exited;
         let misses = ended && self.status.state == TaskState::Running && !is_failing(&self.status);
         if misses {
-            ENDED.clone_into(&mut self.status.err);
-            self.status.timestamp = now;
-            self.changed = true;
+            self.say(ENDED, now);
         }
         misses
     }
@@ -164,10 +158,15 @@ impl Controller {
         (self.unhealthy, self.gone_at) = (false, None);
         let was_ill = matches!(self.status.err.as_str(), UNHEALTHY | ENDED);
         if self.status.state == TaskState::Running && was_ill {
-            self.status.err.clear();
-            self.status.timestamp = now;
-            self.changed = true;
+            self.say("", now);
         }
+    }
+
+    /// Says of a running task what is wrong with it, or nothing.
+    fn say(&mut self, err: &str, now: Timestamp) {
+        err.clone_into(&mut self.status.err);
+        self.status.timestamp = now;
+        self.changed = true;
     }
 }
 
