@@ -2,6 +2,7 @@
 //! about. The engine's networks that realise the swarm's are hidden. Everything else about the
 //! engine's networks stays the engine's, byte for byte.
 
+mod configuration;
 pub(crate) mod create;
 mod inspect;
 mod list;
@@ -95,6 +96,10 @@ async fn remove(
     let reply = match manages {
         true => ask(shared, head, route).await,
         false => None,
+    };
+    let reply = match reply {
+        None => configuration::refusal(shared, head).await,
+        reply => reply,
     };
     match reply {
         Some(reply) => answer(connection, head, reply).await,

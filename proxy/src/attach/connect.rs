@@ -137,8 +137,7 @@ async fn attach(
     let endpoint = Endpoint::parse(&value);
     let _held = attachments.hold(&seen.id);
     let wish = seen.wish(network, &endpoint);
-    let asked = &wish.container;
-    let is_asked = asked.address.is_some() || asked.ipv6.is_some();
+    let is_asked = wish.container.asks_for_address();
     let place = attachments.attach(wish).await?;
     let ours = connected(&endpoint, &place, is_asked);
     let ours: Vec<(String, String)> = ["IPAMConfig", "MacAddress", "DriverOpts"]

@@ -197,8 +197,7 @@ async fn rewire(
             break;
         }
     }
-    let wish = seen.wish(name, endpoint).container;
-    let asked = wish.address.is_some() || wish.ipv6.is_some();
+    let asked = seen.wish(name, endpoint).container.asks_for_address();
     let config = connected(endpoint, place, asked);
     let body = json!({ "Container": seen.id, "EndpointConfig": config });
     let target = format!("/networks/{realised}/connect");

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use skep_core::attachment::{Attached, Wish};
 use skep_core::container::{LABEL_TASK_ID, ipam_config};
@@ -70,11 +70,19 @@ pub(super) struct Endpoint {
     network_id: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 struct Ipam {
-    #[serde(rename = "IPv4Address", default)]
+    #[serde(
+        rename = "IPv4Address",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     ipv4: String,
-    #[serde(rename = "IPv6Address", default)]
+    #[serde(
+        rename = "IPv6Address",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     ipv6: String,
 }
 
@@ -179,10 +187,12 @@ pub(super) fn connection(endpoint: &Endpoint, place: &Standing, asked: bool) -> 
     let mut config = Map::new();
     let mut set = |name: &str, value: Value| drop(config.insert(name.to_owned(), value));
     let ipv6 = place.ipv6.map(|it| it.address);
-    // Unless the network's addresses are the engine's to choose.
     if !address.is_unspecified() {
         set("IPAMConfig", ipam_config(address, ipv6));
         set("MacAddress", json!(mac(address)));
+    } else if asked {
+        // The network's addresses are the engine's to give.
+        set("IPAMConfig", json!(endpoint.ipam));
     }
     set("Aliases", json!(endpoint.aliases));
     set("Links", json!(endpoint.links));

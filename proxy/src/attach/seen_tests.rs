@@ -1,5 +1,7 @@
 //! Containers as a real engine describes them, and what becomes of their networks. Pure.
 
+use skep_core::cidr::Cidr;
+
 use super::*;
 
 const ID: &str = "h2f1ema6de2sibxnco9owkfxz";
@@ -89,6 +91,18 @@ fn a_connection_has_the_place_and_keeps_the_rest() {
     let config = connection(&endpoint, &both, false);
     let expected = json!({ "IPv4Address": "10.0.1.5", "IPv6Address": "fd00:1::5" });
     assert_eq!(config["IPAMConfig"], expected);
+}
+
+#[test]
+fn where_the_engine_gives_addresses_it_hears_which_was_asked_for() {
+    let mut engines = place("0.0.0.0");
+    engines.address = Cidr::NONE;
+    let endpoint = Endpoint::parse(&json!({ "IPAMConfig": { "IPv4Address": "10.77.0.9" } }));
+    let asked = connection(&endpoint, &engines, true);
+    assert_eq!(asked["IPAMConfig"], json!({ "IPv4Address": "10.77.0.9" }));
+    assert!(asked.get("MacAddress").is_none());
+    let not = connection(&Endpoint::parse(&json!({})), &engines, false);
+    assert!(not.get("IPAMConfig").is_none() && not.get("MacAddress").is_none());
 }
 
 #[test]

@@ -77,3 +77,10 @@ pub struct Attached {
     #[serde(default)]
     pub last: Option<Ipv4Addr>,
 }
+
+impl Attached {
+    /// Whether it asks for an address itself.
+    pub fn asks_for_address(&self) -> bool {
+        self.address.is_some() || self.ipv6.is_some()
+    }
+}

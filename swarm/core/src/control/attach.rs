@@ -71,6 +71,10 @@ pub(super) fn attach(
 /// The IPv4 address that a container must have, if it asks for one or for an IPv6 address, which is
 /// as good.
 fn wanted(network: &NetworkObject, container: &Attached) -> Result<Option<Ipv4Addr>, Error> {
+    if network.local_driver().is_some() {
+        // Its engine gives it what it asks for, or refuses.
+        return Ok(None);
+    }
     let Some(ipv6) = container.ipv6 else {
         return Ok(container.address);
     };

@@ -1,6 +1,8 @@
 //! Which nodes a task may run on, and the fixed explanations where none is left. The texts and
 //! their order are swarmkit's (`manager/scheduler/filter.go`); clients show them.
 
+use std::collections::BTreeSet;
+
 use skep_api::task::{GenericResource, Platform};
 
 use super::claims::{HostPort, asked, host_ports};
@@ -8,9 +10,9 @@ use super::load::Load;
 use super::nodes::Nodes;
 use crate::Timestamp;
 use crate::labels::grants::{self, admitted};
-use crate::network::OVERLAY;
-use crate::object::{Attachment, Node, Place, Task};
+use crate::object::{Attachment, Node, Task};
 use crate::orchestrator::constraint::Constraint;
+use crate::store::State;
 
 /// A reason why a node does not do, in the order in which they are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +79,7 @@ pub(super) struct Filters<'a> {
 
 impl<'a> Filters<'a> {
     /// What this task, and so every one like it, asks.
-    pub fn of(task: &'a Task, rest: Option<Timestamp>) -> Self {
+    pub fn of(view: &'a State, task: &'a Task, rest: Option<Timestamp>) -> Self {
         let placement = task.spec.placement.as_ref();
         Self {
             task,
@@ -89,7 +91,7 @@ impl<'a> Filters<'a> {
             platforms: placement.map_or(&[], |p| &p.platforms),
             privileged: grants::any(&task.service_labels),
             max_replicas: placement.map_or(0, |p| p.max_replicas),
-            plugins: plugins(task),
+            plugins: plugins(view, task),
         }
     }
 
@@ -197,8 +199,8 @@ fn has(node: &Node, kind: &str, name: &str) -> bool {
 }
 
 /// Plugins that a task's volumes, networks and log need; the built-in local volume driver is
-/// everywhere.
-fn plugins(task: &Task) -> Vec<(&'static str, &str)> {
+/// everywhere, and so are the networks that every engine has of its own.
+fn plugins<'a>(view: &'a State, task: &'a Task) -> Vec<(&'static str, &'a str)> {
     let container = task.spec.container_spec.as_ref();
     let mounts = container.map_or(&[][..], |container| &container.mounts);
     let volumes = mounts.iter().filter_map(|mount| {
@@ -211,11 +213,12 @@ fn plugins(task: &Task) -> Vec<(&'static str, &str)> {
         .as_ref()
         .map(|driver| driver.name.as_str());
     let log = log.filter(|name| !name.is_empty() && *name != "none");
-    let overlay = |attachment: &Attachment| matches!(attachment.place, Place::Address(_));
-    let overlay = task.attachments.iter().any(overlay);
+    let driver = |it: &Attachment| Some(view.networks().get(&it.network)?.driver());
+    let made = task.attachments.iter().filter(|it| it.is_made_here());
+    let networks: BTreeSet<&str> = made.filter_map(driver).collect();
     volumes
         .map(|name| ("Volume", name))
-        .chain(overlay.then_some(("Network", OVERLAY)))
+        .chain(networks.into_iter().map(|name| ("Network", name)))
         .chain(log.map(|name| ("Log", name)))
         .collect()
 }

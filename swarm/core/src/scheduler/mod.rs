@@ -207,7 +207,7 @@ impl Scheduler {
         let Some(kind) = tasks.peek() else { return };
         let wish = Wish {
             kind,
-            filters: Filters::of(kind, nodes.rest(now)),
+            filters: Filters::of(view, kind, nodes.rest(now)),
             failures: failures.lately(view, kind, now),
         };
         if let Some(why) = explained(&self.explained, &wish.filters).cloned() {

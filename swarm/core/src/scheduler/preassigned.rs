@@ -79,7 +79,7 @@ impl Preassigned {
         while let Some(node) = self.dirty.pop_first() {
             let ids = self.waiting.get(&node).into_iter().flatten();
             for task in ids.filter_map(|id| view.tasks().get(id)) {
-                plan.changes.extend(look_at(task, &node, nodes, now));
+                plan.changes.extend(look_at(view, task, &node, nodes, now));
             }
             if plan.changes.len() >= BATCH {
                 plan.wake(now);
@@ -116,9 +116,15 @@ impl Preassigned {
 }
 
 /// What is to be written about a task now; nothing while its node is not there at all.
-fn look_at(task: &Task, node: &Id, nodes: &mut Nodes, now: Timestamp) -> Option<Change> {
+fn look_at(
+    view: &State,
+    task: &Task,
+    node: &Id,
+    nodes: &mut Nodes,
+    now: Timestamp,
+) -> Option<Change> {
     // Where a task has to be on this node, it does not matter that the node keeps going down.
-    let filters = Filters::of(task, None);
+    let filters = Filters::of(view, task, None);
     let load = nodes.get(node)?;
     // What somebody runs there by hand is there already.
     if task.attached.is_none()

@@ -1,12 +1,14 @@
 //! Which nodes a task may have, and what it says when it may have none.
 
+use skep_api::network::{NetworkAttachmentConfig, NetworkSpec};
 use skep_api::node::{Availability, NodeState, PluginDescription};
 use skep_api::service::ServiceSpec;
 use skep_api::task::{Platform, TaskState};
 
 use super::{give, placement, reserve, why};
 use crate::SECOND;
-use crate::object::Node;
+use crate::network::driver;
+use crate::object::{Meta, NetworkObject, Node};
 use crate::orchestrator::testing::{Harness, node};
 
 #[test]
@@ -277,4 +279,48 @@ fn platforms_and_plugins() {
         harness.settle();
         assert_eq!(harness.wanted(name, 1).node_id.is_some(), fits, "{name}");
     }
+}
+
+#[test]
+fn the_driver_of_a_network_is_wanted_on_the_node() {
+    let mut harness = Harness::new(&["n1", "n2"]);
+    let networks = [("lan", "macvlan", false), ("host", "host", true)];
+    for (id, name, predefined) in networks {
+        let mut spec = NetworkSpec {
+            name: id.into(),
+            ..NetworkSpec::default()
+        };
+        if predefined {
+            let label = crate::network::PREDEFINED.to_owned();
+            spec.labels.insert(label, "true".to_owned());
+        }
+        harness.put(NetworkObject {
+            id: id.into(),
+            meta: Meta::default(),
+            spec,
+            driver_state: Some(driver(name, Default::default())),
+            ipam: None,
+            keys: Vec::new(),
+        });
+        harness.create(id, 1, |spec| {
+            spec.task_template.networks = vec![NetworkAttachmentConfig {
+                target: id.into(),
+                ..NetworkAttachmentConfig::default()
+            }];
+        });
+    }
+    harness.settle();
+    let expected = "no suitable node (missing plugin on 2 nodes)";
+    assert_eq!(why(&harness, "lan"), expected);
+    assert_eq!(why(&harness, "host"), "", "every engine has it");
+    harness.node("n2", |node| {
+        let description = node.description.as_mut().unwrap();
+        description.engine.plugins = vec![PluginDescription {
+            kind: "Network".into(),
+            name: "macvlan".into(),
+        }];
+    });
+    harness.settle();
+    let node = harness.wanted("lan", 1).node_id;
+    assert_eq!(node.as_deref(), Some("n2"));
 }

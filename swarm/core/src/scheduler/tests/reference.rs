@@ -26,7 +26,7 @@ fn slowly(harness: &Harness) -> Vec<(Id, Id)> {
     tasks.sort_by_key(|t| (t.service_id.clone(), t.spec_version, t.slot, t.id.clone()));
     let mut placed = Vec::new();
     for task in tasks {
-        let filters = Filters::of(task, nodes.rest(now));
+        let filters = Filters::of(view, task, nodes.rest(now));
         let failed = failures.lately(view, task, now);
         let best = nodes
             .iter()

@@ -33,7 +33,8 @@ async fn configuration(link: &Link, name: &str) -> Result<NetworkInspect, OpErro
         Err(OpError::NotFound(_)) => None,
         Err(error) => return Err(error),
     };
-    let found = found.filter(|it| it.config_only == Some(true));
+    // By its name alone, as the engine looks for it.
+    let found = found.filter(|it| it.config_only == Some(true) && it.name.as_deref() == Some(name));
     found.ok_or_else(|| {
         // The engine's own words, had it looked.
         OpError::Failed(format!("configuration network {name:?} does not exist"))
