@@ -4,6 +4,7 @@
 
 mod answers;
 mod catalogue;
+mod expression;
 mod inner;
 mod rules;
 mod space;

@@ -101,6 +101,8 @@ pub(crate) enum Rule {
     Lookup,
     /// Tells TCP at once that nobody is there.
     Reset,
+    /// That one was told so is no connection to be refused.
+    Told,
     /// Tells everybody else so. It asks for what is always true here, the state of the connection:
     /// as long as some rule does, the kernel keeps track in this namespace, and connections that
     /// were translated stay so when the last service has lost its last backend.
@@ -201,10 +203,10 @@ impl Table {
     }
 
     /// The rules for addresses with nobody behind them. A host has the virtual addresses of IPv6 as
-    /// its own and speaks as them with them: a reset would be for such an address again.
+    /// its own and speaks as them with them: a reset is for such an address again.
     pub(crate) fn nobody(self) -> &'static [Rule] {
         match (self.family, self.role) {
-            (Family::Ipv6, Role::Host) => &[Rule::Refuse],
+            (Family::Ipv6, Role::Host) => &[Rule::Told, Rule::Reset, Rule::Refuse],
             _ => &[Rule::Reset, Rule::Refuse],
         }
     }

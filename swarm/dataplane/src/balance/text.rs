@@ -126,6 +126,7 @@ fn words(family: Family, rule: &Rule) -> String {
             format!("meta l4proto {{ tcp, udp, sctp }} {ip} daddr vmap @services")
         }
         Rule::Reset => "meta l4proto tcp reject with tcp reset".to_owned(),
+        Rule::Told => "tcp flags rst accept".to_owned(),
         Rule::Refuse => "ct state new reject".to_owned(),
         Rule::Turn(of) => format!("meta priority set numgen inc mod {of} goto spread"),
         Rule::Pick => format!("dnat to {ip} daddr . meta priority map @backends"),

@@ -1,6 +1,7 @@
 //! A transaction as the kernel takes it, and what the kernel lists as steps name it. The numbers
 //! are those of `linux/netfilter/nf_tables.h`.
 
+use super::expression::expressions;
 use super::rules::{Chain, Key, Map, Rule, Step, TABLE, Value};
 use super::text::{chain_name, hook, map_name};
 use crate::netlink::nftables::{
@@ -14,9 +15,6 @@ const ELEMENTS: usize = 400;
 /// Types of keys and values, as `nft` calls them.
 const PROTOCOL: u32 = 12;
 const VERDICT: u32 = 0xffff_ff00;
-/// `NFT_META_PRIORITY` and `NFT_META_L4PROTO`.
-const PRIORITY: u32 = 2;
-const L4_PROTOCOL: u32 = 16;
 /// `NFT_GOTO`.
 const GOTO: u32 = -4_i32 as u32;
 /// A queueing class, which is what a packet's priority is to `nft`. Types that are several have six
@@ -26,32 +24,24 @@ const CLASS: u32 = 23;
 const ANONYMOUS: u32 = 1;
 const CONSTANT: u32 = 2;
 const MAP: u32 = 8;
-/// The register that everything is in.
-const REGISTER: u32 = 1;
-/// What is known of connections: whether they are new, and whether their destination was
-/// translated.
-const STATE: u32 = 0;
-const NEW: u32 = 1 << 3;
-const STATUS: u32 = 2;
-const TRANSLATED: u32 = 1 << 5;
 /// The protocols that have ports: TCP, UDP, SCTP.
 const PROTOCOLS: [u8; 3] = [6, 17, 132];
 /// The number that a set has within a transaction. Nobody asks for it, but it has to have one.
 const PRIVATE: u32 = 3;
 
 /// What differs between the kinds of addresses.
-struct Kind {
-    family: Family,
+pub(super) struct Kind {
+    pub(super) family: Family,
     /// The type of an address, as `nft` calls it, and its length.
-    address: (u32, u32),
+    pub(super) address: (u32, u32),
     /// Where a packet's header has its destination.
-    destination: u32,
+    pub(super) destination: u32,
     /// The four bytes behind an address in the register.
-    behind: u32,
+    pub(super) behind: u32,
     /// How a packet is refused whose port nobody has.
-    no_port: u8,
+    pub(super) no_port: u8,
     /// What is known of a connection: whom its first packet was for.
-    original: u32,
+    pub(super) original: u32,
 }
 
 const IPV4: Kind = Kind {
@@ -147,7 +137,8 @@ fn element(it: &mut Writer, step: &Step) {
     }
 }
 
-fn goto(it: &mut Writer, chain: Chain) {
+/// On to a chain, as a verdict.
+pub(super) fn goto(it: &mut Writer, chain: Chain) {
     it.nested(2, |it| {
         it.number(1, GOTO);
         it.text(2, &chain_name(chain));
@@ -260,147 +251,6 @@ fn protocols(batch: &mut Batch, name: &str) {
                 it.nested(number, |it| it.nested(1, |it| it.attribute(1, &[protocol])));
             }
         });
-    });
-}
-
-fn expressions(it: &mut Writer, kind: &Kind, rule: &Rule, name: &str) {
-    match rule {
-        Rule::Lookup => {
-            protocol(it);
-            lookup(it, name, None);
-            destination(it, kind);
-            lookup(it, map_name(Map::Services), Some(0));
-        }
-        Rule::Reset => {
-            protocol(it);
-            compare(it, 0, &[6]);
-            reject(it, 1, 0);
-        }
-        Rule::Refuse => {
-            has(it, STATE, NEW);
-            reject(it, 0, kind.no_port);
-        }
-        Rule::Turn(of) => {
-            expression(it, "numgen", |it| {
-                for (kind, value) in [(1, REGISTER), (2, *of), (3, 0), (4, 0)] {
-                    it.number(kind, value);
-                }
-            });
-            set_priority(it);
-            expression(it, "immediate", |it| {
-                it.number(1, 0);
-                it.nested(2, |it| goto(it, Chain::Spread));
-            });
-        }
-        Rule::Pick => {
-            destination(it, kind);
-            meta(it, PRIORITY, kind.behind);
-            lookup(it, map_name(Map::Backends), Some(REGISTER));
-            translate(it, kind, 1);
-        }
-        Rule::First => {
-            expression(it, "immediate", |it| {
-                it.number(1, REGISTER);
-                it.nested(2, |it| it.attribute(1, &[0; 4]));
-            });
-            set_priority(it);
-        }
-        Rule::Source => {
-            has(it, STATUS, TRANSLATED);
-            expression(it, "ct", |it| {
-                it.number(2, kind.original);
-                it.number(1, REGISTER);
-                it.attribute(3, &[0]);
-            });
-            lookup(it, map_name(Map::Gateways), Some(REGISTER));
-            translate(it, kind, 0);
-        }
-    }
-}
-
-fn expression(it: &mut Writer, name: &str, fill: impl FnOnce(&mut Writer)) {
-    it.nested(1, |it| {
-        it.text(1, name);
-        it.nested(2, fill);
-    });
-}
-
-/// Whether what is known of the connection has this bit.
-fn has(it: &mut Writer, what: u32, bit: u32) {
-    expression(it, "ct", |it| {
-        it.number(2, what);
-        it.number(1, REGISTER);
-    });
-    expression(it, "bitwise", |it| {
-        for (kind, value) in [(1, REGISTER), (2, REGISTER), (3, 4)] {
-            it.number(kind, value);
-        }
-        it.nested(4, |it| it.attribute(1, &bit.to_ne_bytes()));
-        it.nested(5, |it| it.attribute(1, &[0; 4]));
-    });
-    compare(it, 1, &[0; 4]);
-}
-
-fn protocol(it: &mut Writer) {
-    meta(it, L4_PROTOCOL, REGISTER);
-}
-
-fn meta(it: &mut Writer, what: u32, into: u32) {
-    expression(it, "meta", |it| {
-        it.number(2, what);
-        it.number(1, into);
-    });
-}
-
-fn set_priority(it: &mut Writer) {
-    expression(it, "meta", |it| {
-        it.number(2, PRIORITY);
-        it.number(3, REGISTER);
-    });
-}
-
-fn destination(it: &mut Writer, kind: &Kind) {
-    expression(it, "payload", |it| {
-        let (at, length) = (kind.destination, kind.address.1);
-        for (kind, value) in [(1, REGISTER), (2, 1), (3, at), (4, length)] {
-            it.number(kind, value);
-        }
-    });
-}
-
-fn compare(it: &mut Writer, how: u32, with: &[u8]) {
-    expression(it, "cmp", |it| {
-        it.number(1, REGISTER);
-        it.number(2, how);
-        it.nested(3, |it| it.attribute(1, with));
-    });
-}
-
-fn reject(it: &mut Writer, how: u32, code: u8) {
-    expression(it, "reject", |it| {
-        it.number(1, how);
-        it.attribute(2, &[code]);
-    });
-}
-
-/// Looks the register up; of a map, puts what it says into one, 0 being what happens next.
-fn lookup(it: &mut Writer, name: &str, into: Option<u32>) {
-    expression(it, "lookup", |it| {
-        it.number(2, REGISTER);
-        if let Some(register) = into {
-            it.number(3, register);
-        }
-        it.text(1, name);
-    });
-}
-
-/// The destination (1) or the source (0).
-fn translate(it: &mut Writer, kind: &Kind, which: u32) {
-    expression(it, "nat", |it| {
-        let family = u32::from(kind.family.number());
-        for (kind, value) in [(1, which), (2, family), (3, REGISTER)] {
-            it.number(kind, value);
-        }
     });
 }
 
