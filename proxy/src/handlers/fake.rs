@@ -220,6 +220,7 @@ fn member(id: &str, hostname: &str) -> Node {
         active_since: Default::default(),
         gateways: Default::default(),
         subnets: Vec::new(),
+        subnets6: Vec::new(),
         data_path: None,
     }
 }

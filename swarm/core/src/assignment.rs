@@ -13,7 +13,7 @@ use crate::Nanos;
 use crate::attachment::Wish;
 use crate::cidr::Cidr;
 use crate::id::Id;
-use crate::ipv6::Ipv6;
+use crate::ipv6::{Cidr6, Ipv6};
 use crate::network::LocalDriver;
 use crate::object::{Node, Task};
 use crate::plane::{Endpoint, Service};
@@ -29,6 +29,9 @@ pub enum ToDispatcher {
         /// What it reaches besides the swarm's networks.
         #[serde(default)]
         subnets: Vec<Cidr>,
+        /// The same of IPv6.
+        #[serde(default)]
+        subnets6: Vec<Cidr6>,
         /// Where others are to send packets of networks to, if the node can say.
         #[serde(default)]
         data_path: Option<IpAddr>,

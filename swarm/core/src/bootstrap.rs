@@ -133,6 +133,7 @@ pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
         active_since: Default::default(),
         gateways: Default::default(),
         subnets: Default::default(),
+        subnets6: Default::default(),
         data_path: None,
     };
     (cluster, node)

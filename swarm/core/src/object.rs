@@ -22,6 +22,7 @@ use crate::cidr::Cidr;
 use crate::id::Id;
 pub use crate::network::NetworkKey;
 use crate::ports;
+use crate::ipv6::Cidr6;
 use crate::shared::Shared;
 use crate::{Nanos, Timestamp};
 
@@ -105,6 +106,9 @@ pub struct Node {
     /// What it reaches besides the swarm's networks, as it said last: its own networks and routes.
     #[serde(default)]
     pub subnets: Vec<Cidr>,
+    /// The same of IPv6.
+    #[serde(default)]
+    pub subnets6: Vec<Cidr6>,
     /// Where it said last that packets of networks are to be sent to.
     #[serde(default)]
     pub data_path: Option<IpAddr>,

@@ -24,6 +24,7 @@ pub fn node(id: &str) -> Node {
         manager: None,
         active_since: Default::default(),
         gateways: Default::default(),
+        subnets6: Default::default(),
         subnets: Default::default(),
         data_path: None,
     }

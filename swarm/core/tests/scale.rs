@@ -40,6 +40,7 @@ fn cluster(nodes: usize) -> State {
                 active_since: Default::default(),
                 gateways: Default::default(),
                 subnets: Default::default(),
+                subnets6: Default::default(),
                 data_path: None,
             }
             .into(),

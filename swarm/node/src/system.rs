@@ -2,13 +2,14 @@
 //! Never interprets them.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
 use skep_core::cidr::Cidr;
 use skep_core::dispatcher::MAX_SUBNETS;
 use skep_core::id::{IdSource, RANDOM_BYTES};
+use skep_core::ipv6::Cidr6;
 use skep_core::network::DEVICE_PREFIX;
 use skep_core::{Id, Timestamp};
 
@@ -80,6 +81,35 @@ fn routes(table: &str) -> Vec<Cidr> {
     all.into_iter().take(MAX_SUBNETS).collect()
 }
 
+/// The same of IPv6.
+pub async fn subnets6() -> Vec<Cidr6> {
+    let table = tokio::fs::read_to_string("/proc/net/ipv6_route").await;
+    routes6(&table.unwrap_or_default())
+}
+
+/// The kernel's table of IPv6 routes, without what leads everywhere, what every interface has, this
+/// host's own addresses and what is the swarm's own.
+fn routes6(table: &str) -> Vec<Cidr6> {
+    /// `RTF_LOCAL` and `RTF_ANYCAST`: an address of this host's.
+    const OWN: u32 = 0x8010_0000;
+    let route = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (to, bits) = (fields.first()?, fields.get(1)?);
+        let (flags, device) = (fields.get(8)?, fields.get(9)?);
+        let address = Ipv6Addr::from_bits(u128::from_str_radix(to, 16).ok()?);
+        let bits = u8::from_str_radix(bits, 16).ok()?;
+        let is_own = u32::from_str_radix(flags, 16).ok()? & OWN != 0;
+        let everywhere = address.is_multicast()
+            || address.is_unicast_link_local()
+            || address.is_loopback()
+            || bits == 0;
+        let ours = is_own || everywhere || device.starts_with(DEVICE_PREFIX);
+        (!ours).then(|| Cidr6 { address, bits }.subnet())
+    };
+    let all: BTreeSet<Cidr6> = table.lines().filter_map(route).collect();
+    all.into_iter().take(MAX_SUBNETS).collect()
+}
+
 /// This host's interfaces with their addresses, in the kernel's order.
 ///
 /// # Errors
@@ -129,5 +159,22 @@ mod tests {
         let found: Vec<String> = routes(table).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["10.0.3.0/24", "10.201.0.0/16", "172.17.0.0/16"]);
         assert!(routes("").is_empty());
+    }
+
+    #[test]
+    fn routes_of_ipv6_are_read_as_the_kernel_writes_them() {
+        let table = "fd00c9000000000000000000000000aa 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0\n\
+            fe800000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0\n\
+            00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000003     eth0\n\
+            fd00c9000000000000000000000000aa 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 80200001     eth0\n\
+            fd00c900000000000000000000000000 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 80300001     eth0\n\
+            00000000000000000000000000000001 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 80200001     lo\n\
+            ff000000000000000000000000000000 08 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0\n\
+            fd007000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     skepabc\n\
+            20010db8000000000000000000000000 20 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000003     tun0\n\
+            broken x\n";
+        let found: Vec<String> = routes6(table).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["2001:db8::/32", "fd00:c900::/64"]);
+        assert!(routes6("").is_empty());
     }
 }

@@ -88,6 +88,7 @@ impl Session {
             active_since: Default::default(),
             gateways: Default::default(),
             subnets: Default::default(),
+            subnets6: Default::default(),
             data_path: None,
         };
         let managers = vec![("m1".into(), "127.0.0.1:1".to_owned())];

@@ -191,6 +191,7 @@ fn node(number: usize) -> Node {
         active_since: Timestamp::default(),
         gateways: Default::default(),
         subnets: Default::default(),
+        subnets6: Default::default(),
         data_path: None,
     }
 }

@@ -90,10 +90,10 @@ impl World {
             "host {host} opens session {session} with manager {manager}"
         ));
         let description = Box::new(self.hosts[host].description.clone());
-        let subnets = Vec::new();
         let message = ToDispatcher::Register {
             description,
-            subnets,
+            subnets: Vec::new(),
+            subnets6: Vec::new(),
             data_path: None,
         };
         self.send_up(conn, message);

@@ -409,6 +409,7 @@ fn node(number: usize, host: &Host, managers: usize) -> Node {
         active_since: Default::default(),
         gateways: Default::default(),
         subnets: Default::default(),
+        subnets6: Default::default(),
         data_path: None,
     }
 }

@@ -18,6 +18,12 @@ pub(crate) fn taken(view: &State) -> Vec<Cidr6> {
     networks.filter_map(|it| Some(it.ipv6()?.subnet)).collect()
 }
 
+/// What nodes reach besides the swarm's networks.
+pub(crate) fn of_nodes(view: &State) -> Vec<Cidr6> {
+    let nodes = view.nodes().iter();
+    nodes.flat_map(|it| it.subnets6.iter().copied()).collect()
+}
+
 /// A subnet of the swarm's own that overlaps with none that is taken: the one with the end of the
 /// network's VXLAN id for a number, so that it is not given out again at once, or else the lowest.
 pub(crate) fn choose(cluster: &Id, vni: u32, taken: &[Cidr6]) -> Option<Cidr6> {

@@ -53,6 +53,7 @@ pub(super) fn admit(
         active_since: Default::default(),
         gateways: Default::default(),
         subnets: Default::default(),
+        subnets6: Default::default(),
         data_path: None,
     };
     let reply = Reply::Admitted {

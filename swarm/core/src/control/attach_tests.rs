@@ -66,10 +66,10 @@ impl Swarm {
 
     fn register(&mut self) {
         for node in ["n1", "n2"] {
-            let (description, subnets) = (Box::default(), Vec::new());
             let register = ToDispatcher::Register {
-                description,
-                subnets,
+                description: Box::default(),
+                subnets: Vec::new(),
+                subnets6: Vec::new(),
                 data_path: None,
             };
             self.says(node, register);

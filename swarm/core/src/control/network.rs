@@ -118,9 +118,10 @@ fn ipv6(
     let chosen = match asked {
         Some(config) => config.subnet.parse::<Cidr6>().map_err(refused)?.subnet(),
         None => {
-            let chosen = view
-                .cluster()
-                .and_then(|it| subnets6::choose(&it.id, vni, &taken));
+            // What nodes have themselves is avoided as long as there is anything else.
+            let wider = [taken.clone(), subnets6::of_nodes(view)].concat();
+            let choose = |taken: &[Cidr6]| subnets6::choose(&view.cluster()?.id, vni, taken);
+            let chosen = choose(&wider).or_else(|| choose(&taken));
             let text = "could not find an available, non-overlapping IPv6 address pool among the \
                         defaults to assign to the network";
             chosen.ok_or_else(|| Error::rpc(Code::FailedPrecondition, text))?
@@ -131,14 +132,11 @@ fn ipv6(
     }
     let range = asked.map_or("", |config| &config.range);
     if Ipv6::new(ipv4, chosen, range.parse().ok()).is_none() {
-        let part = if range.is_empty() { "subnet" } else { "range" };
-        let text = format!(
-            "{part} {} has less room than subnet {ipv4}",
-            match range {
-                "" => chosen.to_string(),
-                range => range.to_owned(),
-            }
-        );
+        let part = match range {
+            "" => format!("subnet {chosen}"),
+            range => format!("range {range}"),
+        };
+        let text = format!("{part} has less room than subnet {ipv4}");
         return Err(refused(format!("ipam configuration: {text}")));
     }
     let gateway = asked.map(|config| config.gateway.clone());

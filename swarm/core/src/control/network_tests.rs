@@ -126,6 +126,28 @@ fn what_nodes_have_themselves_is_avoided_where_it_can_be() {
 }
 
 #[test]
+fn what_nodes_have_of_ipv6_is_avoided_too() {
+    let having = |subnets: &[&str]| {
+        let mut objects = fresh();
+        let mut node = crate::control::testing::node("n1", "n1");
+        node.subnets6 = subnets.iter().map(|it| it.parse().unwrap()).collect();
+        objects.push(node.into());
+        let spec = NetworkSpec {
+            ipv6_enabled: true,
+            ..spec("a", "")
+        };
+        let network = created(&state(objects), spec).unwrap();
+        network.ipv6().unwrap().subnet
+    };
+    let first = having(&[]);
+    let own = first.to_string();
+    let next = having(&[&own]);
+    assert!(!next.overlaps(first), "{next}");
+    assert_eq!(having(&["2001:db8::/32"]), first);
+    assert_eq!(having(&["fc00::/7"]), first, "there is nothing else");
+}
+
+#[test]
 fn what_is_taken_is_refused() {
     let view = state(fresh());
     let refused = |spec| created(&view, spec).unwrap_err().message;

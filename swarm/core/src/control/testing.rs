@@ -63,6 +63,7 @@ pub(crate) fn node(id: &str, hostname: &str) -> Node {
         active_since: Default::default(),
         gateways: Default::default(),
         subnets: Default::default(),
+        subnets6: Default::default(),
         data_path: None,
     }
 }

@@ -19,6 +19,7 @@ use skep_api::task::{TaskState, TaskStatus};
 use crate::assignment::{ToAgent, ToDispatcher};
 use crate::cidr::Cidr;
 use crate::id::Id;
+use crate::ipv6::Cidr6;
 use crate::object::{Node, Object, Task};
 use crate::store::{Author, Change, State};
 use crate::{Nanos, SECOND, Timestamp};
@@ -96,6 +97,8 @@ pub struct Said {
     pub description: NodeDescription,
     /// What it reaches besides the swarm's networks.
     pub subnets: Vec<Cidr>,
+    /// The same of IPv6.
+    pub subnets6: Vec<Cidr6>,
     /// Where packets of networks are to be sent to.
     pub data_path: Option<IpAddr>,
 }
@@ -105,6 +108,7 @@ impl Said {
     fn is_known(&self, node: &Node) -> bool {
         node.description.as_ref() == Some(&self.description)
             && node.subnets == self.subnets
+            && node.subnets6 == self.subnets6
             && node.data_path == self.data_path
     }
 }
@@ -140,12 +144,15 @@ impl Dispatcher {
             ToDispatcher::Register {
                 description,
                 mut subnets,
+                mut subnets6,
                 data_path,
             } => {
                 subnets.truncate(MAX_SUBNETS);
+                subnets6.truncate(MAX_SUBNETS);
                 let said = Said {
                     description: *description,
                     subnets,
+                    subnets6,
                     data_path,
                 };
                 let changes = self.register(view, peer, said, now);
@@ -205,7 +212,8 @@ impl Dispatcher {
         vec![update_node(node, |node| {
             node.status = status;
             node.description = Some(said.description);
-            (node.subnets, node.data_path) = (said.subnets, said.data_path);
+            (node.subnets, node.subnets6) = (said.subnets, said.subnets6);
+            node.data_path = said.data_path;
         })]
     }
 

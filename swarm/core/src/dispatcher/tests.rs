@@ -66,6 +66,7 @@ impl Bench {
             ToDispatcher::Register {
                 description: Box::new(description),
                 subnets: Vec::new(),
+                subnets6: Vec::new(),
                 data_path: None,
             },
         );

@@ -37,6 +37,7 @@ pub fn node(id: &str) -> Node {
         active_since: Default::default(),
         gateways: Default::default(),
         subnets: Default::default(),
+        subnets6: Default::default(),
         data_path: None,
     }
 }

@@ -91,6 +91,7 @@ fn task(spec: &ServiceSpec) -> Task {
 fn node() -> Node {
     let platform = Platform {
         architecture: "architecture".into(),
+        subnets6: Default::default(),
         os: "os".into(),
     };
     let description = NodeDescription {

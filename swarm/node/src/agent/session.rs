@@ -80,6 +80,7 @@ impl Context {
         ToDispatcher::Register {
             description: Box::new(description),
             subnets: system::subnets().await,
+            subnets6: system::subnets6().await,
             data_path: self.data_path.said(&own),
         }
     }

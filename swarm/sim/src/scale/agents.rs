@@ -27,6 +27,7 @@ impl Scale {
                 ToDispatcher::Register {
                     description,
                     subnets: Vec::new(),
+                    subnets6: Vec::new(),
                     data_path: None,
                 },
             );

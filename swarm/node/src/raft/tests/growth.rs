@@ -182,6 +182,7 @@ fn large_node(number: u64) -> skep_core::object::Node {
         active_since: Default::default(),
         gateways: Default::default(),
         subnets: Default::default(),
+        subnets6: Default::default(),
         data_path: None,
     };
     node.status.message = "x".repeat(500_000);
