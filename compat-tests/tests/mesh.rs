@@ -10,6 +10,9 @@ use compat_tests::faults::seconds_until;
 use compat_tests::swarm::*;
 use fleet::{Fleet, Host, Options, Output, Part, wait_for};
 
+#[path = "mesh/ipv6.rs"]
+mod ipv6;
+
 const WEB: &str = "registry:5000/web:v1";
 /// How long a host may take to serve what runs.
 const SOON: Duration = Duration::from_secs(20);
@@ -93,6 +96,7 @@ fn every_host_answers_and_tasks_see_who_asks() -> Result<()> {
     leaves_first(&fleet, &n1)?;
     comes_back(&fleet, &hosts, &client)?;
     another_program_has_it(&fleet, &n1)?;
+    ipv6::hold(&fleet, &hosts)?;
 
     n1.docker(&["service", "rm", "web"])?;
     for host in &hosts {
@@ -233,7 +237,7 @@ fn another_program_has_it(fleet: &Fleet, n1: &Host) -> Result<()> {
 /// What the mesh has in a host's kernel.
 fn left(host: &Host) -> Result<String> {
     let look = "nft list tables | grep mesh; ip rule | grep -E '^147[012]:'; \
-        iptables -w -S FORWARD | grep skep; true";
+        iptables -w -S FORWARD | grep skep; ip6tables -w -S FORWARD | grep skep; true";
     let said = host.exec(&["sh", "-c", look])?;
     Ok(said.stdout)
 }

@@ -24,8 +24,45 @@ const BEFORE: [&str; 3] = ["DOCKER-USER", "CNI-FORWARD", "NETAVARK_FORWARD"];
 /// How long to wait for others that are at the rules, in seconds.
 const WAIT: &str = "5";
 
-/// The kernel's switch: whether bridged packets go through the rules.
-const BRIDGED_PACKETS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+/// A kind of addresses, each of which has a firewall of its own.
+struct Kind {
+    /// What shows and changes the rules: through nftables, in the older way, and whichever it is.
+    programs: [[&'static str; 2]; 3],
+    /// Where the kernel names the tables of the older kind.
+    older: &'static str,
+    /// The kernel's switch: whether bridged packets go through the rules.
+    bridged: &'static str,
+    /// The rules where they do, and where they do not.
+    names: [&'static [&'static str]; 2],
+}
+
+const KINDS: [Kind; 2] = [
+    Kind {
+        programs: [
+            ["iptables-nft", "iptables-nft-restore"],
+            ["iptables-legacy", "iptables-legacy-restore"],
+            ["iptables", "iptables-restore"],
+        ],
+        older: "/proc/thread-self/net/ip_tables_names",
+        bridged: "/proc/sys/net/bridge/bridge-nf-call-iptables",
+        names: [&NAMES, &["skep-mesh"]],
+    },
+    // Ports are published on networks that have no IPv6.
+    Kind {
+        programs: [
+            ["ip6tables-nft", "ip6tables-nft-restore"],
+            ["ip6tables-legacy", "ip6tables-legacy-restore"],
+            ["ip6tables", "ip6tables-restore"],
+        ],
+        older: "/proc/thread-self/net/ip6_tables_names",
+        bridged: "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
+        names: [&[BRIDGED], &[]],
+    },
+];
+
+/// Programs that show rules and change several at once, and the names of the rules there is a use
+/// for.
+type Firewall = ([&'static str; 2], &'static [&'static str]);
 
 /// What is done with a rule.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,64 +75,76 @@ enum Step<'a> {
 
 /// Puts the rules where they belong, in each of the firewalls that are in use.
 pub(super) fn set() -> io::Result<()> {
-    let wanted = wanted();
-    programs()
-        .into_iter()
-        .try_for_each(|program| apply(program, |listed| steps(listed, wanted)))
+    let mut all = firewalls();
+    all.try_for_each(|(program, wanted)| apply(program, |listed| steps(listed, wanted)))
 }
 
 /// Whether the rules are where they belong.
 pub(super) fn is_set() -> bool {
-    let wanted = wanted();
-    let mut all = programs().into_iter();
-    all.all(|[show, _]| list(show).is_ok_and(|listed| steps(&listed, wanted).is_empty()))
+    let is_set = |listed: String, wanted| steps(&listed, wanted).is_empty();
+    firewalls().all(|([show, _], wanted)| list(show).is_ok_and(|it| is_set(it, wanted)))
 }
 
 /// Takes the rules away.
 pub(super) fn clear() -> io::Result<()> {
-    programs().into_iter().try_for_each(|program| {
+    firewalls().try_for_each(|(program, _)| {
         apply(program, |listed| {
             removals(&listed.lines().collect::<Vec<_>>())
         })
     })
 }
 
-/// The names of the rules that there is a use for here.
-fn wanted() -> &'static [&'static str] {
-    let bridged = std::fs::read_to_string(BRIDGED_PACKETS);
-    match bridged.is_ok_and(|it| it.trim() == "1") {
-        true => &NAMES,
-        false => &["skep-mesh"],
-    }
+/// The firewalls in which there is a use for rules here.
+fn firewalls() -> impl Iterator<Item = Firewall> {
+    KINDS.into_iter().flat_map(|kind| {
+        let wanted = kind.wanted();
+        let programs = match wanted {
+            [] => Vec::new(),
+            _ => kind.programs(),
+        };
+        programs.into_iter().map(move |it| (it, wanted))
+    })
 }
 
 /// Whether there are rules of the older kind, whose changes nobody tells.
 pub(super) fn is_legacy() -> bool {
-    // Asking the older program would make its tables where there are none.
-    let names = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names");
-    names.is_ok_and(|names| names.lines().any(|name| name == "filter"))
+    KINDS.iter().any(Kind::is_legacy)
 }
 
-/// Each program that shows rules, with the one that changes several at once.
-fn programs() -> Vec<[&'static str; 2]> {
-    let found = |programs: &[&'static str; 2]| {
-        let places = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin"];
-        let is_in = |place: &&str| programs.iter().all(|it| Path::new(place).join(it).exists());
-        places.iter().any(is_in)
-    };
-    let newer = ["iptables-nft", "iptables-nft-restore"];
-    let older = ["iptables-legacy", "iptables-legacy-restore"];
-    let mut programs = vec![newer];
-    programs.extend(is_legacy().then_some(older));
-    programs.retain(found);
-    if programs.is_empty() {
-        programs.extend(
-            [["iptables", "iptables-restore"]]
-                .iter()
-                .filter(|it| found(it)),
-        );
+impl Kind {
+    /// The names of the rules that there is a use for.
+    fn wanted(&self) -> &'static [&'static str] {
+        let [bridged, routed] = self.names;
+        let switch = std::fs::read_to_string(self.bridged);
+        match switch.is_ok_and(|it| it.trim() == "1") {
+            true => bridged,
+            false => routed,
+        }
     }
-    programs
+
+    /// Whether there are rules of the older kind.
+    fn is_legacy(&self) -> bool {
+        // Asking the older program would make its tables where there are none.
+        let names = std::fs::read_to_string(self.older);
+        names.is_ok_and(|names| names.lines().any(|name| name == "filter"))
+    }
+
+    /// Each program that shows rules, with the one that changes several at once.
+    fn programs(&self) -> Vec<[&'static str; 2]> {
+        let found = |programs: &[&'static str; 2]| {
+            let places = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin"];
+            let is_in = |place: &&str| programs.iter().all(|it| Path::new(place).join(it).exists());
+            places.iter().any(is_in)
+        };
+        let [newer, older, any] = self.programs;
+        let mut programs = vec![newer];
+        programs.extend(self.is_legacy().then_some(older));
+        programs.retain(found);
+        if programs.is_empty() {
+            programs.extend([any].iter().filter(|it| found(it)));
+        }
+        programs
+    }
 }
 
 fn apply(
@@ -224,6 +273,17 @@ mod tests {
         // Bridged packets go past the rules now.
         let left = of(&[DOCKER[0], OURS, WITHIN], &["skep-mesh"]);
         assert_eq!(left, ["- skep-mesh", "- skep-bridged", "1 skep-mesh"]);
+    }
+
+    #[test]
+    fn of_ipv6_only_what_stays_within_a_network_is_let_pass() {
+        let only = |rules: &[&str]| of(rules, &[BRIDGED]);
+        assert_eq!(only(&["-P FORWARD DROP"]), ["1 skep-bridged"]);
+        assert_eq!(only(&DOCKER), ["2 skep-bridged"]);
+        assert!(only(&["-P FORWARD DROP", WITHIN]).is_empty());
+        assert!(only(&["-P FORWARD ACCEPT"]).is_empty());
+        let [_, ipv6] = KINDS;
+        assert!(ipv6.names.concat().iter().all(|it| *it == BRIDGED));
     }
 
     #[test]

@@ -1,0 +1,87 @@
+//! IPv6 on hosts whose firewall forwards none of it that nobody has allowed: ports published at the
+//! hosts' IPv6 addresses, and an encrypted network with IPv6.
+
+use super::*;
+
+/// What the network is called.
+const NETWORK: &str = "six";
+/// Whoever is refused by a packet of his own kernel hears it within this; asking a second time takes
+/// the kernel longer.
+const AT_ONCE: Duration = Duration::from_millis(900);
+
+/// Runs all of it, while `web` is published at 8080 and has two tasks.
+pub fn hold(fleet: &Fleet, hosts: &[Host]) -> Result<()> {
+    let own = |number: u16| format!("fd00:c9::{number}/64");
+    let add = |address: &str| format!("ip -6 addr add {address} dev eth0 nodad");
+    for (number, host) in (1..).zip(hosts) {
+        let script = add(&own(number)) + " && ip6tables -w -P FORWARD DROP";
+        let done = host.exec(&["sh", "-c", &script])?;
+        ensure!(done.success(), "{done:?}");
+    }
+    let script = add(&own(100));
+    ensure!(fleet.client(&["sh", "-c", &script])?.success());
+    for number in 1..=hosts.len() {
+        pages(fleet, None, &format!("[fd00:c9::{number}]:8080"), 2)?;
+    }
+    within_a_network(hosts)
+}
+
+/// Every task reaches every other, on any host.
+fn within_a_network(hosts: &[Host]) -> Result<()> {
+    let [n1, ..] = hosts else { bail!("no hosts") };
+    let create = ["network", "create", "--driver", "overlay", "--ipv6"];
+    n1.docker(&[&create[..], &["--opt", "encrypted", NETWORK]].concat())?;
+    let on_it = ["--network", NETWORK, "--replicas-max-per-node", "1"];
+    create_web(n1, "page", "3", &on_it)?;
+    create_web(n1, "none", "0", &["--detach", "--network", NETWORK])?;
+    await_running(n1, "page", 3)?;
+    let vip = ipv6_of(n1, "page")?;
+    let script = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {vip} 80");
+    for host in hosts {
+        for container in containers_of(host, "page")? {
+            let ask = ["exec", &container, "sh", "-c", &script];
+            let mut seen = BTreeSet::new();
+            wait_for("an answer of every task", SOON, || {
+                let said = fleet::docker_ok(&host.engine_socket(), &ask).unwrap_or_default();
+                let name = said.lines().find(|line| line.starts_with("hostname:"));
+                seen.extend(name.map(str::to_owned));
+                seen.len() == 3
+            })
+            .map_err(|error| error.context(format!("on {}: {seen:?}", host.name())))?;
+        }
+    }
+    let nobody = ipv6_of(n1, "none")?;
+    for host in hosts {
+        is_refused_at_once(host, &nobody)?;
+    }
+    n1.docker(&["service", "rm", "page", "none"])?;
+    wait_for("the network to be free", SOON, || {
+        n1.docker(&["network", "rm", NETWORK]).is_ok()
+    })
+}
+
+/// A service's IPv6 address.
+fn ipv6_of(host: &Host, service: &str) -> Result<String> {
+    let service = inspect(host, "service", service)?;
+    let all = service.pointer("/Endpoint/VirtualIPs");
+    let all = all.and_then(|it| it.as_array()).into_iter().flatten();
+    let plain = |it: &str| it.split('/').next().map(str::to_owned);
+    let mut all = all.filter_map(|it| plain(it.get("Addr")?.as_str()?));
+    match all.find(|it| it.contains(':')) {
+        Some(address) => Ok(address),
+        None => bail!("no address of IPv6: {service}"),
+    }
+}
+
+fn is_refused_at_once(host: &Host, address: &str) -> Result<()> {
+    let url = format!("http://[{address}]/");
+    let mut last = String::new();
+    wait_for("a refusal at once", SOON, || {
+        let begun = Instant::now();
+        let asked = host.exec(&["wget", "-nv", "-t", "1", "-T", "5", "-O", "-", &url]);
+        let took = begun.elapsed();
+        last = format!("{took:?}: {asked:?}");
+        took < AT_ONCE && last.contains("refused")
+    })
+    .map_err(|error| error.context(format!("on {}: {last}", host.name())))
+}
