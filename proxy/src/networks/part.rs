@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use skep_core::network::{LABEL_SHOWN, OVERLAY, mac};
+use skep_core::network::{LABEL_SHOWN, is_engines, mac};
 
 use crate::rewrite::Object;
 
@@ -77,10 +77,10 @@ fn with(network: &str, engines: &str, containers: &str) -> Option<String> {
         Some(labels) => (key, labels),
     };
     let mut values = vec![("Containers", containers), some("Labels")];
-    match is_overlay(&object) {
-        true => values.push(some("Options")),
+    match is_made_by_engines(&object) {
+        false => values.push(some("Options")),
         // The addresses and the options are the engine's there, and the node's configuration's.
-        false => {
+        true => {
             let own = |key: &'static str| Some((key, engines.get(key)?.get()));
             values.extend(
                 ["IPAM", "Options", "EnableIPv6"]
@@ -94,9 +94,9 @@ fn with(network: &str, engines: &str, containers: &str) -> Option<String> {
     Some(object.with(&values).trim_end().to_owned())
 }
 
-fn is_overlay(network: &Object<'_>) -> bool {
+fn is_made_by_engines(network: &Object<'_>) -> bool {
     let driver = network.get("Driver").map(RawValue::get);
-    driver.is_none_or(|driver| driver.trim_matches('"') == OVERLAY)
+    driver.is_some_and(|driver| is_engines(driver.trim_matches('"')))
 }
 
 /// The engine's containers on the network and, as one more, the node itself: it balances there.
@@ -105,7 +105,7 @@ fn containers(network: &Object<'_>, engines: &str) -> Option<String> {
     let ingress = network.get("Ingress").is_some_and(|it| it.get() == "true");
     let text = Object::parse(engines.as_bytes()).ok()?;
     let containers = text.get("Containers").map_or("{}", RawValue::get);
-    if !is_overlay(network) {
+    if is_made_by_engines(network) {
         return Some(containers.to_owned());
     }
     let known: Engines = serde_json::from_str(engines).ok()?;

@@ -109,11 +109,17 @@ pub struct LocalDriver {
     pub labels: BTreeMap<String, String>,
 }
 
+/// Whether a network's driver, as it is named in a request, is one that every engine uses for
+/// itself.
+pub fn is_engines(driver: &str) -> bool {
+    !matches!(driver, "" | OVERLAY)
+}
+
 impl NetworkObject {
     /// How nodes make it, if each does so for itself. As in the original, subnets and options that
     /// were asked for play no part: they are those of the network that configures it.
     pub fn local_driver(&self) -> Option<LocalDriver> {
-        if self.is_predefined() || self.driver() == OVERLAY {
+        if self.is_predefined() || !is_engines(self.driver()) {
             return None;
         }
         let config_from = self.spec.config_from.as_ref();

@@ -1,6 +1,7 @@
 //! The objects of a cluster as the replicated store keeps them. Never the wire form: `wire/`
 //! turns these into what clients see. Secrets hide in `Debug`.
 
+mod task;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -17,14 +18,13 @@ use skep_api::secret::{ConfigSpec, SecretSpec};
 use skep_api::service::{JobStatus, ServiceSpec, UpdateStatus};
 use skep_api::task::{GenericResource, TaskSpec, TaskState, TaskStatus};
 
+use crate::Timestamp;
 pub use crate::attachment::{Attached, Attachment, Place};
 use crate::cidr::Cidr;
 use crate::id::Id;
-pub use crate::network::NetworkKey;
-use crate::ports;
 use crate::ipv6::Cidr6;
+pub use crate::network::NetworkKey;
 use crate::shared::Shared;
-use crate::{Nanos, Timestamp};
 
 pub use trust::{JoinTokens, RootCa, Rotation};
 
@@ -263,45 +263,6 @@ impl Service {
             job.job_iteration = Version::from(job.job_iteration.index.saturating_add(1));
             job.last_execution = now;
         }
-    }
-}
-
-impl Task {
-    /// The name of the task's container: `<service>.<slot>.<task id>`, or of a task without a slot
-    /// `<service>.<node id>.<task id>`.
-    pub fn name(&self) -> String {
-        format!("{}.{}.{}", self.service_name, self.place(), self.id)
-    }
-
-    /// The number of its slot. Its node stands in for slot 0, which all tasks of global services
-    /// have and, as in the original, the first one of a replicated job.
-    pub fn place(&self) -> String {
-        match (self.slot, &self.node_id) {
-            (0, Some(node)) => node.to_string(),
-            (0, None) => String::new(),
-            (slot, _) => slot.to_string(),
-        }
-    }
-
-    /// Whether it publishes ports on every node. It is then on the network for that before all
-    /// others.
-    pub fn publishes(&self) -> bool {
-        let ports = self.endpoint.iter().flat_map(|it| &it.ports);
-        ports.into_iter().any(ports::in_ingress)
-    }
-
-    /// What the task reserves on its node: billionths of CPUs and bytes.
-    pub fn reserved(&self) -> (i64, i64) {
-        let resources = self.spec.resources.as_ref();
-        let reservations = resources.and_then(|resources| resources.reservations.as_ref());
-        reservations.map_or((0, 0), |reserved| {
-            (reserved.nano_cpus, reserved.memory_bytes)
-        })
-    }
-
-    /// How long ago the status was reported, in nanoseconds.
-    pub fn status_age(&self, now: Timestamp) -> Nanos {
-        now.nanos().saturating_sub(self.status.timestamp.nanos())
     }
 }
 

@@ -6,7 +6,6 @@ use skep_api::task::{TaskSpec, TaskState, TaskStatus};
 
 use crate::id::Id;
 use crate::object::{Meta, Node, NodeStatus, Role, Task};
-use crate::shared::Shared;
 
 /// A node that has described itself.
 pub fn node(id: &str) -> Node {
@@ -24,8 +23,8 @@ pub fn node(id: &str) -> Node {
         manager: None,
         active_since: Default::default(),
         gateways: Default::default(),
-        subnets6: Default::default(),
         subnets: Default::default(),
+        subnets6: Default::default(),
         data_path: None,
     }
 }
@@ -37,34 +36,21 @@ pub fn task(id: &str, service: &str, slot: u64) -> Task {
         ..Default::default()
     };
     Task {
-        id: id.into(),
-        meta: Meta::default(),
-        spec: Shared::from(TaskSpec {
-            container_spec: Some(container),
-            ..Default::default()
-        }),
         spec_version: 1,
         service_id: format!("service-{service}").into(),
         service_name: service.into(),
-        service_labels: Default::default(),
         slot,
         node_id: Some(Id::from("n1")),
         status: TaskStatus {
             state: TaskState::Assigned,
             ..Default::default()
         },
-        desired_state: TaskState::Running,
-        registry_auth: None,
-        start_gate: None,
-        job_iteration: None,
-        generic_resources: Vec::new(),
-        endpoint: None,
-        attachments: Vec::new(),
-        moving: false,
-        crashes: 0,
-        roll: 0,
-        attached: None,
-        running_since: None,
-        of_update: false,
+        ..Task::new(
+            id.into(),
+            TaskSpec {
+                container_spec: Some(container),
+                ..Default::default()
+            },
+        )
     }
 }

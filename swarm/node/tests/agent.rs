@@ -191,35 +191,22 @@ fn task() -> Task {
         ..Default::default()
     };
     Task {
-        id: "t1".into(),
-        meta: Meta::default(),
-        spec: skep_core::Shared::from(TaskSpec {
-            container_spec: Some(container),
-            ..Default::default()
-        }),
         spec_version: 1,
         service_id: "s1".into(),
         service_name: "web".into(),
-        service_labels: Default::default(),
         slot: 1,
         node_id: Some(NODE.into()),
         status: TaskStatus {
             state: TaskState::Assigned,
             ..Default::default()
         },
-        desired_state: TaskState::Running,
-        registry_auth: None,
-        start_gate: None,
-        job_iteration: None,
-        generic_resources: Vec::new(),
-        endpoint: None,
-        attachments: Vec::new(),
-        moving: false,
-        crashes: 0,
-        roll: 0,
-        attached: None,
-        running_since: None,
-        of_update: false,
+        ..Task::new(
+            "t1".into(),
+            TaskSpec {
+                container_spec: Some(container),
+                ..Default::default()
+            },
+        )
     }
 }
 

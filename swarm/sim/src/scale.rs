@@ -226,33 +226,17 @@ fn service(number: usize, replicas: u64, ids: &mut dyn IdSource) -> Service {
 
 fn task(service: &Service, slot: u64, ids: &mut dyn IdSource) -> Task {
     Task {
-        id: ids.next_id(),
-        meta: Meta::default(),
-        spec: service.spec.task_template.clone().into(),
         spec_version: service.spec_version,
         service_id: service.id.clone(),
         service_name: service.spec.name.as_str().into(),
         service_labels: service.spec.labels.clone().into(),
         slot,
-        node_id: None,
         status: TaskStatus {
             timestamp: NOW,
             state: TaskState::Pending,
             message: "pending task scheduling".to_owned(),
             ..TaskStatus::default()
         },
-        running_since: None,
-        of_update: false,
-        desired_state: TaskState::Running,
-        registry_auth: None,
-        start_gate: None,
-        job_iteration: None,
-        generic_resources: Vec::new(),
-        endpoint: None,
-        attachments: Vec::new(),
-        moving: false,
-        crashes: 0,
-        roll: 0,
-        attached: None,
+        ..Task::new(ids.next_id(), service.spec.task_template.clone())
     }
 }

@@ -16,7 +16,7 @@ use crate::attachment::{Attached, Wish};
 use crate::command::Reply;
 use crate::find;
 use crate::id::{Id, IdSource};
-use crate::object::{Meta, NetworkObject, Task};
+use crate::object::{NetworkObject, Task};
 use crate::store::{Author, Change, State};
 use crate::validate::refused;
 
@@ -160,14 +160,6 @@ fn stand_in(
         ..TaskSpec::default()
     };
     Task {
-        id: ids.next_id(),
-        meta: Meta::default(),
-        spec: spec.into(),
-        spec_version: 0,
-        service_id: Id::from(""),
-        service_name: "".into(),
-        service_labels: Default::default(),
-        slot: 0,
         node_id: Some(node.clone()),
         status: TaskStatus {
             timestamp: now,
@@ -175,19 +167,8 @@ fn stand_in(
             message: "created".to_owned(),
             ..TaskStatus::default()
         },
-        running_since: None,
-        of_update: false,
-        desired_state: TaskState::Running,
-        registry_auth: None,
-        start_gate: None,
-        job_iteration: None,
-        generic_resources: Vec::new(),
-        endpoint: None,
-        attachments: Vec::new(),
-        moving: false,
-        crashes: 0,
-        roll: 0,
         attached: Some(wish.container.clone()),
+        ..Task::new(ids.next_id(), spec)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::dispatcher::Peer;
 use crate::id::CountingIds;
 use crate::leader::{Input, Leader};
 use crate::network::{VNI_OPTION, addressing, driver};
-use crate::object::{Node, Place};
+use crate::object::{Meta, Node, Place};
 
 struct Swarm {
     state: State,

@@ -18,7 +18,9 @@ use crate::cidr::Cidr;
 use crate::command::Reply;
 use crate::id::{Id, IdSource};
 use crate::ipv6::{Cidr6, Ipv6};
-use crate::network::{OVERLAY, VNI_OPTION, addressing, driver, ipv4_config, ipv6_config};
+use crate::network::{
+    OVERLAY, VNI_OPTION, addressing, driver, ipv4_config, ipv6_config, is_engines,
+};
 use crate::object::{Kind, Meta, NetworkObject};
 use crate::ports::publishes;
 use crate::store::{Author, Change, State};
@@ -63,7 +65,7 @@ pub(super) fn create(
 /// The driver, if it is one that every engine uses for itself.
 fn local(spec: &NetworkSpec) -> Option<&str> {
     let name = spec.driver_configuration.as_ref()?.name.as_str();
-    (!matches!(name, "" | OVERLAY)).then_some(name)
+    is_engines(name).then_some(name)
 }
 
 /// What an overlay is given from the first.

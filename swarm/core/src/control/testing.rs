@@ -7,6 +7,7 @@ use skep_api::service::ServiceSpec;
 use skep_api::task::{Runtime, TaskSpec, TaskState, TaskStatus};
 
 use super::{Outcome, execute};
+use crate::Timestamp;
 use crate::bootstrap::with_defaults;
 use crate::command::Command;
 use crate::id::{CountingIds, Id};
@@ -16,7 +17,6 @@ use crate::object::{
 };
 use crate::store::{Author, Change, State, Tx};
 use crate::validate::service_spec;
-use crate::{Shared, Timestamp};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
 
@@ -120,12 +120,6 @@ pub(crate) fn service(id: &str, name: &str) -> Service {
 /// A running task of the service on a node.
 pub(crate) fn task(id: &str, service: &Service, slot: u64, node: &str) -> Task {
     Task {
-        id: Id::from(id),
-        meta: Meta::default(),
-        spec: Shared::from(TaskSpec {
-            runtime: Runtime::Unset,
-            ..service.spec.task_template.clone()
-        }),
         spec_version: service.spec_version,
         service_id: service.id.clone(),
         service_name: service.spec.name.as_str().into(),
@@ -136,19 +130,13 @@ pub(crate) fn task(id: &str, service: &Service, slot: u64, node: &str) -> Task {
             state: TaskState::Running,
             ..TaskStatus::default()
         },
-        desired_state: TaskState::Running,
-        registry_auth: None,
-        start_gate: None,
-        job_iteration: None,
-        generic_resources: Vec::new(),
-        endpoint: None,
-        attachments: Vec::new(),
-        moving: false,
-        crashes: 0,
-        roll: 0,
-        attached: None,
-        running_since: None,
-        of_update: false,
+        ..Task::new(
+            Id::from(id),
+            TaskSpec {
+                runtime: Runtime::Unset,
+                ..service.spec.task_template.clone()
+            },
+        )
     }
 }
 

@@ -32,32 +32,15 @@ fn service(id: &str, name: &str) -> Service {
 
 fn a_task(id: &str) -> Task {
     Task {
-        id: id.into(),
-        meta: Meta::default(),
-        spec: TaskSpec::default().into(),
         spec_version: 1,
         service_id: "s".into(),
         service_name: "web".into(),
-        service_labels: Default::default(),
         slot: 1,
-        node_id: None,
         status: TaskStatus {
             state: TaskState::New,
             ..TaskStatus::default()
         },
-        desired_state: TaskState::Running,
-        registry_auth: None,
-        start_gate: None,
-        job_iteration: None,
-        generic_resources: Vec::new(),
-        endpoint: None,
-        attachments: Vec::new(),
-        moving: false,
-        crashes: 0,
-        roll: 0,
-        attached: None,
-        running_since: None,
-        of_update: false,
+        ..Task::new(id.into(), TaskSpec::default())
     }
 }
 

@@ -15,7 +15,7 @@ use super::{missing, refused};
 use crate::allocator::subnets::LAST_VNI;
 use crate::cidr::Cidr;
 use crate::ipv6::Cidr6;
-use crate::network::{MTU_OPTION, OVERLAY, PREDEFINED, SCOPE, VNI_OPTION};
+use crate::network::{MTU_OPTION, OVERLAY, PREDEFINED, SCOPE, VNI_OPTION, is_engines};
 
 /// The drivers that every engine has. Plugins are each engine's own, and none is known to the swarm.
 const DRIVERS: [&str; 5] = [OVERLAY, BRIDGE, "macvlan", "ipvlan", "host"];
@@ -147,7 +147,7 @@ pub fn check_network(spec: &NetworkSpec) -> Result<(), Error> {
     }
     let driver = spec.driver_configuration.as_ref();
     let driver_name = driver.map_or("", |driver| &driver.name);
-    let is_local = !matches!(driver_name, "" | OVERLAY);
+    let is_local = is_engines(driver_name);
     if is_local && spec.ingress {
         let text = "only overlay driver is currently supported for ingress network";
         return Err(Error::rpc(Code::Unimplemented, text));

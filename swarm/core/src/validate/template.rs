@@ -10,7 +10,7 @@ use skep_api::Error;
 use skep_api::container::{ContainerSpec, Mount};
 use skep_api::node::{NodeDescription, NodeSpec};
 use skep_api::service::ServiceSpec;
-use skep_api::task::{Platform, TaskSpec, TaskState, TaskStatus};
+use skep_api::task::{Platform, TaskSpec};
 
 use super::refused;
 use crate::id::Id;
@@ -61,37 +61,18 @@ fn texts(mount: &Mount) -> Vec<(&'static str, &String)> {
 
 fn task(spec: &ServiceSpec) -> Task {
     Task {
-        id: Id::from("taskid"),
-        meta: Meta::default(),
-        spec: TaskSpec::default().into(),
-        spec_version: 0,
         service_id: Id::from("serviceid"),
         service_name: spec.name.as_str().into(),
         // The original has no labels here and so refuses every mention of one.
         service_labels: spec.labels.clone().into(),
         slot: 1,
-        node_id: None,
-        status: TaskStatus::default(),
-        desired_state: TaskState::Running,
-        registry_auth: None,
-        start_gate: None,
-        job_iteration: None,
-        generic_resources: Vec::new(),
-        endpoint: None,
-        attachments: Vec::new(),
-        moving: false,
-        crashes: 0,
-        roll: 0,
-        attached: None,
-        running_since: None,
-        of_update: false,
+        ..Task::new(Id::from("taskid"), TaskSpec::default())
     }
 }
 
 fn node() -> Node {
     let platform = Platform {
         architecture: "architecture".into(),
-        subnets6: Default::default(),
         os: "os".into(),
     };
     let description = NodeDescription {
@@ -110,6 +91,7 @@ fn node() -> Node {
         active_since: Default::default(),
         gateways: Default::default(),
         subnets: Default::default(),
+        subnets6: Default::default(),
         data_path: None,
     }
 }

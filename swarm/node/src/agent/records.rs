@@ -136,8 +136,8 @@ mod tests {
 
     use skep_api::Secret;
     use skep_api::container::ContainerSpec;
-    use skep_api::task::{TaskSpec, TaskState, TaskStatus};
-    use skep_core::object::{Meta, Task};
+    use skep_api::task::{TaskSpec, TaskStatus};
+    use skep_core::object::Task;
 
     use super::*;
 
@@ -154,32 +154,18 @@ mod tests {
             ..Default::default()
         };
         let task = Task {
-            id: "t1".into(),
-            meta: Meta::default(),
-            spec: skep_core::Shared::from(TaskSpec {
-                container_spec: Some(container),
-                ..Default::default()
-            }),
             spec_version: 1,
             service_id: "s1".into(),
             service_name: "web".into(),
-            service_labels: Default::default(),
             slot: 1,
-            node_id: None,
-            status: TaskStatus::default(),
-            desired_state: TaskState::Running,
             registry_auth: Some(Secret::from(LOGIN)),
-            start_gate: None,
-            job_iteration: None,
-            generic_resources: Vec::new(),
-            endpoint: None,
-            attachments: Vec::new(),
-            moving: false,
-            crashes: 0,
-            roll: 0,
-            attached: None,
-            running_since: None,
-            of_update: false,
+            ..Task::new(
+                "t1".into(),
+                TaskSpec {
+                    container_spec: Some(container),
+                    ..Default::default()
+                },
+            )
         };
         Record {
             task,
