@@ -9,6 +9,7 @@ mod chains;
 pub mod crypt;
 mod entries;
 mod ipv6;
+mod join;
 mod link;
 mod mesh;
 pub mod model;
@@ -16,9 +17,13 @@ mod names;
 mod netlink;
 mod netns;
 mod nft;
+mod overlays;
+mod owner;
+mod paths;
 mod plane;
 mod program;
 mod scout;
+mod settings;
 pub mod state;
 mod underlay;
 
@@ -29,6 +34,7 @@ use rtnetlink::Handle;
 use tokio::task::JoinHandle;
 
 pub use ipv6::Ipv6;
+pub use overlays::Overlays;
 pub use plane::{Config, Plane, clean};
 pub use underlay::{mtu_over, underlay};
 
@@ -82,7 +88,8 @@ pub fn mac(address: Ipv4Addr) -> [u8; 6] {
 }
 
 /// Makes a network what it should be. What is there already and right is not touched, so that no
-/// packet is lost.
+/// packet is lost. Where another node of this namespace has its device, the network goes through
+/// that one's bridge.
 ///
 /// # Errors
 /// When the bridge is not there, or the kernel refuses.
@@ -91,15 +98,25 @@ pub async fn ensure(overlay: &Overlay, remotes: &BTreeMap<Ipv4Addr, IpAddr>) -> 
     let bridge = link::index(&kernel.handle, &overlay.bridge).await?;
     let bridge = bridge.ok_or_else(|| Error::NoDevice(overlay.bridge.clone()))?;
     link::address(&kernel.handle, bridge, &mac(overlay.gateway)).await?;
-    ipv6::prepare(overlay)?;
-    let device = link::vxlan(&kernel.handle, overlay, bridge).await?;
+    settings::set(overlay)?;
     let ipv6 = overlay.ipv6;
-    let known = entries::known(&kernel.handle, device).await?;
-    for address in known {
-        if !remotes.contains_key(&address) {
-            entries::remove(&kernel.handle, device, address, ipv6).await?;
+    let devices = join::devices(&kernel.handle).await?;
+    let device = match join::hub(overlay, &devices) {
+        Some(hub) => {
+            join::join(&kernel.handle, overlay, &devices, hub).await?;
+            // What leads elsewhere is the same for both; either may know of it first.
+            hub.device
         }
-    }
+        None => {
+            let device = link::vxlan(&kernel.handle, overlay, bridge).await?;
+            for address in entries::known(&kernel.handle, device).await? {
+                if !remotes.contains_key(&address) {
+                    entries::remove(&kernel.handle, device, address, ipv6).await?;
+                }
+            }
+            device
+        }
+    };
     for (address, host) in remotes {
         entries::set(&kernel.handle, device, (*address, ipv6), *host).await?;
     }
@@ -177,6 +194,17 @@ fn is_absence(error: &rtnetlink::Error) -> bool {
     match error {
         rtnetlink::Error::NetlinkError(message) => {
             matches!(message.to_io().raw_os_error(), Some(ENOENT | ENODEV))
+        }
+        _ => false,
+    }
+}
+
+/// Whether there is no such route.
+fn is_gone(error: &rtnetlink::Error) -> bool {
+    const ESRCH: i32 = 3;
+    match error {
+        rtnetlink::Error::NetlinkError(message) => {
+            message.to_io().raw_os_error() == Some(ESRCH) || is_absence(error)
         }
         _ => false,
     }

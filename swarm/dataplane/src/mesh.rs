@@ -17,7 +17,6 @@ mod base;
 mod hairpin;
 mod header;
 mod marks;
-mod owner;
 mod plan;
 mod ports;
 mod proxy;
@@ -33,7 +32,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use self::owner::Owner;
 use self::plan::{Plan, plan};
 use self::ports::Ports;
 use self::routes::Ways;
@@ -44,12 +42,15 @@ use crate::netlink::conntrack::{self, Flow};
 use crate::netlink::nftables::Nftables;
 use crate::netns::{self, Place};
 use crate::nft;
+use crate::owner::Owner;
 use crate::plane::Part;
 use crate::state::{State, Touched};
 
 /// After a start, before what an earlier daemon left is taken away because nothing is published:
 /// until then somebody may still say what is.
 const GRACE: Duration = Duration::from_secs(30);
+/// What there can be only one of in a namespace.
+const MESH: &str = "mesh";
 /// Every so many looks, what no event tells of is looked at too.
 const SELDOM: usize = 8;
 
@@ -121,7 +122,7 @@ impl Mesh {
     /// Whether the mesh of this namespace is ours, or can be.
     fn owns(&mut self) -> Result<bool, String> {
         if self.owner.is_none() {
-            self.owner = Owner::become_one().map_err(text)?;
+            self.owner = Owner::become_one(MESH).map_err(text)?;
         }
         self.waits = self.owner.is_none();
         Ok(!self.waits)
@@ -254,7 +255,7 @@ impl Part for Mesh {
     }
 
     async fn clean() -> Result<(), String> {
-        match Owner::become_one().map_err(text)? {
+        match Owner::become_one(MESH).map_err(text)? {
             Some(_owner) => remove().await,
             None => Ok(()),
         }

@@ -12,8 +12,11 @@ use super::space::{Space, Work};
 use crate::model::Container;
 use crate::netlink::Family;
 use crate::netns::Place;
+use crate::owner::Owner;
 use crate::state::{State, Touched};
 
+/// What there can be only one of in a namespace.
+pub(super) const HOST: &str = "vip";
 /// So few namespaces are not worth more threads.
 const FEW: usize = 4;
 /// Unless one of them has so many addresses to tell.
@@ -29,6 +32,12 @@ pub(crate) struct Inner {
     containers: BTreeMap<(String, Family), Tenant>,
     answers: Answers,
     wishes: Wishes,
+    /// The right to the host's own tables and to answer for it, where daemons share a host.
+    owner: Option<Owner>,
+    /// Another one has it.
+    waits: bool,
+    /// There is no network at all.
+    idle: bool,
 }
 
 /// A namespace's table for one kind of addresses, and what is to be done there.
@@ -60,6 +69,7 @@ impl Inner {
         // Whoever has seen nothing yet looks at everything.
         let touched = if self.knows { touched } else { &all };
         self.knows = true;
+        self.idle = state.networks.is_empty();
         let changed = self.catalogue.follow(state, touched);
         self.wishes = self
             .answers
@@ -116,21 +126,48 @@ impl Inner {
 
     /// Does what was decided, everywhere; the first thing that failed is what is said.
     pub(crate) fn work(&mut self) -> Result<(), String> {
-        let host = self.hosts.values_mut();
+        let owned = self.owns();
+        let owns = *owned.as_ref().unwrap_or(&false);
+        let host = self.hosts.values_mut().filter(|_| owns);
         // Containers first: the host's table is for those that have none.
         let mut tenants: Vec<&mut Tenant> = self.containers.values_mut().chain(host).collect();
         tenants.retain(|tenant| tenant.work.is_some());
         let done = everywhere(tenants);
-        let answered = self.answers.follow(std::mem::take(&mut self.wishes));
-        done.into_iter().chain([answered]).collect()
+        let wishes = std::mem::take(&mut self.wishes);
+        let answered = match owns {
+            true => self.answers.follow(wishes),
+            false => Ok(()),
+        };
+        let done = done.into_iter().chain([answered, owned.map(drop)]).collect();
+        if self.idle {
+            // Somebody else may have a use for it.
+            (self.owner, self.waits) = (None, false);
+            (self.hosts, self.answers) = (BTreeMap::new(), Answers::default());
+        }
+        done
+    }
+
+    /// Whether what is the host's is ours, or can be.
+    fn owns(&mut self) -> Result<bool, String> {
+        if self.owner.is_none() {
+            let owner = Owner::become_one(HOST);
+            self.owner = owner.map_err(|error| format!("virtual addresses of the host: {error}"))?;
+        }
+        self.waits = self.owner.is_none();
+        Ok(!self.waits)
     }
 
     /// Whether nobody else was at it, anywhere.
     pub(crate) fn intact(&mut self) -> bool {
-        let tenants = self.containers.values_mut().chain(self.hosts.values_mut());
+        if self.waits && self.owns().unwrap_or(false) {
+            return false;
+        }
+        let owns = self.owner.is_some();
+        let hosts = self.hosts.values_mut().filter(|_| owns);
+        let tenants = self.containers.values_mut().chain(hosts);
         // All of them are looked at, so that all are repaired at once.
         let broken = tenants.filter_map(|it| (!it.space.intact()).then_some(()));
-        broken.count() == 0 && self.answers.intact()
+        broken.count() == 0 && (!owns || self.answers.intact())
     }
 }
 

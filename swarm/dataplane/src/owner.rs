@@ -1,5 +1,6 @@
-//! Whose the mesh of a network namespace is: daemons may share one, and only one of them can have
-//! its ports and rules. The others wait until it is gone.
+//! Whose something of a network namespace is that there can be only once, such as the mesh with its
+//! ports and rules: daemons may share a namespace, and one of them has it. The others wait until
+//! that one is gone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -8,18 +9,18 @@ use std::path::PathBuf;
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// The right to the mesh of this namespace, until it is dropped.
+/// The right to something of this namespace, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Owner {
+pub(crate) struct Owner {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
 impl Owner {
     /// `None` if somebody else has it.
-    pub(super) fn become_one() -> io::Result<Option<Self>> {
+    pub(crate) fn become_one(what: &str) -> io::Result<Option<Self>> {
         let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
-        let path = PathBuf::from(format!("/run/skep-mesh-{namespace}.lock"));
+        let path = PathBuf::from(format!("/run/skep-{what}-{namespace}.lock"));
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).open(&path)?;
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -53,10 +54,11 @@ mod tests {
         if !nix::unistd::geteuid().is_root() {
             return;
         }
-        let first = Owner::become_one().unwrap();
+        let first = Owner::become_one("test").unwrap();
         assert!(first.is_some());
-        assert!(Owner::become_one().unwrap().is_none());
+        assert!(Owner::become_one("test").unwrap().is_none());
+        assert!(Owner::become_one("other-test").unwrap().is_some());
         drop(first);
-        assert!(Owner::become_one().unwrap().is_some());
+        assert!(Owner::become_one("test").unwrap().is_some());
     }
 }
