@@ -1,6 +1,11 @@
 //! Published ports with the real CLI, on hosts with real engines: whichever host a client comes to,
 //! it is served, and the tasks see who it is.
 
+#[path = "mesh/beside.rs"]
+mod beside;
+#[path = "mesh/ipv6.rs"]
+mod ipv6;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,9 +14,6 @@ use anyhow::{Result, bail, ensure};
 use compat_tests::faults::seconds_until;
 use compat_tests::swarm::*;
 use fleet::{Fleet, Host, Options, Output, Part, wait_for};
-
-#[path = "mesh/ipv6.rs"]
-mod ipv6;
 
 const WEB: &str = "registry:5000/web:v1";
 /// How long a host may take to serve what runs.
@@ -97,6 +99,7 @@ fn every_host_answers_and_tasks_see_who_asks() -> Result<()> {
     comes_back(&fleet, &hosts, &client)?;
     another_program_has_it(&fleet, &n1)?;
     ipv6::hold(&fleet, &hosts)?;
+    beside::works(&fleet, &n1)?;
 
     n1.docker(&["service", "rm", "web"])?;
     for host in &hosts {

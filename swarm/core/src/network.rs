@@ -58,23 +58,26 @@ pub fn engine_name(network: &Id, ingress: bool) -> String {
     format!("{prefix}{network}")
 }
 
-/// How bridges that are networks are called: this, and the beginning of the network's id.
+/// How bridges that are networks are called: this, the beginning of the network's id, and what tells
+/// the node from others.
 pub const DEVICE_PREFIX: &str = "skep";
 
-/// What the bridge is called that is a network on a node. Names of devices have 15 characters.
-pub fn bridge_name(network: &Id) -> String {
-    network
-        .chars()
-        .take(11)
-        .fold(DEVICE_PREFIX.to_owned(), |name, c| name + &c.to_string())
+/// What the bridge is called that is a network on the node with this address on it: nodes that share
+/// a network namespace have one each, whose names differ in their last four characters. Names of
+/// devices have 15 characters.
+pub fn bridge_name(network: &Id, gateway: Ipv4Addr) -> String {
+    let [_, _, high, low] = gateway.octets();
+    format!("{DEVICE_PREFIX}{}{high:02x}{low:02x}", beginning(network, 7))
 }
 
-/// What the device is called that leads from the bridge to other nodes.
+/// What the device is called that leads from the bridge to other nodes. Nodes that share a network
+/// namespace share it.
 pub fn vxlan_name(network: &Id) -> String {
-    network
-        .chars()
-        .take(11)
-        .fold("skvx".to_owned(), |name, c| name + &c.to_string())
+    format!("skvx{}", beginning(network, 11))
+}
+
+fn beginning(network: &Id, length: usize) -> String {
+    network.chars().take(length).collect()
 }
 
 /// The hardware address of whoever has this address: what engines made of it when they chose for

@@ -42,7 +42,7 @@ impl From<&Overlay> for Network {
         Self {
             id: overlay.id.clone(),
             name: overlay.name.clone(),
-            bridge: bridge_name(&overlay.id),
+            bridge: bridge_name(&overlay.id, overlay.gateway),
             subnet: overlay.subnet,
             gateway: overlay.gateway,
             ipv6: overlay.ipv6,

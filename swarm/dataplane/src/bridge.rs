@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
 
-use super::{Error, Kernel, Overlay, is_absence, link, mac, refused};
+use super::{Error, Kernel, Overlay, is_absence, link, mac, refused, settings};
 use crate::netns::{self, Place};
 
 /// What containers' first device is called.
@@ -36,7 +36,7 @@ pub async fn ensure(overlay: &Overlay, bits: u8) -> Result<(), Error> {
     let ipv6 = overlay.ipv6;
     let second = ipv6.map(|it| (IpAddr::V6(it.address(overlay.gateway)), it.bits));
     let both = [Some((IpAddr::V4(overlay.gateway), bits)), second];
-    super::ipv6::prepare(overlay)?;
+    settings::set(overlay)?;
     for (gateway, bits) in both.into_iter().flatten() {
         let add = handle.address().add(index, gateway, bits).replace();
         let added = add.execute().await;

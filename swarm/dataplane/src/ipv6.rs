@@ -1,12 +1,7 @@
-//! The IPv6 side of a network, as far as this host's kernel is concerned. Every address of IPv4 stands
-//! for one of IPv6, so that entries for the one are entries for both. Makes no entry.
+//! The IPv6 side of a network, as far as this host's kernel is concerned: every address of IPv4 stands
+//! for one of IPv6, so that entries for the one are entries for both. Pure.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
-
-use crate::{Error, Overlay};
 
 /// What IPv6 addresses a network's IPv4 addresses stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +13,6 @@ pub struct Ipv6 {
     /// Bits of the prefix.
     pub bits: u8,
 }
-
-/// What makes an address of the bridge its own at once: nobody else can have it, so nobody is asked,
-/// and there is no waiting by chance before that either.
-const AT_ONCE: [&str; 2] = ["accept_dad", "router_solicitation_delay"];
 
 impl Ipv6 {
     /// What an IPv4 address stands for.
@@ -39,27 +30,6 @@ impl Ipv6 {
             .checked_add(place)
             .map(Ipv4Addr::from_bits)
     }
-}
-
-/// Lets the bridge use its own IPv6 address at once. To be called before anything is on the bridge:
-/// until then it is not up, and its addresses wait.
-pub(crate) fn prepare(overlay: &Overlay) -> Result<(), Error> {
-    if overlay.ipv6.is_none() {
-        return Ok(());
-    }
-    for name in AT_ONCE {
-        let path = ["/proc/sys/net/ipv6/conf", &overlay.bridge, name];
-        let path: PathBuf = path.iter().collect();
-        match fs::write(&path, "0") {
-            // It is slower then.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            result => result.map_err(|error| Error::Refused {
-                what: format!("write 0 to {}", path.display()),
-                why: error.to_string(),
-            })?,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

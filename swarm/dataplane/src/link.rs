@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::{Handle, LinkBridgePort, LinkUnspec, LinkVxlan};
 
-use super::{Error, Overlay, is_absence, refused, underlay};
+use super::{Error, Overlay, is_absence, join, refused, underlay};
 
 async fn find(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
     let mut links = handle.link().get().match_name(name.to_owned()).execute();
@@ -33,7 +33,7 @@ pub(super) async fn address(handle: &Handle, index: u32, mac: &[u8; 6]) -> Resul
 
 pub(super) async fn delete(handle: &Handle, index: u32) -> Result<(), Error> {
     match handle.link().del(index).execute().await {
-        Err(error) if !is_absence(&error) => Err(refused("remove a VXLAN device")(error)),
+        Err(error) if !is_absence(&error) => Err(refused("remove a device")(error)),
         _ => Ok(()),
     }
 }
@@ -64,7 +64,7 @@ pub(super) async fn vxlan(handle: &Handle, overlay: &Overlay, bridge: u32) -> Re
     Ok(device)
 }
 
-/// Puts a network's device on its bridge.
+/// Puts a network's device on its bridge, which then needs no other node's.
 pub(super) async fn enslave(
     handle: &Handle,
     overlay: &Overlay,
@@ -72,6 +72,7 @@ pub(super) async fn enslave(
     bridge: u32,
 ) -> Result<(), Error> {
     let name = &overlay.device;
+    join::part(handle, overlay).await?;
     let message = LinkUnspec::new_with_index(device)
         .mtu(overlay.mtu)
         .controller(bridge)

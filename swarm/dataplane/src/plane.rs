@@ -13,13 +13,14 @@ use crate::balance::Balance;
 use crate::mesh::Mesh;
 use crate::model::{Change, Reports};
 use crate::names::Names;
+use crate::paths::Paths;
 use crate::scout::Scout;
 use crate::state::{State, Touched};
 
 /// Changes that wait, in calls of [`Plane::apply`].
 const QUEUE: usize = 1024;
 /// How many parts there are.
-const PARTS: usize = 3;
+const PARTS: usize = 4;
 /// The first pause after a failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// How often to see whether somebody else was at the kernel's rules.
@@ -137,6 +138,7 @@ async fn run(config: Config, mut inbox: mpsc::Receiver<Word>, report: watch::Sen
         Follower::start(Balance::new(), &mut parts),
         Follower::start(Names::new(&config), &mut parts),
         Follower::start(Mesh::new(report), &mut parts),
+        Follower::start(Paths::default(), &mut parts),
     ];
     let mut scout = Scout::start();
     loop {

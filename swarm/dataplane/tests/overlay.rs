@@ -1,7 +1,13 @@
 //! What the kernel has after each step, in a network namespace of its own that ends with the test.
 //! Needs root and iproute2, and no engine.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
+#[path = "overlay/joined.rs"]
+mod joined;
+#[path = "hosts/net.rs"]
+#[allow(dead_code)]
+mod net;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -214,10 +214,13 @@ fn places(task: &Task) -> impl Iterator<Item = (&Id, Ipv4Addr, &Id)> {
     })
 }
 
-/// Where a node is, seen from another; `None` for itself, and for one that nobody knows.
+/// Where a node is, seen from another; `None` for itself, for those that share its network
+/// namespace, and for one that nobody knows.
 fn remote(state: &State, node: Option<&Id>, seen_from: &Node) -> Option<IpAddr> {
-    let node = node.filter(|node| **node != seen_from.id)?;
-    state.nodes().get(node)?.data_address()
+    let node = state.nodes().get(node?)?;
+    let address = node.data_address();
+    // With the address that others send to, they share everything that is reached there.
+    address.filter(|_| node.id != seen_from.id && address != seen_from.data_address())
 }
 
 /// Whether an address on a network is a node's own.

@@ -89,7 +89,7 @@ fn node() -> Directories {
         "its bridge is not there yet"
     );
     directories.there(&overlay());
-    assert_eq!(told(&mut directories), ["+skepnet", "+web", "+a", "+b"]);
+    assert_eq!(told(&mut directories), ["+skepnet0103", "+web", "+a", "+b"]);
     directories
 }
 
@@ -171,18 +171,18 @@ fn a_plane_that_starts_is_told_everything() {
     let mut directories = node();
     directories.local(&"x".into(), false, None);
     directories.tell_all();
-    assert_eq!(told(&mut directories), ["+skepnet", "+web", "+a", "+b"]);
+    assert_eq!(told(&mut directories), ["+skepnet0103", "+web", "+a", "+b"]);
     let listed = directories.listed(&NET.into()).unwrap().clone();
     let mut restarted = Directories::default();
     restarted.local(&"a".into(), true, None);
     restarted.restore(&overlay(), listed);
     restarted.tell_all();
-    assert_eq!(told(&mut restarted), ["+skepnet", "+web", "+a", "+b"]);
+    assert_eq!(told(&mut restarted), ["+skepnet0103", "+web", "+a", "+b"]);
     // The bridge is made anew after the engine was away: the same as before.
     restarted.there(&overlay());
     assert_eq!(told(&mut restarted), [""; 0]);
     restarted.gone(&NET.into());
     restarted.there(&overlay());
-    let again = ["-net", "+skepnet", "+web", "+a", "+b"];
+    let again = ["-net", "+skepnet0103", "+web", "+a", "+b"];
     assert_eq!(told(&mut restarted), again);
 }

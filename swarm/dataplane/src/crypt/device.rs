@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::{Error, Kernel, Overlay, entries, ipv6, link, mac};
+use crate::{Error, Kernel, Overlay, entries, link, mac, settings};
 
 /// Puts the device on the bridge, and behind it what is on other hosts.
 pub(super) async fn enslave(
@@ -18,7 +18,7 @@ pub(super) async fn enslave(
     link::address(&kernel.handle, bridge, &mac(overlay.gateway)).await?;
     let device = link::index(&kernel.handle, &overlay.device).await?;
     let device = there(device, &overlay.device)?;
-    ipv6::prepare(overlay)?;
+    settings::set(overlay)?;
     link::enslave(&kernel.handle, overlay, device, bridge).await?;
     for address in entries::behind(&kernel.handle, device).await? {
         if !remotes.contains_key(&address) {

@@ -132,6 +132,12 @@ impl Crypt {
             write(&self.shared.networks).remove(&network.vni);
             self.shared.retire(network.vni, &[]);
         }
+        // Another node of this host may have a use for the port. Whoever is about to listen keeps it.
+        if read(&self.shared.networks).is_empty()
+            && let Ok(mut listening) = self.shared.listening.try_lock()
+        {
+            *listening = None;
+        }
     }
 
     fn network(&self, vni: u32) -> Option<Arc<Network>> {

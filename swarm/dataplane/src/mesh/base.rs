@@ -2,6 +2,7 @@
 
 use super::marks::{BACK, FORTH, KEPT, KIND_MASK, OURS, OURS_MASK, TRANSLATED};
 use super::plan::Plan;
+use crate::join::siblings;
 
 /// Sets and maps, by the number of their table.
 pub(super) const SETS: [(usize, &str); 8] = [
@@ -66,7 +67,7 @@ fn sets() -> String {
 
 /// What arrives: its place among connections, and its way on.
 fn arrival(plan: &Plan) -> String {
-    let bridge = &plan.bridge;
+    let bridge = siblings(&plan.bridge);
     let (address, length) = plan.subnet;
     // A client may have the same port towards two hosts, and both may send it to one task. For
     // this host these are two connections only if each host's are counted in a zone of their own;

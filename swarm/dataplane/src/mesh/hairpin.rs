@@ -10,7 +10,7 @@ use rtnetlink::packet_route::link::{
     InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkInfo, LinkMessage,
 };
 
-use crate::{Error, Kernel, is_absence, link, refused};
+use crate::{Error, Kernel, is_absence, join, link, refused};
 
 const BRIDGED_PACKETS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
@@ -41,13 +41,15 @@ pub(super) async fn set(bridge: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a device is a container's on this bridge and does not do it yet.
+/// Whether a device is a container's on this bridge and does not do it yet. What joins two bridges
+/// must never do it: from both ends, a packet would go back and forth for ever.
 fn is_straight(link: &LinkMessage, bridge: u32) -> bool {
     let mut on_bridge = false;
     let mut veth = false;
     let mut does = false;
     for attribute in &link.attributes {
         match attribute {
+            LinkAttribute::IfName(name) if join::is_end(name) => return false,
             LinkAttribute::Controller(index) => on_bridge = *index == bridge,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
@@ -64,4 +66,27 @@ fn is_straight(link: &LinkMessage, bridge: u32) -> bool {
         }
     }
     on_bridge && veth && !does
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_containers_are_sent_back_what_they_sent() {
+        let port = |name: &str, bridge: u32| {
+            let mut link = LinkMessage::default();
+            link.attributes = vec![
+                LinkAttribute::IfName(name.to_owned()),
+                LinkAttribute::Controller(bridge),
+                LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
+            ];
+            link
+        };
+        assert!(is_straight(&port("veth2fa174c", 7), 7));
+        assert!(!is_straight(&port("veth2fa174c", 8), 7));
+        for end in ["skej01234560103", "skeh01234560103"] {
+            assert!(!is_straight(&port(end, 7), 7), "{end}");
+        }
+    }
 }

@@ -71,7 +71,7 @@ pub(super) struct Backend {
 pub(super) fn plan(state: &State) -> Option<Plan> {
     let mut plans = state.networks.values().filter_map(|known| {
         let network = known.network.as_ref().filter(|it| it.ingress)?;
-        let ports = ports(known);
+        let ports = ports(known, &network.hosts);
         (!ports.is_empty()).then_some((network, ports))
     });
     let (network, ports) = plans.next()?;
@@ -102,10 +102,10 @@ fn subnet(network: &Network) -> (Ipv4Addr, u8) {
     (Ipv4Addr::from(u32::from(address) & !inside), length)
 }
 
-fn ports(known: &Known) -> BTreeMap<Key, Published> {
+fn ports(known: &Known, hosts: &BTreeMap<Ipv4Addr, IpAddr>) -> BTreeMap<Key, Published> {
     let mut ports = BTreeMap::new();
     for service in known.services.values().filter(|it| !it.ports.is_empty()) {
-        let backends = backends(known, service);
+        let backends = backends(known, hosts, service);
         for port in &service.ports {
             // While a port goes over from one service to another, both may be known to have it.
             let key = (port.protocol, port.published);
@@ -127,7 +127,11 @@ fn manner(service: &Service, protocol: Protocol) -> Manner {
     }
 }
 
-fn backends(known: &Known, service: &Service) -> Vec<Backend> {
+fn backends(
+    known: &Known,
+    hosts: &BTreeMap<Ipv4Addr, IpAddr>,
+    service: &Service,
+) -> Vec<Backend> {
     let endpoints = known.endpoints_of(&service.id);
     let all: BTreeSet<Backend> = endpoints
         .filter_map(|endpoint| {
@@ -135,7 +139,9 @@ fn backends(known: &Known, service: &Service) -> Vec<Backend> {
             addresses.find_map(|address| match address {
                 IpAddr::V4(address) => Some(Backend {
                     address: *address,
-                    host: endpoint.host,
+                    // One that is no other host shares this one's namespace, and all of its
+                    // bridges are joined.
+                    host: endpoint.host.filter(|host| hosts.contains_key(host)),
                 }),
                 IpAddr::V6(_) => None,
             })
@@ -238,6 +244,16 @@ pub(super) mod tests {
         assert_eq!(web.backends[1].host, Some(at(3)));
         let dns = &plan.ports[&(Protocol::Udp, 53)];
         assert_eq!(dns.manner, Manner::Translated);
+    }
+
+    #[test]
+    fn a_host_that_is_no_other_is_this_one() {
+        let web = service("web", &[(Protocol::Tcp, 8080, 80)]);
+        let told = vec![served(web), task("web", 10, Some(9)), task("web", 11, Some(3))];
+        let plan = plan(&state(told)).unwrap();
+        let web = &plan.ports[&(Protocol::Tcp, 8080)];
+        let hosts = web.backends.iter().map(|it| it.host.is_some());
+        assert_eq!(hosts.collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]

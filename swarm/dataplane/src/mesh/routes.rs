@@ -12,7 +12,7 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMe
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
 use super::marks::{OURS, OURS_MASK, WAY_MASK, is_table, number, table, way};
-use crate::{Error, Kernel, is_absence, link, refused};
+use crate::{Error, Kernel, is_absence, is_gone, link, refused};
 
 /// Where our rules begin: before those of most others, and after the kernel's own first one.
 const FIRST: u32 = 1470;
@@ -240,17 +240,6 @@ async fn next(handle: &Handle, number: u16) -> Option<Ipv4Addr> {
         RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
         _ => None,
     })
-}
-
-/// Whether there is no such route.
-fn is_gone(error: &rtnetlink::Error) -> bool {
-    const ESRCH: i32 = 3;
-    match error {
-        rtnetlink::Error::NetlinkError(message) => {
-            message.to_io().raw_os_error() == Some(ESRCH) || is_absence(error)
-        }
-        _ => false,
-    }
 }
 
 /// The subnets of the engine's own networks here.

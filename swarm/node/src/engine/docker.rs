@@ -26,7 +26,7 @@ use skep_api::Secret;
 use skep_api::node::NodeDescription;
 use skep_api::task::GenericResource;
 use skep_core::worker::{EngineOp, OpError, OpResult};
-use skep_dataplane::crypt::Crypt;
+use skep_dataplane::Overlays;
 use tokio::sync::mpsc;
 
 use super::{Engine, EngineEvent, EngineStream};
@@ -43,8 +43,8 @@ pub struct DockerEngine {
     generic: Arc<[GenericResource]>,
     /// Who hears how far images are.
     listener: Arc<Mutex<Option<mpsc::Sender<EngineEvent>>>>,
-    /// The encrypted networks of this host.
-    crypt: Crypt,
+    /// The overlay networks of this host.
+    overlays: Overlays,
 }
 
 impl DockerEngine {
@@ -56,7 +56,7 @@ impl DockerEngine {
             link: Arc::new(Link::new(socket.as_ref())),
             generic: describe::generic_resources(generic_resources).into(),
             listener: Arc::default(),
-            crypt: Crypt::default(),
+            overlays: Overlays::default(),
         }
     }
 }
@@ -72,7 +72,7 @@ impl fmt::Debug for DockerEngine {
 impl Engine for DockerEngine {
     fn run(&self, op: EngineOp) -> BoxFuture<'static, OpResult> {
         let link = Arc::clone(&self.link);
-        let (listener, crypt) = (Arc::clone(&self.listener), self.crypt.clone());
+        let (listener, overlays) = (Arc::clone(&self.listener), self.overlays.clone());
         let tell = move |event| {
             let listener = listener.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(listener) = listener.as_ref() {
@@ -80,7 +80,7 @@ impl Engine for DockerEngine {
                 let _ = listener.try_send(event);
             }
         };
-        Box::pin(async move { ops::run(&link, &crypt, op, &tell).await })
+        Box::pin(async move { ops::run(&link, &overlays, op, &tell).await })
     }
 
     fn describe(&self) -> BoxFuture<'static, Result<NodeDescription, String>> {

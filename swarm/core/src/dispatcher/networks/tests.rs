@@ -154,6 +154,28 @@ fn a_node_that_moves_takes_its_addresses_along() {
 }
 
 #[test]
+fn what_is_on_a_node_in_the_same_namespace_is_nowhere_else() {
+    let mut bench = bench();
+    edit(&mut bench, "n2", |it| {
+        it.status.addr = "192.0.2.1".to_owned()
+    });
+    place(&mut bench, "t3", "n3", 13);
+    ready(&mut bench, "n1", "192.0.2.1");
+    let known = told(&mut bench, "n1");
+    let elsewhere = ["10.0.1.13 192.0.2.3", "10.0.1.23 192.0.2.3"];
+    assert_eq!(remotes(&known), elsewhere);
+    assert_eq!(known.networks[0].gateways, [[10, 0, 1, 23].into()].into());
+    // As seen from another host, both are where they are.
+    ready(&mut bench, "n3", "192.0.2.3");
+    assert_eq!(remotes(&told(&mut bench, "n3")).len(), 4);
+    // Nor is what comes there later.
+    place(&mut bench, "t4", "n2", 14);
+    let moved = moves(&told(&mut bench, "n1"));
+    assert!(moved.contains(&"10.0.1.14 -".to_owned()), "{moved:?}");
+    assert!(moved.iter().all(|it| it.ends_with(" -")), "{moved:?}");
+}
+
+#[test]
 fn a_part_ends_and_begins_anew() {
     let mut bench = bench();
     ready(&mut bench, "n1", "192.0.2.1");

@@ -19,7 +19,8 @@ use skep_core::network::{
     LABEL, LABEL_NAME, LABEL_SHOWN, MTU_OPTION, bridge_name, engine_name, vxlan_name,
 };
 use skep_core::worker::{OpError, OpOutput, OpResult};
-use skep_dataplane::crypt::{Crypt, Key};
+use skep_dataplane::Overlays;
+use skep_dataplane::crypt::Key;
 use tracing::warn;
 
 use super::connect::Link;
@@ -48,7 +49,7 @@ pub(super) async fn list(link: &Link) -> OpResult {
 }
 
 /// Makes a network what it should be.
-pub(super) async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
+pub(super) async fn make(link: &Link, overlays: &Overlays, overlay: &Overlay) -> OpResult {
     if let Some(driver) = &overlay.driver {
         return local::make(link, overlay, driver).await;
     }
@@ -66,7 +67,7 @@ pub(super) async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpRes
     if there.is_none() {
         create(link, &name, overlay, mtu).await?;
     }
-    lead_elsewhere(crypt, &in_kernel(overlay, mtu), overlay).await
+    lead_elsewhere(overlays, &in_kernel(overlay, mtu), overlay).await
 }
 
 /// The largest packet of a network's containers here: what was asked for, what the engine's network
@@ -89,7 +90,7 @@ pub(super) async fn mtu(overlay: &Overlay, there: Option<&NetworkInspect>) -> u3
 /// What is to be of a network in the kernel.
 pub(super) fn in_kernel(overlay: &Overlay, mtu: u32) -> skep_dataplane::Overlay {
     skep_dataplane::Overlay {
-        bridge: bridge_name(&overlay.id),
+        bridge: bridge_name(&overlay.id, overlay.gateway),
         device: vxlan_name(&overlay.id),
         vni: overlay.vni,
         port: overlay.port,
@@ -111,38 +112,38 @@ fn ipv6(of: Ipv6) -> skep_dataplane::Ipv6 {
 
 /// Makes the way to other nodes, from a bridge that is there.
 pub(super) async fn lead_elsewhere(
-    crypt: &Crypt,
+    overlays: &Overlays,
     local: &skep_dataplane::Overlay,
     overlay: &Overlay,
 ) -> OpResult {
-    if overlay.keys.is_empty() {
-        return done(skep_dataplane::ensure(local, &overlay.remotes).await);
-    }
     let keys = overlay.keys.iter().map(|key| Key {
         id: key.number,
         secret: key.secret.as_bytes().to_vec(),
     });
-    let keys: Vec<Key> = keys.collect();
-    done(crypt.ensure(local, &keys, &overlay.remotes).await)
+    let made = overlays.ensure(local, keys.collect(), &overlay.remotes);
+    done(made.await)
 }
 
 /// Addresses are somewhere else now.
 pub(super) async fn moved(
-    crypt: &Crypt,
+    overlays: &Overlays,
     network: &Id,
     side: Option<Ipv6>,
     moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>,
 ) -> OpResult {
     let device = vxlan_name(network);
-    match crypt.change(&device, moves).await {
-        Ok(false) => done(skep_dataplane::change(&device, side.map(ipv6), moves).await),
-        other => done(other.map(drop)),
-    }
+    done(overlays.change(&device, side.map(ipv6), moves).await)
 }
 
-/// Removes all of a network. The engine goes first: it refuses while containers are on it. Those of
-/// tasks are gone by then; what else is there has no place on it, and is taken off.
-pub(super) async fn remove(link: &Link, crypt: &Crypt, network: &Id) -> OpResult {
+/// Removes all of a network. The engine goes first: it refuses while containers are on it.
+pub(super) async fn remove(link: &Link, overlays: &Overlays, network: &Id) -> OpResult {
+    withdraw(link, network).await?;
+    lead_nowhere(overlays, network).await
+}
+
+/// Removes the engine's part of a network. Containers of tasks are gone by then; what else is there
+/// has no place on it, and is taken off.
+pub(super) async fn withdraw(link: &Link, network: &Id) -> Result<(), OpError> {
     for ingress in [false, true] {
         let name = engine_name(network, ingress);
         let outcome = match delete(link, &name).await {
@@ -154,9 +155,12 @@ pub(super) async fn remove(link: &Link, crypt: &Crypt, network: &Id) -> OpResult
             Err(error) => return Err(error),
         }
     }
-    let device = vxlan_name(network);
-    crypt.forget(&device);
-    done(skep_dataplane::remove(&device).await)
+    Ok(())
+}
+
+/// Removes the way to other nodes, once the bridge is gone.
+pub(super) async fn lead_nowhere(overlays: &Overlays, network: &Id) -> OpResult {
+    done(overlays.remove(&vxlan_name(network)).await)
 }
 
 /// Takes off a network whoever is on it, and removes it. A container that is gone meanwhile is off.
@@ -238,7 +242,7 @@ async fn create(link: &Link, name: &str, overlay: &Overlay, mtu: u32) -> Result<
         "EnableIPv6": overlay.ipv6.is_some(),
         "IPAM": { "Driver": "default", "Config": pools },
         "Options": {
-            "com.docker.network.bridge.name": bridge_name(&overlay.id),
+            "com.docker.network.bridge.name": bridge_name(&overlay.id, overlay.gateway),
             MTU_OPTION: mtu.to_string(),
         },
         "Labels": {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use skep_api::network::{PortConfig, Protocol, PublishMode};
 use skep_core::worker::{Container, ContainerState, EngineOp, Health, OpError, OpOutput, OpResult};
-use skep_dataplane::crypt::Crypt;
+use skep_dataplane::Overlays;
 
 use super::connect::Link;
 use super::{fields, image, network, podman};
@@ -40,16 +40,16 @@ pub(super) const TASK_LABEL: &str = "com.docker.swarm.task.id";
 pub(super) type Tell = dyn Fn(EngineEvent) + Send + Sync;
 
 /// Carries out one operation.
-pub(super) async fn run(link: &Link, crypt: &Crypt, op: EngineOp, tell: &Tell) -> OpResult {
+pub(super) async fn run(link: &Link, overlays: &Overlays, op: EngineOp, tell: &Tell) -> OpResult {
     if link.is_podman().await? {
-        podman::run(link, crypt, op, tell).await
+        podman::run(link, overlays, op, tell).await
     } else {
-        common(link, crypt, op, tell).await
+        common(link, overlays, op, tell).await
     }
 }
 
 /// Carries out one operation as dockerd wants it, and every engine that is like it there.
-pub(super) async fn common(link: &Link, crypt: &Crypt, op: EngineOp, tell: &Tell) -> OpResult {
+pub(super) async fn common(link: &Link, overlays: &Overlays, op: EngineOp, tell: &Tell) -> OpResult {
     match op {
         EngineOp::List { node } => list(link, &node).await,
         EngineOp::Inspect { container } => inspect(link, &container).await,
@@ -65,13 +65,13 @@ pub(super) async fn common(link: &Link, crypt: &Crypt, op: EngineOp, tell: &Tell
             network::disconnect(link, &container, &network).await
         }
         EngineOp::ListNetworks => network::list(link).await,
-        EngineOp::MakeNetwork { network } => network::make(link, crypt, &network).await,
+        EngineOp::MakeNetwork { network } => network::make(link, overlays, &network).await,
         EngineOp::MoveOnNetwork {
             network,
             ipv6,
             moves,
-        } => network::moved(crypt, &network, ipv6, &moves).await,
-        EngineOp::RemoveNetwork { network } => network::remove(link, crypt, &network).await,
+        } => network::moved(overlays, &network, ipv6, &moves).await,
+        EngineOp::RemoveNetwork { network } => network::remove(link, overlays, &network).await,
     }
 }
 

@@ -10,10 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use skep_core::Id;
 use skep_core::assignment::Overlay;
-use skep_core::network::{LABEL, LABEL_NAME, LABEL_SHOWN, bridge_name};
+use skep_core::network::{LABEL, LABEL_NAME, LABEL_SHOWN, bridge_name, engine_name};
 use skep_core::worker::{EngineOp, OpError, OpOutput, OpResult};
-use skep_dataplane::bridge;
-use skep_dataplane::crypt::Crypt;
+use skep_dataplane::{Overlays, bridge};
 
 use super::connect::Link;
 use super::error::unintelligible;
@@ -43,7 +42,7 @@ pub(super) fn is_it(version: &SystemVersion) -> bool {
 }
 
 /// Carries out one operation.
-pub(super) async fn run(link: &Link, crypt: &Crypt, op: EngineOp, tell: &Tell) -> OpResult {
+pub(super) async fn run(link: &Link, overlays: &Overlays, op: EngineOp, tell: &Tell) -> OpResult {
     match op {
         EngineOp::List { node } => list(link, &node).await,
         EngineOp::Inspect { container } => inspect(link, &container)
@@ -62,15 +61,15 @@ pub(super) async fn run(link: &Link, crypt: &Crypt, op: EngineOp, tell: &Tell) -
                 body,
                 files,
             };
-            ops::common(link, crypt, op, tell).await
+            ops::common(link, overlays, op, tell).await
         }
         EngineOp::Start {
             container,
             networks,
         } => start(link, &container, &networks).await,
-        EngineOp::MakeNetwork { network } => make(link, crypt, &network).await,
-        EngineOp::RemoveNetwork { network } => remove(link, crypt, &network).await,
-        other => ops::common(link, crypt, other, tell).await,
+        EngineOp::MakeNetwork { network } => make(link, overlays, &network).await,
+        EngineOp::RemoveNetwork { network } => remove(link, overlays, &network).await,
+        other => ops::common(link, overlays, other, tell).await,
     }
 }
 
@@ -147,15 +146,19 @@ async fn start(link: &Link, container: &str, networks: &[(String, Value)]) -> Op
 
 /// Makes a network what it should be. The bridge comes after the engine's network, which would
 /// refuse a subnet that is in use, and before what leads to other nodes.
-async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
+async fn make(link: &Link, overlays: &Overlays, overlay: &Overlay) -> OpResult {
     if overlay.driver.is_some() {
-        return network::make(link, crypt, overlay).await;
+        return network::make(link, overlays, overlay).await;
     }
-    let name = skep_core::network::engine_name(&overlay.id, overlay.ingress);
+    let name = engine_name(&overlay.id, overlay.ingress);
     let there = match network::inspect(link, &name).await {
         Ok(found) if network::is_same(&found, overlay) => Some(found),
         Ok(_) => {
+            let before = bridge_of(link, &name).await?;
             network::delete(link, &name).await?;
+            if let Some(it) = before {
+                network::done(bridge::remove(&it).await)?;
+            }
             None
         }
         Err(OpError::NotFound(_)) => None,
@@ -176,7 +179,7 @@ async fn make(link: &Link, crypt: &Crypt, overlay: &Overlay) -> OpResult {
         .await?;
     }
     network::done(bridge::ensure(&local, overlay.subnet.bits).await)?;
-    network::lead_elsewhere(crypt, &local, overlay).await
+    network::lead_elsewhere(overlays, &local, overlay).await
 }
 
 /// The network in podman's own words: what dockerd's cannot say is that it shall answer no names
@@ -188,7 +191,7 @@ fn wanted(name: &str, overlay: &Overlay, mtu: u32) -> Value {
     json!({
         "name": name,
         "driver": "bridge",
-        "network_interface": bridge_name(&overlay.id),
+        "network_interface": bridge_name(&overlay.id, overlay.gateway),
         "subnets": pools,
         "ipv6_enabled": overlay.ipv6.is_some(),
         "internal": overlay.internal,
@@ -200,9 +203,29 @@ fn wanted(name: &str, overlay: &Overlay, mtu: u32) -> Value {
     })
 }
 
-async fn remove(link: &Link, crypt: &Crypt, id: &Id) -> OpResult {
-    network::remove(link, crypt, id).await?;
-    network::done(bridge::remove(&bridge_name(id)).await)
+async fn remove(link: &Link, overlays: &Overlays, id: &Id) -> OpResult {
+    let mut bridges = Vec::new();
+    for ingress in [false, true] {
+        bridges.extend(bridge_of(link, &engine_name(id, ingress)).await?);
+    }
+    network::withdraw(link, id).await?;
+    for it in bridges {
+        network::done(bridge::remove(&it).await)?;
+    }
+    network::lead_nowhere(overlays, id).await
+}
+
+/// The bridge of one of its networks, which stays when the network goes.
+async fn bridge_of(link: &Link, name: &str) -> Result<Option<String>, OpError> {
+    let path = format!("{API}/networks/{name}/json");
+    let found = match raw::ask(link, ASK, Method::GET, &path, None).await {
+        Err(OpError::NotFound(_)) => return Ok(None),
+        found => found?,
+    };
+    // Before 4.5 it answered with a list of one.
+    let found = found.get(0).unwrap_or(&found);
+    let bridge = found.get("network_interface").and_then(Value::as_str);
+    Ok(bridge.map(str::to_owned))
 }
 
 /// Percent-encodes what stands for itself nowhere in a path or query.

@@ -1,0 +1,263 @@
+//! Nodes that share a network namespace: of two VXLAN devices with one id the kernel takes only the
+//! first, so one bridge of a network has it, and the others are joined to that bridge. Whose it is
+//! shows in the kernel alone; who comes first has it, and when it is gone, who comes next.
+
+use std::collections::BTreeMap;
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+
+use super::{Error, Overlay, link, refused, settings};
+
+/// How the two ends of what joins bridges are called, before what tells the bridge from others: on
+/// the bridge that is joined, and on the one that has the device.
+const ENDS: [&str; 2] = ["skej", "skeh"];
+/// So many characters of a bridge's name are the same for all.
+const COMMON: usize = 4;
+/// And so many, at the end, tell bridges of one network from each other.
+const OWN: usize = 4;
+
+/// A device of this namespace.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Device {
+    pub(super) index: u32,
+    /// The bridge that it is on.
+    bridge: Option<u32>,
+    /// Somebody is at the other end.
+    carries: bool,
+}
+
+/// The devices of this namespace, by name.
+pub(super) type Devices = BTreeMap<String, Device>;
+
+/// All devices of this namespace.
+pub(super) async fn devices(handle: &Handle) -> Result<Devices, Error> {
+    let mut all = handle.link().get().execute();
+    let mut found = Devices::new();
+    while let Some(link) = all.try_next().await.map_err(refused("list devices"))? {
+        found.extend(device(&link));
+    }
+    Ok(found)
+}
+
+fn device(link: &LinkMessage) -> Option<(String, Device)> {
+    let mut name = None;
+    let mut bridge = None;
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(it) => name = Some(it.clone()),
+            LinkAttribute::Controller(it) => bridge = Some(*it),
+            _ => {}
+        }
+    }
+    let device = Device {
+        index: link.header.index,
+        bridge,
+        carries: link.header.flags.contains(LinkFlags::LowerUp),
+    };
+    Some((name?, device))
+}
+
+/// Another node's part in a network: its bridge, and the device on that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hub {
+    bridge: u32,
+    pub(super) device: u32,
+}
+
+/// What another node has of a network, if it has the device. One that nobody serves any more is free
+/// to be taken.
+pub(super) fn hub(overlay: &Overlay, devices: &Devices) -> Option<Hub> {
+    let found = devices.get(&overlay.device).filter(|it| it.carries)?;
+    let own = devices.get(&overlay.bridge).map(|it| it.index);
+    let bridge = found.bridge.filter(|bridge| Some(*bridge) != own)?;
+    let device = found.index;
+    Some(Hub { bridge, device })
+}
+
+/// Whether a network leads to other nodes: over its own device, or over another node's. One without
+/// a bridge leads nowhere, and nobody expects it to.
+pub(super) fn stands(overlay: &Overlay, devices: &Devices) -> bool {
+    let Some(bridge) = devices.get(&overlay.bridge) else {
+        return true;
+    };
+    let on = |name: &str| devices.get(name).and_then(|it| it.bridge);
+    match hub(overlay, devices) {
+        Some(hub) => {
+            let [own, far] = ends(&overlay.bridge);
+            on(&own) == Some(bridge.index) && on(&far) == Some(hub.bridge)
+        }
+        None => on(&overlay.device) == Some(bridge.index),
+    }
+}
+
+/// Joins a network's bridge to that of another node.
+pub(super) async fn join(
+    handle: &Handle,
+    overlay: &Overlay,
+    devices: &Devices,
+    hub: Hub,
+) -> Result<(), Error> {
+    settings::set(overlay)?;
+    let ends = ends(&overlay.bridge);
+    let what = || format!("join {} to another node's bridge", overlay.bridge);
+    if !devices.contains_key(&ends[0]) {
+        let [own, far] = &ends;
+        let pair = handle.link().add(LinkVeth::new(own, far).build());
+        pair.execute().await.map_err(refused(what()))?;
+    }
+    let bridge = link::index(handle, &overlay.bridge).await?;
+    for (name, on) in ends.iter().zip([bridge, Some(hub.bridge)]) {
+        let there = link::index(handle, name).await?.zip(on);
+        let (end, on) = there.ok_or_else(|| Error::NoDevice(name.clone()))?;
+        let end = LinkUnspec::new_with_index(end).mtu(overlay.mtu);
+        let set = handle.link().set(end.controller(on).up().build());
+        set.execute().await.map_err(refused(what()))?;
+    }
+    Ok(())
+}
+
+/// Takes a bridge apart from that of another node. Before it has a device of its own, since two ways
+/// would be one too many.
+pub(super) async fn part(handle: &Handle, overlay: &Overlay) -> Result<(), Error> {
+    let [own, _] = ends(&overlay.bridge);
+    match link::index(handle, &own).await? {
+        Some(end) => link::delete(handle, end).await,
+        None => Ok(()),
+    }
+}
+
+/// What is to go with a network whose bridge is gone: its device, unless another node's bridge has
+/// it, and what joined its bridge to others.
+pub(super) fn left(device: &str, bridge: Option<&str>, devices: &Devices) -> Vec<u32> {
+    let exists = |index: u32| devices.values().any(|it| it.index == index);
+    let mut left = Vec::new();
+    if let Some(it) = devices.get(device)
+        && !it.bridge.is_some_and(exists)
+    {
+        left.push(it.index);
+    }
+    let end = bridge.and_then(|bridge| devices.get(&ends(bridge)[0]));
+    left.extend(end.map(|it| it.index));
+    left
+}
+
+/// How `nft` calls the bridges that are one network, of all nodes that share this namespace.
+pub(crate) fn siblings(bridge: &str) -> String {
+    match common(bridge) {
+        Some(common) => format!("{common}*"),
+        None => bridge.to_owned(),
+    }
+}
+
+/// Whether two bridges are one network.
+pub(crate) fn is_sibling(bridge: &str, other: &str) -> bool {
+    bridge == other || common(bridge).is_some_and(|it| common(other) == Some(it))
+}
+
+/// What the names of bridges have in common that are one network; nothing, if the name is not one
+/// that says what tells it from others.
+fn common(bridge: &str) -> Option<&str> {
+    const LONGEST: usize = 15;
+    let common = bridge.get(..LONGEST - OWN);
+    common.filter(|_| bridge.len() == LONGEST)
+}
+
+/// Whether a device is an end of what joins two bridges.
+pub(crate) fn is_end(device: &str) -> bool {
+    ENDS.iter().any(|end| device.starts_with(end))
+}
+
+fn ends(bridge: &str) -> [String; 2] {
+    let own = bridge.get(COMMON..).unwrap_or(bridge);
+    ENDS.map(|end| format!("{end}{own}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const OWN_BRIDGE: &str = "skep01234560103";
+    const OTHER: &str = "skep01234560104";
+    const DEVICE: &str = "skvx0123456789a";
+
+    fn overlay() -> Overlay {
+        Overlay {
+            bridge: OWN_BRIDGE.into(),
+            device: DEVICE.into(),
+            vni: 4097,
+            port: 4789,
+            mtu: 1450,
+            local: [192, 0, 2, 1].into(),
+            gateway: Ipv4Addr::new(10, 0, 1, 3),
+            ipv6: None,
+        }
+    }
+
+    /// Names, and the numbers of the bridges that they are on; numbered from 1.
+    fn devices(all: &[(&str, u32)]) -> Devices {
+        let numbered = all.iter().zip(1..);
+        let all = numbered.map(|((name, bridge), index)| {
+            let device = Device {
+                index,
+                bridge: (*bridge != 0).then_some(*bridge),
+                carries: true,
+            };
+            ((*name).to_owned(), device)
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn a_network_stands_on_its_own_device_or_on_anothers() {
+        let own = (OWN_BRIDGE, 0);
+        let other = (OTHER, 0);
+        let [end, far] = ends(OWN_BRIDGE);
+        let joined = [(end.as_str(), 1), (far.as_str(), 2)];
+        let cases: [(&[(&str, u32)], bool); 6] = [
+            (&[own, (DEVICE, 1)], true),
+            (&[own], false),
+            (&[own, (DEVICE, 0)], false),
+            (&[own, other, (DEVICE, 2)], false),
+            (&[own, other, (DEVICE, 2), joined[0], joined[1]], true),
+            (&[own, other, (DEVICE, 2), joined[0], (&far, 1)], false),
+        ];
+        for (there, stands_so) in cases {
+            assert_eq!(stands(&overlay(), &devices(there)), stands_so, "{there:?}");
+        }
+        // Without its bridge it is the engine's to make first.
+        assert!(stands(&overlay(), &devices(&[other])));
+    }
+
+    #[test]
+    fn a_device_that_nobody_serves_is_free() {
+        let mut there = devices(&[(OWN_BRIDGE, 0), (OTHER, 0), (DEVICE, 2)]);
+        let found = hub(&overlay(), &there).map(|hub| (hub.bridge, hub.device));
+        assert_eq!(found, Some((2, 3)));
+        there.get_mut(DEVICE).unwrap().carries = false;
+        assert_eq!(hub(&overlay(), &there), None);
+        assert!(!stands(&overlay(), &there));
+    }
+
+    #[test]
+    fn what_others_have_stays() {
+        let [end, _] = ends(OWN_BRIDGE);
+        let there = devices(&[(OTHER, 0), (DEVICE, 1), (end.as_str(), 0)]);
+        assert_eq!(left(DEVICE, Some(OWN_BRIDGE), &there), [3]);
+        assert_eq!(left(DEVICE, None, &there), [0; 0]);
+        // Its bridge is gone, and no other has it.
+        assert_eq!(left(DEVICE, None, &devices(&[(DEVICE, 7)])), [1]);
+    }
+
+    #[test]
+    fn bridges_of_one_network_are_known_by_their_names() {
+        assert!(is_sibling(OWN_BRIDGE, OTHER));
+        assert!(!is_sibling(OWN_BRIDGE, "skep01234570104"));
+        assert!(!is_sibling("skepin", "skepout") && is_sibling("skepin", "skepin"));
+        assert_eq!(siblings(OWN_BRIDGE), "skep0123456*");
+        assert_eq!(siblings("skepin"), "skepin");
+    }
+}

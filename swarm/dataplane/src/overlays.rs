@@ -1,0 +1,183 @@
+//! The overlay networks of one host, each with its way to other hosts: a VXLAN device, encryption,
+//! or the device of another node that shares this host. Remembers what is to be, and makes it so
+//! again when something is gone. Never makes a network's bridge.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+use tracing::warn;
+
+use crate::crypt::{Crypt, Key};
+use crate::{Error, Ipv6, Kernel, Overlay, change, ensure, join, link};
+
+/// How often to see whether something is gone.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// See the head of the file. Cheap to clone; the last one to go ends it and leaves the kernel as it
+/// is.
+#[derive(Clone, Default)]
+pub struct Overlays {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    crypt: Crypt,
+    /// By device. Whoever changes something in the kernel holds it.
+    known: Mutex<BTreeMap<String, Wanted>>,
+    watcher: OnceLock<Watcher>,
+}
+
+struct Watcher(JoinHandle<()>);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What a network is to be.
+#[derive(Clone)]
+struct Wanted {
+    overlay: Overlay,
+    /// Those of an encrypted network, the newest first.
+    keys: Vec<Key>,
+    remotes: BTreeMap<Ipv4Addr, IpAddr>,
+    /// Why it could not be made again the last time: that is said once.
+    failure: Option<String>,
+}
+
+impl Overlays {
+    /// Makes a network what it should be, encrypted if there are keys. What is right already is not
+    /// touched, so that no packet is lost.
+    ///
+    /// # Errors
+    /// When the bridge is not there, or the kernel refuses.
+    pub async fn ensure(
+        &self,
+        overlay: &Overlay,
+        keys: Vec<Key>,
+        remotes: &BTreeMap<Ipv4Addr, IpAddr>,
+    ) -> Result<(), Error> {
+        let wanted = Wanted {
+            overlay: overlay.clone(),
+            keys,
+            remotes: remotes.clone(),
+            failure: None,
+        };
+        let mut known = self.shared.known.lock().await;
+        let made = wanted.make(&self.shared.crypt).await;
+        known.insert(overlay.device.clone(), wanted);
+        drop(known);
+        self.shared.watcher.get_or_init(|| {
+            let watching = watch(Arc::downgrade(&self.shared));
+            Watcher(tokio::spawn(watching))
+        });
+        made
+    }
+
+    /// Addresses are on another host now or, without one, on none.
+    ///
+    /// # Errors
+    /// When the device is not there, or the kernel refuses.
+    pub async fn change(
+        &self,
+        device: &str,
+        ipv6: Option<Ipv6>,
+        moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>,
+    ) -> Result<(), Error> {
+        let mut known = self.shared.known.lock().await;
+        if let Some(wanted) = known.get_mut(device) {
+            for (address, host) in moves {
+                match host {
+                    Some(host) => wanted.remotes.insert(*address, *host),
+                    None => wanted.remotes.remove(address),
+                };
+            }
+        }
+        let sealed = known.get(device).is_some_and(|it| !it.keys.is_empty());
+        // That of an encrypted network may be another node's, who is told the same.
+        match self.shared.crypt.change(device, moves).await? || sealed {
+            true => Ok(()),
+            false => change(device, ipv6, moves).await,
+        }
+    }
+
+    /// Removes what led from a network to other hosts; its bridge is gone. That of another node
+    /// stays. Nothing being there is a success.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn remove(&self, device: &str) -> Result<(), Error> {
+        let mut known = self.shared.known.lock().await;
+        let gone = known.remove(device);
+        self.shared.crypt.forget(device);
+        let kernel = Kernel::open()?;
+        let devices = join::devices(&kernel.handle).await?;
+        let bridge = gone.as_ref().map(|it| it.overlay.bridge.as_str());
+        for index in join::left(device, bridge, &devices) {
+            link::delete(&kernel.handle, index).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Wanted {
+    async fn make(&self, crypt: &Crypt) -> Result<(), Error> {
+        let overlay = &self.overlay;
+        if self.keys.is_empty() {
+            return ensure(overlay, &self.remotes).await;
+        }
+        let kernel = Kernel::open()?;
+        let devices = join::devices(&kernel.handle).await?;
+        match join::hub(overlay, &devices) {
+            Some(hub) => join::join(&kernel.handle, overlay, &devices, hub).await,
+            None => crypt.ensure(overlay, &self.keys, &self.remotes).await,
+        }
+    }
+}
+
+/// Makes again what is gone, for as long as somebody wants it.
+async fn watch(shared: Weak<Shared>) {
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        if let Err(error) = shared.repair().await {
+            warn!(%error, "cannot see whether networks lead to other hosts");
+        }
+    }
+}
+
+impl Shared {
+    async fn repair(&self) -> Result<(), Error> {
+        let mut known = self.known.lock().await;
+        if known.is_empty() {
+            return Ok(());
+        }
+        let kernel = Kernel::open()?;
+        let devices = join::devices(&kernel.handle).await?;
+        for (device, wanted) in known.iter_mut() {
+            let failure = match join::stands(&wanted.overlay, &devices) {
+                true => None,
+                false => wanted.make(&self.crypt).await.err(),
+            };
+            let failure = failure.map(|error| error.to_string());
+            if failure != wanted.failure {
+                if let Some(error) = &failure {
+                    warn!(error, device, "a network leads to no other host");
+                }
+                wanted.failure = failure;
+            }
+        }
+        Ok(())
+    }
+}
