@@ -166,7 +166,11 @@ fn finds(beside: &Beside<'_>, tasks: usize) -> Result<()> {
     wait_for("all tasks to be found from beside", SOON, || {
         let engine = beside.socket("engine");
         let said = docker_ok(&engine, &["exec", &container, "sh", "-c", &ask]);
-        last = said.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        last = said
+            .as_ref()
+            .err()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         said.is_ok()
     })
     .context(last)

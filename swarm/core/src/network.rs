@@ -67,7 +67,10 @@ pub const DEVICE_PREFIX: &str = "skep";
 /// devices have 15 characters.
 pub fn bridge_name(network: &Id, gateway: Ipv4Addr) -> String {
     let [_, _, high, low] = gateway.octets();
-    format!("{DEVICE_PREFIX}{}{high:02x}{low:02x}", beginning(network, 7))
+    format!(
+        "{DEVICE_PREFIX}{}{high:02x}{low:02x}",
+        beginning(network, 7)
+    )
 }
 
 /// What the device is called that leads from the bridge to other nodes. Nodes that share a network

@@ -138,8 +138,12 @@ async fn found(
     own: &BTreeSet<u32>,
 ) -> Result<BTreeMap<Path, RouteMessage>, Error> {
     let questions = [
-        RouteMessageBuilder::<Ipv4Addr>::new().protocol(OURS).build(),
-        RouteMessageBuilder::<Ipv6Addr>::new().protocol(OURS).build(),
+        RouteMessageBuilder::<Ipv4Addr>::new()
+            .protocol(OURS)
+            .build(),
+        RouteMessageBuilder::<Ipv6Addr>::new()
+            .protocol(OURS)
+            .build(),
     ];
     let mut found = BTreeMap::new();
     for question in questions {

@@ -23,7 +23,10 @@ pub(crate) fn set(overlay: &Overlay) -> Result<(), Error> {
     let ipv6 = AT_ONCE.iter().filter(|_| overlay.ipv6.is_some());
     let all = ipv6.map(|it| (IPV6, it)).chain([(IPV4, &LOOSE)]);
     for (kind, (name, value)) in all {
-        write(&[kind, &overlay.bridge, name].iter().collect::<PathBuf>(), value)?;
+        write(
+            &[kind, &overlay.bridge, name].iter().collect::<PathBuf>(),
+            value,
+        )?;
     }
     Ok(())
 }

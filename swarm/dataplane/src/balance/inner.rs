@@ -138,7 +138,10 @@ impl Inner {
             true => self.answers.follow(wishes),
             false => Ok(()),
         };
-        let done = done.into_iter().chain([answered, owned.map(drop)]).collect();
+        let done = done
+            .into_iter()
+            .chain([answered, owned.map(drop)])
+            .collect();
         if self.idle {
             // Somebody else may have a use for it.
             (self.owner, self.waits) = (None, false);
@@ -151,7 +154,8 @@ impl Inner {
     fn owns(&mut self) -> Result<bool, String> {
         if self.owner.is_none() {
             let owner = Owner::become_one(HOST);
-            self.owner = owner.map_err(|error| format!("virtual addresses of the host: {error}"))?;
+            self.owner =
+                owner.map_err(|error| format!("virtual addresses of the host: {error}"))?;
         }
         self.waits = self.owner.is_none();
         Ok(!self.waits)

@@ -127,11 +127,7 @@ fn manner(service: &Service, protocol: Protocol) -> Manner {
     }
 }
 
-fn backends(
-    known: &Known,
-    hosts: &BTreeMap<Ipv4Addr, IpAddr>,
-    service: &Service,
-) -> Vec<Backend> {
+fn backends(known: &Known, hosts: &BTreeMap<Ipv4Addr, IpAddr>, service: &Service) -> Vec<Backend> {
     let endpoints = known.endpoints_of(&service.id);
     let all: BTreeSet<Backend> = endpoints
         .filter_map(|endpoint| {
@@ -249,7 +245,11 @@ pub(super) mod tests {
     #[test]
     fn a_host_that_is_no_other_is_this_one() {
         let web = service("web", &[(Protocol::Tcp, 8080, 80)]);
-        let told = vec![served(web), task("web", 10, Some(9)), task("web", 11, Some(3))];
+        let told = vec![
+            served(web),
+            task("web", 10, Some(9)),
+            task("web", 11, Some(3)),
+        ];
         let plan = plan(&state(told)).unwrap();
         let web = &plan.ports[&(Protocol::Tcp, 8080)];
         let hosts = web.backends.iter().map(|it| it.host.is_some());

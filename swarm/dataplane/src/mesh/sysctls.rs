@@ -11,11 +11,7 @@ use crate::settings::{self, IPV4, LOOSE};
 /// Names and values. Packets of clients come from other hosts whose addresses the bridge does not
 /// lead to; connections of this host to itself begin at 127.0.0.1 (what else could come in by that
 /// is dropped by a rule); and no host is told of a shorter way.
-const WANTED: [(&str, &str); 3] = [
-    LOOSE,
-    ("route_localnet", "1"),
-    ("send_redirects", "0"),
-];
+const WANTED: [(&str, &str); 3] = [LOOSE, ("route_localnet", "1"), ("send_redirects", "0")];
 
 fn path(bridge: &str, name: &str) -> PathBuf {
     [IPV4, bridge, name].iter().collect()

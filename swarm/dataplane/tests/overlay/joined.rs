@@ -113,8 +113,10 @@ impl<'a> Node<'a> {
         let inside_it = Namespace::new().unwrap();
         let outer = format!("v{last}");
         self.net.link(&outer, &inside_it, "eth0");
-        self.net
-            .sh(&format!("ip link set {outer} mtu 1390 master {}", self.bridge));
+        self.net.sh(&format!(
+            "ip link set {outer} mtu 1390 master {}",
+            self.bridge
+        ));
         let mac = mac(inside(last)).map(|it| format!("{it:02x}")).join(":");
         inside_it.sh(&format!(
             "ip link set eth0 mtu 1390 address {mac} && ip addr add 10.0.1.{last}/24 dev eth0"

@@ -49,7 +49,12 @@ pub(super) async fn run(link: &Link, overlays: &Overlays, op: EngineOp, tell: &T
 }
 
 /// Carries out one operation as dockerd wants it, and every engine that is like it there.
-pub(super) async fn common(link: &Link, overlays: &Overlays, op: EngineOp, tell: &Tell) -> OpResult {
+pub(super) async fn common(
+    link: &Link,
+    overlays: &Overlays,
+    op: EngineOp,
+    tell: &Tell,
+) -> OpResult {
     match op {
         EngineOp::List { node } => list(link, &node).await,
         EngineOp::Inspect { container } => inspect(link, &container).await,
