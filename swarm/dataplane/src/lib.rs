@@ -3,6 +3,7 @@
 //! In the modules: encryption, virtual addresses, names, and the routing mesh. Knows neither swarm
 //! nor engine: the bridge must be there, and somebody else says what is where.
 
+mod accept;
 mod balance;
 pub mod bridge;
 mod chains;
@@ -19,6 +20,7 @@ mod netns;
 mod nft;
 mod overlays;
 mod owner;
+mod passage;
 mod paths;
 mod plane;
 mod program;

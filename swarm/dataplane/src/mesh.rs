@@ -12,7 +12,6 @@
 //! hosts) are translated to this host's address on the network. What comes past the rules (IPv6) is
 //! served by a process of this host.
 
-mod accept;
 mod base;
 mod hairpin;
 mod header;
@@ -32,6 +31,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
+pub(crate) use self::marks::{OURS, OURS_MASK};
 use self::plan::{Plan, plan};
 use self::ports::Ports;
 use self::routes::Ways;
@@ -161,9 +161,6 @@ impl Mesh {
         }
         // The rules for a port that was lost at the last moment go with the next look.
         self.ports.open();
-        if before.is_none() {
-            within(accept::set).await?;
-        }
         let here = plan.here();
         if !here.is_empty() && before.is_none_or(|it| it.plan.here() != here) {
             hairpin::set(&plan.bridge).await.map_err(text)?;
@@ -195,17 +192,10 @@ impl Mesh {
         }
         let generation = within(|| Nftables::open()?.generation()).await?;
         match &done.listed {
-            Some((_, at)) if *at == generation => {
-                // Of older rules nobody numbers the changes.
-                if turn.is_multiple_of(2)
-                    && !within(|| Ok(!accept::is_legacy() || accept::is_set())).await?
-                {
-                    return Ok(false);
-                }
-            }
+            Some((_, at)) if *at == generation => {}
             Some((before, _)) => {
                 let listed = list().await;
-                if listed != *before || !within(|| Ok(accept::is_set())).await? {
+                if listed != *before {
                     return Ok(false);
                 }
                 done.listed = Some((listed, generation));
@@ -262,11 +252,20 @@ impl Part for Mesh {
     }
 }
 
+/// Whether any service publishes a port.
+pub(crate) fn publishes(state: &State) -> bool {
+    let ingress = state.networks.values().filter(|known| {
+        let network = known.network.as_ref();
+        network.is_some_and(|network| network.ingress)
+    });
+    let mut services = ingress.flat_map(|known| known.services.values());
+    services.any(|service| !service.ports.is_empty())
+}
+
 /// Removes what is the same wherever ports are published.
 async fn remove() -> Result<(), String> {
     nft::load(Place::Host, rules::gone()).await.map_err(text)?;
-    routes::clear().await.map_err(text)?;
-    within(accept::clear).await
+    routes::clear().await.map_err(text)
 }
 
 /// Whether something is about a network that ports are published on, or about networks at all.

@@ -13,6 +13,7 @@ use crate::balance::Balance;
 use crate::mesh::Mesh;
 use crate::model::{Change, Reports};
 use crate::names::Names;
+use crate::passage::Passage;
 use crate::paths::Paths;
 use crate::scout::Scout;
 use crate::state::{State, Touched};
@@ -20,7 +21,7 @@ use crate::state::{State, Touched};
 /// Changes that wait, in calls of [`Plane::apply`].
 const QUEUE: usize = 1024;
 /// How many parts there are.
-const PARTS: usize = 4;
+const PARTS: usize = 5;
 /// The first pause after a failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// How often to see whether somebody else was at the kernel's rules.
@@ -123,6 +124,7 @@ pub async fn clean() -> Result<(), String> {
         Balance::clean().await,
         Names::clean().await,
         Mesh::clean().await,
+        Passage::clean().await,
     ];
     let left: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
     match left.is_empty() {
@@ -138,6 +140,7 @@ async fn run(config: Config, mut inbox: mpsc::Receiver<Word>, report: watch::Sen
         Follower::start(Balance::new(), &mut parts),
         Follower::start(Names::new(&config), &mut parts),
         Follower::start(Mesh::new(report), &mut parts),
+        Follower::start(Passage::new(), &mut parts),
         Follower::start(Paths::default(), &mut parts),
     ];
     let mut scout = Scout::start();

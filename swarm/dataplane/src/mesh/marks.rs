@@ -4,9 +4,9 @@
 use std::net::Ipv4Addr;
 
 /// The bits that say whether a mark is ours.
-pub(super) const OURS_MASK: u32 = 0xfff0_0000;
+pub(crate) const OURS_MASK: u32 = 0xfff0_0000;
 /// All of our marks under [`OURS_MASK`].
-pub(super) const OURS: u32 = 0x5be0_0000;
+pub(crate) const OURS: u32 = 0x5be0_0000;
 /// The bits that say which kind of connection it is; those below are the host's number.
 pub(super) const KIND_MASK: u32 = 0xffff_0000;
 

@@ -1,5 +1,7 @@
 //! What others do to a host's rules and ports, and what a restart and an end leave of them.
 
+use skep_dataplane::model::Change;
+
 use super::*;
 
 #[test]
@@ -39,7 +41,8 @@ fn what_somebody_else_removes_is_back_within_a_second() {
             done.then_some(()).ok_or(said)
         });
         let took = begun.elapsed();
-        assert!(took < Duration::from_millis(1500), "{damage}: {took:?}");
+        // With room for a machine that does something else meanwhile.
+        assert!(took < Duration::from_secs(3), "{damage}: {took:?}");
         assert_eq!(
             answers(tcp, &lab.client, "192.0.2.1:8080"),
             both,
@@ -127,7 +130,7 @@ fn a_restart_disturbs_nobody_and_in_the_end_nothing_is_left() {
     let left = |net: &Namespace| {
         net.sh(
             "nft list tables | grep skep-mesh || :; ip rule | grep ^147 || :
-            ip route show table all | grep 15414 || :; iptables -w -S FORWARD | grep skep || :
+            ip route show table all | grep 15414 || :; iptables -w -S FORWARD | grep skep-mesh || :
             grep -v 0 /proc/sys/net/ipv4/conf/skepin/route_localnet || :",
         )
     };
@@ -151,4 +154,34 @@ fn a_restart_disturbs_nobody_and_in_the_end_nothing_is_left() {
     cleaned.unwrap();
     let left = left(&other.net);
     assert!(left.lines().all(|line| line == "1"), "{left}");
+}
+
+#[test]
+fn a_network_passes_the_firewall_for_as_long_as_it_is_there() {
+    let Some(mut lab) = Lab::new(1, &[(1, 11)]) else {
+        return;
+    };
+    let host = &mut lab.hosts[0];
+    let switch = "cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null || echo 0";
+    let bridged = host.net.sh(switch).trim() == "1";
+    host.net.sh("iptables -w -P FORWARD DROP");
+    host.start();
+    host.tell(vec![host.network(&[1])]);
+    let becomes = |rules: &[&str]| {
+        until("other rules are wanted", || {
+            let listed = host.net.sh("iptables -w -S FORWARD");
+            let named = listed.split_whitespace().filter(|it| it.starts_with("skep-"));
+            named.eq(rules.iter().copied()).then_some(()).ok_or(listed)
+        });
+    };
+    let within = if bridged { &["skep-bridged"][..] } else { &[] };
+    becomes(within);
+    host.net.sh("iptables -w -F FORWARD");
+    becomes(within);
+    host.tell(vec![published(&service(&PORTS))]);
+    becomes(&[&["skep-mesh"][..], within].concat());
+    host.tell(vec![published(&service(&[]))]);
+    becomes(within);
+    host.tell(vec![Change::NetworkGone(hosts::NETWORK.to_owned())]);
+    becomes(&[]);
 }

@@ -12,11 +12,13 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-use super::marks::{OURS, OURS_MASK};
+use crate::mesh::{OURS, OURS_MASK};
 use crate::program::run;
 
 /// By these comments the rules are found again, in this order.
-const NAMES: [&str; 2] = ["skep-mesh", BRIDGED];
+const NAMES: [&str; 2] = [MESH, BRIDGED];
+/// That of the rule for the mesh's connections.
+const MESH: &str = "skep-mesh";
 /// That of the rule for packets that stay within a network.
 const BRIDGED: &str = "skep-bridged";
 /// Chains after which the rules have their place: what the user forbids, or what leads there.
@@ -32,8 +34,17 @@ struct Kind {
     older: &'static str,
     /// The kernel's switch: whether bridged packets go through the rules.
     bridged: &'static str,
-    /// The rules where they do, and where they do not.
-    names: [&'static [&'static str]; 2],
+    /// The mesh's connections are of this kind: ports are published on networks without IPv6.
+    mesh: bool,
+}
+
+/// What there is to be let pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The mesh's connections.
+    pub(crate) mesh: bool,
+    /// What stays within a network.
+    pub(crate) networks: bool,
 }
 
 const KINDS: [Kind; 2] = [
@@ -45,9 +56,8 @@ const KINDS: [Kind; 2] = [
         ],
         older: "/proc/thread-self/net/ip_tables_names",
         bridged: "/proc/sys/net/bridge/bridge-nf-call-iptables",
-        names: [&NAMES, &["skep-mesh"]],
+        mesh: true,
     },
-    // Ports are published on networks that have no IPv6.
     Kind {
         programs: [
             ["ip6tables-nft", "ip6tables-nft-restore"],
@@ -56,13 +66,13 @@ const KINDS: [Kind; 2] = [
         ],
         older: "/proc/thread-self/net/ip6_tables_names",
         bridged: "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
-        names: [&[BRIDGED], &[]],
+        mesh: false,
     },
 ];
 
 /// Programs that show rules and change several at once, and the names of the rules there is a use
 /// for.
-type Firewall = ([&'static str; 2], &'static [&'static str]);
+type Firewall = ([&'static str; 2], Vec<&'static str>);
 
 /// What is done with a rule.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,53 +83,50 @@ enum Step<'a> {
     Insert(usize, &'static str),
 }
 
-/// Puts the rules where they belong, in each of the firewalls that are in use.
-pub(super) fn set() -> io::Result<()> {
-    let mut all = firewalls();
-    all.try_for_each(|(program, wanted)| apply(program, |listed| steps(listed, wanted)))
+/// Puts the rules where they belong, in each of the firewalls that are in use; those that there is no
+/// use for go.
+pub(crate) fn set(wanted: Wanted) -> io::Result<()> {
+    firewalls(wanted).try_for_each(|(program, names)| apply(program, |it| steps(it, &names)))
 }
 
 /// Whether the rules are where they belong.
-pub(super) fn is_set() -> bool {
-    let is_set = |listed: String, wanted| steps(&listed, wanted).is_empty();
-    firewalls().all(|([show, _], wanted)| list(show).is_ok_and(|it| is_set(it, wanted)))
+pub(crate) fn is_set(wanted: Wanted) -> bool {
+    let is_set = |listed: String, names: &[_]| steps(&listed, names).is_empty();
+    firewalls(wanted).all(|([show, _], names)| list(show).is_ok_and(|it| is_set(it, &names)))
 }
 
 /// Takes the rules away.
-pub(super) fn clear() -> io::Result<()> {
-    firewalls().try_for_each(|(program, _)| {
-        apply(program, |listed| {
-            removals(&listed.lines().collect::<Vec<_>>())
-        })
-    })
+pub(crate) fn clear() -> io::Result<()> {
+    set(Wanted::default())
 }
 
-/// The firewalls in which there is a use for rules here.
-fn firewalls() -> impl Iterator<Item = Firewall> {
-    KINDS.into_iter().flat_map(|kind| {
-        let wanted = kind.wanted();
-        let programs = match wanted {
-            [] => Vec::new(),
-            _ => kind.programs(),
-        };
-        programs.into_iter().map(move |it| (it, wanted))
+/// The firewalls here, with what is to be in each.
+fn firewalls(wanted: Wanted) -> impl Iterator<Item = Firewall> {
+    KINDS.into_iter().flat_map(move |kind| {
+        let programs = kind.programs().into_iter();
+        programs.map(move |program| (program, kind.names(wanted)))
     })
 }
 
 /// Whether there are rules of the older kind, whose changes nobody tells.
-pub(super) fn is_legacy() -> bool {
+pub(crate) fn is_legacy() -> bool {
     KINDS.iter().any(Kind::is_legacy)
 }
 
 impl Kind {
     /// The names of the rules that there is a use for.
-    fn wanted(&self) -> &'static [&'static str] {
-        let [bridged, routed] = self.names;
+    fn names(&self, wanted: Wanted) -> Vec<&'static str> {
         let switch = std::fs::read_to_string(self.bridged);
-        match switch.is_ok_and(|it| it.trim() == "1") {
-            true => bridged,
-            false => routed,
-        }
+        let bridged = switch.is_ok_and(|it| it.trim() == "1");
+        self.among(wanted, bridged)
+    }
+
+    /// Those, where bridged packets go through the rules or do not.
+    fn among(&self, wanted: Wanted, bridged: bool) -> Vec<&'static str> {
+        let mesh = wanted.mesh && self.mesh;
+        let all = [(MESH, mesh), (BRIDGED, wanted.networks && bridged)];
+        let used = all.into_iter().filter(|(_, is_used)| *is_used);
+        used.map(|(name, _)| name).collect()
     }
 
     /// Whether there are rules of the older kind.
@@ -282,8 +289,15 @@ mod tests {
         assert_eq!(only(&DOCKER), ["2 skep-bridged"]);
         assert!(only(&["-P FORWARD DROP", WITHIN]).is_empty());
         assert!(only(&["-P FORWARD ACCEPT"]).is_empty());
-        let [_, ipv6] = KINDS;
-        assert!(ipv6.names.concat().iter().all(|it| *it == BRIDGED));
+        let all = Wanted {
+            mesh: true,
+            networks: true,
+        };
+        let [ipv4, ipv6] = KINDS;
+        assert_eq!(ipv4.among(all, true), NAMES);
+        assert_eq!(ipv4.among(all, false), [MESH]);
+        assert_eq!(ipv6.among(all, true), [BRIDGED]);
+        assert!(ipv4.among(Wanted::default(), true).is_empty());
     }
 
     #[test]
