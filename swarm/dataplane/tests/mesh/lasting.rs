@@ -170,7 +170,9 @@ fn a_network_passes_the_firewall_for_as_long_as_it_is_there() {
     let becomes = |rules: &[&str]| {
         until("other rules are wanted", || {
             let listed = host.net.sh("iptables -w -S FORWARD");
-            let named = listed.split_whitespace().filter(|it| it.starts_with("skep-"));
+            let named = listed
+                .split_whitespace()
+                .filter(|it| it.starts_with("skep-"));
             named.eq(rules.iter().copied()).then_some(()).ok_or(listed)
         });
     };
