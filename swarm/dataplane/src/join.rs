@@ -15,6 +15,8 @@ use super::{Error, Overlay, link, refused, settings};
 const ENDS: [&str; 2] = ["skej", "skeh"];
 /// So many characters of a bridge's name are the same for all.
 const COMMON: usize = 4;
+/// The longest name that a device can have.
+const LONGEST: usize = 15;
 /// And so many, at the end, tell bridges of one network from each other.
 const OWN: usize = 4;
 
@@ -129,18 +131,16 @@ pub(super) async fn part(handle: &Handle, overlay: &Overlay) -> Result<(), Error
 }
 
 /// What is to go with a network whose bridge is gone: its device, unless another node's bridge has
-/// it, and what joined its bridge to others.
-pub(super) fn left(device: &str, bridge: Option<&str>, devices: &Devices) -> Vec<u32> {
+/// it, and what joined its bridge to others. Found by what both names have in common with that of
+/// the bridge, which may have gone before this daemon was there.
+pub(super) fn left(device: &str, devices: &Devices) -> Vec<u32> {
     let exists = |index: u32| devices.values().any(|it| it.index == index);
-    let mut left = Vec::new();
-    if let Some(it) = devices.get(device)
-        && !it.bridge.is_some_and(exists)
-    {
-        left.push(it.index);
-    }
-    let end = bridge.and_then(|bridge| devices.get(&ends(bridge)[0]));
-    left.extend(end.map(|it| it.index));
-    left
+    let network = device.get(COMMON..LONGEST - OWN).unwrap_or(device);
+    let end = format!("{}{network}", ENDS[0]);
+    let named = devices.iter();
+    let ours = named.filter(|(name, _)| *name == device || name.starts_with(&end));
+    let free = ours.filter(|(_, it)| !it.bridge.is_some_and(exists));
+    free.map(|(_, it)| it.index).collect()
 }
 
 /// How `nft` calls the bridges that are one network, of all nodes that share this namespace.
@@ -159,7 +159,6 @@ pub(crate) fn is_sibling(bridge: &str, other: &str) -> bool {
 /// What the names of bridges have in common that are one network; nothing, if the name is not one
 /// that says what tells it from others.
 fn common(bridge: &str) -> Option<&str> {
-    const LONGEST: usize = 15;
     let common = bridge.get(..LONGEST - OWN);
     common.filter(|_| bridge.len() == LONGEST)
 }
@@ -245,11 +244,11 @@ mod tests {
     #[test]
     fn what_others_have_stays() {
         let [end, _] = ends(OWN_BRIDGE);
-        let there = devices(&[(OTHER, 0), (DEVICE, 1), (end.as_str(), 0)]);
-        assert_eq!(left(DEVICE, Some(OWN_BRIDGE), &there), [3]);
-        assert_eq!(left(DEVICE, None, &there), [0; 0]);
+        let others = ends(OTHER)[0].clone();
+        let there = devices(&[(OTHER, 0), (DEVICE, 1), (&end, 0), (&others, 1)]);
+        assert_eq!(left(DEVICE, &there), [3]);
         // Its bridge is gone, and no other has it.
-        assert_eq!(left(DEVICE, None, &devices(&[(DEVICE, 7)])), [1]);
+        assert_eq!(left(DEVICE, &devices(&[(DEVICE, 7)])), [1]);
     }
 
     #[test]

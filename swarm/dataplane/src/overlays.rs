@@ -115,12 +115,11 @@ impl Overlays {
     /// When the kernel refuses.
     pub async fn remove(&self, device: &str) -> Result<(), Error> {
         let mut known = self.shared.known.lock().await;
-        let gone = known.remove(device);
+        known.remove(device);
         self.shared.crypt.forget(device);
         let kernel = Kernel::open()?;
         let devices = join::devices(&kernel.handle).await?;
-        let bridge = gone.as_ref().map(|it| it.overlay.bridge.as_str());
-        for index in join::left(device, bridge, &devices) {
+        for index in join::left(device, &devices) {
             link::delete(&kernel.handle, index).await?;
         }
         Ok(())

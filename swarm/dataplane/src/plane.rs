@@ -23,7 +23,7 @@ const QUEUE: usize = 1024;
 /// How many parts there are.
 const PARTS: usize = 5;
 /// The first pause after a failure, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How often to see whether somebody else was at the kernel's rules.
 const LOOK: Duration = Duration::from_millis(500);
 
