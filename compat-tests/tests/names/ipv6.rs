@@ -28,6 +28,11 @@ pub fn create_page(host: &Host) -> Result<()> {
 /// Runs all of it.
 pub fn hold(fleet: &Fleet) -> Result<()> {
     let n1 = fleet.host("n1")?;
+    // Nobody forwards IPv6 here that is not allowed to.
+    for host in fleet.hosts()? {
+        let drop = ["ip6tables", "-w", "-P", "FORWARD", "DROP"];
+        ensure!(host.exec(&drop)?.success());
+    }
     await_running(&n1, "page", 2)?;
     let tasks = places(&n1, "page")?;
     ensure!(tasks.len() == 2, "{tasks:?}");
