@@ -24,7 +24,7 @@ pub(super) const IPV6: &str = "\
 \t}
 \tchain refuse {
 \t\ttype filter hook input priority filter - 5
-\t\tmeta l4proto . th dport @refused ct state new fib daddr type local jump refusal
+\t\tct state new meta l4proto . th dport @refused fib daddr type local jump refusal
 \t}
 \tchain refusal {
 \t\tmeta l4proto tcp reject with tcp reset
@@ -78,9 +78,10 @@ fn arrival(plan: &Plan) -> String {
         "\
 \tchain zone {{
 \t\ttype filter hook prerouting priority raw
-\t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 drop
-\t\tiifname \"{bridge}\" ip saddr 127.0.0.0/8 drop
-\t\tiifname \"{bridge}\" ip saddr != {address}/{length} ct original zone set ether saddr map @zones
+\t\tiifname != \"{bridge}\" accept
+\t\tip daddr 127.0.0.0/8 drop
+\t\tip saddr 127.0.0.0/8 drop
+\t\tip saddr != {address}/{length} ct original zone set ether saddr map @zones
 \t}}
 \tchain arrival {{
 \t\ttype filter hook prerouting priority mangle
@@ -141,7 +142,7 @@ fn rest() -> String {
 \t}}
 \tchain refuse {{
 \t\ttype filter hook input priority filter - 5
-\t\tmeta l4proto . th dport @refused ct state new fib daddr type local jump refusal
+\t\tct state new meta l4proto . th dport @refused fib daddr type local jump refusal
 \t}}
 \tchain refusal {{
 \t\tmeta l4proto tcp reject with tcp reset
