@@ -1,16 +1,21 @@
 //! An encrypted network between hosts, with one container on each. Measures nothing.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::mpsc;
 
 use super::hosts::net::Namespace;
 use super::hosts::{Host, outside};
-use skep_dataplane::Overlay;
 use skep_dataplane::crypt::{Crypt, Key};
+use skep_dataplane::{Ipv6, Overlay};
 
 /// The longest packet: what the seal takes is missing.
 const MTU: u32 = 1390;
+const IPV6: Ipv6 = Ipv6 {
+    of: Ipv4Addr::new(10, 0, 2, 0),
+    first: Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 0),
+    bits: 64,
+};
 
 /// A container, and what holds its host's end of the network.
 pub struct Sealed {
@@ -21,6 +26,11 @@ pub struct Sealed {
 /// The address of the container on a host.
 pub fn address(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 2, host)
+}
+
+/// The same of IPv6.
+pub fn address6(host: u8) -> Ipv6Addr {
+    IPV6.address(address(host))
 }
 
 fn gateway(host: u8) -> u8 {
@@ -39,7 +49,10 @@ fn join(host: &Host, all: &[Host]) -> Sealed {
         ip link set skepsealed up"
     ));
     let inside = host.plug("skepsealed", (address(host.number), 24), own);
-    inside.sh(&format!("ip link set eth0 mtu {MTU}"));
+    let own6 = address6(host.number);
+    inside.sh(&format!(
+        "ip link set eth0 mtu {MTU} && ip addr add {own6}/64 dev eth0 nodad"
+    ));
     let overlay = Overlay {
         bridge: "skepsealed".into(),
         device: "skvxsealed".into(),
@@ -48,7 +61,7 @@ fn join(host: &Host, all: &[Host]) -> Sealed {
         mtu: MTU,
         local: outside(host.number),
         gateway: address(own),
-        ipv6: None,
+        ipv6: Some(IPV6),
     };
     let others = all.iter().filter(|it| it.number != host.number);
     let remotes: BTreeMap<_, _> = others

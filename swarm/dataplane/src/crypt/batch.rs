@@ -6,7 +6,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
-use nix::sys::socket::sockopt::UdpGroSegment;
+use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce, UdpGroSegment};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
 };
@@ -17,6 +17,8 @@ use tokio::net::UdpSocket;
 const BYTES: usize = 65_000;
 /// Packets that kernels take in one call.
 const PACKETS: usize = 64;
+/// Bytes that may wait in the kernel, in either direction.
+const WAITING: usize = 4 << 20;
 
 /// Packets of one length to one host; only the last may be shorter.
 #[derive(Debug, Default)]
@@ -78,9 +80,12 @@ impl Batch {
     }
 }
 
-/// Lets the kernel give packets that came together in one. One that cannot gives each by itself.
+/// Lets the kernel give packets that came together in one, and keep those of some long frames until
+/// they are taken. One that cannot gives each by itself, or loses more.
 pub(super) fn together(socket: &UdpSocket) {
     let _ = setsockopt(socket, UdpGroSegment, &true);
+    let _ = setsockopt(socket, RcvBufForce, &WAITING);
+    let _ = setsockopt(socket, SndBufForce, &WAITING);
 }
 
 /// Takes what has come: how many bytes, and how many of them each packet has, but for the last.

@@ -3,10 +3,13 @@
 //! leaves in the clear: without the daemon, nothing leaves at all.
 
 mod batch;
+mod cut;
 mod device;
 mod frame;
+mod gather;
 mod packet;
 mod pump;
+mod vnet;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
-use tokio_tun::Tun;
+use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
 
 pub use packet::Key;
 use packet::{Opener, Sealer};
@@ -60,7 +63,7 @@ struct Network {
     device: String,
     vni: u32,
     port: u16,
-    tap: Arc<Tun>,
+    tap: Arc<AsyncDevice>,
     socket: RwLock<Arc<UdpSocket>>,
     remotes: RwLock<BTreeMap<Ipv4Addr, IpAddr>>,
     ipv6: RwLock<Option<Ipv6>>,
@@ -175,15 +178,20 @@ impl Crypt {
     }
 
     fn open(&self, overlay: &Overlay, socket: Arc<UdpSocket>) -> Result<Arc<Network>, Error> {
-        // The device stays when the daemon goes, so that the bridge keeps its port.
-        let made = Tun::builder().name(&overlay.device).tap().persist().build();
-        let refused = |why: String| Error::Refused {
+        let made = DeviceBuilder::new()
+            .name(&overlay.device)
+            .layer(Layer::L2)
+            // What is for one host comes in one piece, as long as IP can be.
+            .offload(true)
+            .inherit_enable_state()
+            .build_async()
+            // The device stays when the daemon goes, so that the bridge keeps its port.
+            .and_then(|tap| tap.persist().map(|()| tap));
+        let tap = made.map_err(|error| Error::Refused {
             what: format!("open the TAP device {}", overlay.device),
-            why,
-        };
-        let made = made.map_err(|error| refused(error.to_string()))?;
-        let tap = made.into_iter().next();
-        let tap = Arc::new(tap.ok_or_else(|| refused("there is none".to_owned()))?);
+            why: error.to_string(),
+        })?;
+        let tap = Arc::new(tap);
         let network = Arc::new(Network {
             device: overlay.device.clone(),
             vni: overlay.vni,

@@ -113,8 +113,8 @@ impl Sealer {
         Some(Self { head, key })
     }
 
-    /// The packet for a frame, in `packet`; `false` if it cannot be sealed.
-    pub(super) fn seal(&mut self, frame: &[u8], packet: &mut Vec<u8>) -> bool {
+    /// The packet for a frame that is in two pieces, in `packet`; `false` if it cannot be sealed.
+    pub(super) fn seal(&mut self, frame: (&[u8], &[u8]), packet: &mut Vec<u8>) -> bool {
         // It takes centuries to get there, and then nothing more is sent.
         let Some(next) = self.head.counter.checked_add(1) else {
             return false;
@@ -123,7 +123,8 @@ impl Sealer {
         let head = self.head.bytes();
         packet.clear();
         packet.extend_from_slice(&head);
-        packet.extend_from_slice(frame);
+        packet.extend_from_slice(frame.0);
+        packet.extend_from_slice(frame.1);
         let Some(body) = packet.get_mut(HEAD..) else {
             return false;
         };
@@ -225,7 +226,8 @@ mod tests {
 
     fn sealed(sealer: &mut Sealer, frame: &[u8]) -> Vec<u8> {
         let mut packet = Vec::new();
-        assert!(sealer.seal(frame, &mut packet));
+        let (head, body) = frame.split_at(frame.len() / 2);
+        assert!(sealer.seal((head, body), &mut packet));
         packet
     }
 

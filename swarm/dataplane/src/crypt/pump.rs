@@ -10,16 +10,18 @@ use tokio::net::UdpSocket;
 use tracing::warn;
 
 use super::batch::{self, Batch};
+use super::gather::Gather;
 use super::packet::{Head, Key, Opener, Sealer};
-use super::{Network, SENDERS, Shared, frame, lock, port, read};
+use super::{Network, SENDERS, Shared, cut, frame, lock, port, read, vnet};
 use crate::Ipv6;
 
-/// The longest frame, or packet.
+/// The longest packet, and the longest frame: one of IP and what is in front of it.
 const LONGEST: usize = 65_535;
+const FRAME: usize = LONGEST + 64;
 
 /// Sends what the bridge has for other hosts, for as long as there is the network.
 pub(super) async fn outward(network: Weak<Network>) {
-    let (mut bytes, mut packet) = (vec![0; LONGEST], Vec::with_capacity(LONGEST));
+    let (mut bytes, mut packet) = (vec![0; FRAME], Vec::with_capacity(FRAME));
     let mut batch = Batch::default();
     let begin = network.upgrade().map(|it| (it.tap.clone(), it.socket()));
     let Some((tap, mut socket)) = begin else {
@@ -37,7 +39,8 @@ pub(super) async fn outward(network: Weak<Network>) {
         let length = match came {
             Ok(length) => length,
             Err(error) => {
-                warn!(%error, device = tap.name(), "an encrypted network's device is gone");
+                let device = network.upgrade().map(|it| it.device.clone());
+                warn!(%error, device, "an encrypted network's device is gone");
                 return;
             }
         };
@@ -45,13 +48,18 @@ pub(super) async fn outward(network: Weak<Network>) {
             return;
         };
         socket = network.socket();
-        let frame = bytes.get(..length).unwrap_or_default();
+        let whole = bytes.get(..length).unwrap_or_default();
+        let frame = whole.get(vnet::HEAD..).unwrap_or_default();
         let host =
             frame::target(frame, network.ipv6()).and_then(|address| network.host_of(address));
-        if let Some(host) = host
-            && network.seal(frame, &mut packet)
-        {
-            let to = SocketAddr::new(host, port(network.port));
+        let (Some(host), Some(mut parts)) = (host, cut::parts(whole)) else {
+            continue;
+        };
+        let to = SocketAddr::new(host, port(network.port));
+        while let Some(part) = parts.next() {
+            if !network.seal(part, &mut packet) {
+                break;
+            }
             if !batch.takes(to, &packet) {
                 batch.send(&socket).await;
             }
@@ -62,7 +70,7 @@ pub(super) async fn outward(network: Weak<Network>) {
 
 /// Gives the bridges what comes from other hosts.
 pub(super) async fn inward(shared: Weak<Shared>, socket: Arc<UdpSocket>) {
-    let mut bytes = vec![0; LONGEST];
+    let (mut bytes, mut bridge) = (vec![0; LONGEST], Bridge::default());
     loop {
         // Errors are about packets that were sent before, and not reached.
         let Ok((length, each)) = batch::receive(&socket, &mut bytes).await else {
@@ -73,8 +81,10 @@ pub(super) async fn inward(shared: Weak<Shared>, socket: Arc<UdpSocket>) {
         };
         let came = bytes.get_mut(..length).unwrap_or_default();
         for packet in came.chunks_mut(each.max(1)) {
-            shared.take(packet);
+            shared.take(packet, &mut bridge);
         }
+        // What came together goes on together; nothing waits for more to come.
+        bridge.give();
     }
 }
 
@@ -93,7 +103,7 @@ impl Network {
     }
 
     /// The newest key that every host has: the one before the newest of all.
-    fn seal(&self, frame: &[u8], packet: &mut Vec<u8>) -> bool {
+    fn seal(&self, frame: (&[u8], &[u8]), packet: &mut Vec<u8>) -> bool {
         let keys = read(&self.keys);
         let Some(key) = keys.get(1).or(keys.first()) else {
             return false;
@@ -115,8 +125,8 @@ fn begin(key: &Key, vni: u32) -> Option<Sealer> {
 }
 
 impl Shared {
-    /// Opens a packet and gives its frame to the bridge of its network.
-    fn take(&self, packet: &mut [u8]) -> Option<()> {
+    /// Opens a packet, whose frame is for the bridge of its network.
+    fn take(&self, packet: &mut [u8], bridge: &mut Bridge) -> Option<()> {
         let head = Head::of(packet)?;
         let network = read(&self.networks).get(&head.vni).cloned()?;
         let sender = (head.vni, head.key, head.epoch);
@@ -137,8 +147,37 @@ impl Shared {
                 frame
             }
         };
-        // A bridge that takes no more loses it.
-        let _ = network.tap.try_send(frame);
+        bridge.add(&network, frame);
         Some(())
+    }
+}
+
+/// What is on its way to the bridge of a network.
+#[derive(Default)]
+struct Bridge {
+    network: Option<Arc<Network>>,
+    gather: Gather,
+}
+
+impl Bridge {
+    fn add(&mut self, network: &Arc<Network>, frame: &[u8]) {
+        let same = self
+            .network
+            .as_ref()
+            .is_some_and(|it| Arc::ptr_eq(it, network));
+        if same && self.gather.add(frame) {
+            return;
+        }
+        self.give();
+        self.network = Some(network.clone());
+        self.gather.add(frame);
+    }
+
+    /// Gives it what there is. One that takes no more loses it.
+    fn give(&mut self) {
+        if let Some(network) = self.network.take() {
+            let _ = network.tap.try_send(self.gather.take());
+        }
+        self.gather.clear();
     }
 }
