@@ -245,13 +245,11 @@ fn an_encrypted_network(fleet: &Fleet) -> Result<()> {
     wait_for("a task on every node", PATIENCE, || {
         running_tasks(&n1, "shop_sealed").is_ok_and(|all| all.len() == 3)
     })?;
+    sealed_reach_each_other(fleet)?;
+    // Those that come later as well.
+    n1.docker(&["service", "update", "--quiet", "--force", "shop_sealed"])?;
+    sealed_reach_each_other(fleet)?;
     for host in fleet.hosts()? {
-        for to in addresses(&n1, "shop_sealed", "sealed")? {
-            let command = ["ping", "-c", "1", "-W", "2", "-s", "1362", &to];
-            let what = format!("{} to reach {to} unread", host.name());
-            let reached = || within(&host, "shop_sealed", &command).is_ok();
-            wait_for(&what, PATIENCE, reached)?;
-        }
         let id = inspect(&n1, "network", "sealed")?["Id"].clone();
         let part: String = id.as_str().unwrap_or_default().chars().take(11).collect();
         let device = host.exec(&["ip", "-detail", "link", "show", &format!("skvx{part}")])?;
@@ -262,6 +260,20 @@ fn an_encrypted_network(fleet: &Fleet) -> Result<()> {
     wait_for("the encrypted network to be free", PATIENCE, || {
         n1.docker(&["network", "rm", "sealed"]).is_ok()
     })
+}
+
+/// Every task of the encrypted network reaches every other.
+fn sealed_reach_each_other(fleet: &Fleet) -> Result<()> {
+    let n1 = fleet.host("n1")?;
+    for host in fleet.hosts()? {
+        for to in addresses(&n1, "shop_sealed", "sealed")? {
+            let command = ["ping", "-c", "1", "-W", "2", "-s", "1362", &to];
+            let what = format!("{} to reach {to} unread", host.name());
+            let reached = || within(&host, "shop_sealed", &command).is_ok();
+            wait_for(&what, PATIENCE, reached)?;
+        }
+    }
+    Ok(())
 }
 
 /// What realises the networks on a host.

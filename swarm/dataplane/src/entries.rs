@@ -101,39 +101,45 @@ pub(super) async fn remove(
     address: Ipv4Addr,
     ipv6: Option<Ipv6>,
 ) -> Result<(), Error> {
-    let mac = mac(address).to_vec();
-    let entry = |family: AddressFamily, attribute: NeighbourAttribute, flags: NeighbourFlags| {
-        let mut entry = NeighbourMessage::default();
-        entry.header.family = family;
-        entry.header.ifindex = device;
-        entry.header.flags = flags;
-        entry.attributes.push(attribute);
-        entry
-    };
-    let on_bridge = NeighbourAttribute::LinkLayerAddress(mac);
-    let inside = NeighbourAttribute::Destination(NeighbourAddress::Inet(address));
-    let second = ipv6.map(|ipv6| {
-        let inside = NeighbourAddress::Inet6(ipv6.address(address));
-        let inside = NeighbourAttribute::Destination(inside);
-        entry(AddressFamily::Inet6, inside, NeighbourFlags::empty())
-    });
+    let on_bridge = NeighbourAttribute::LinkLayerAddress(mac(address).to_vec());
+    let inside = |address| NeighbourAttribute::Destination(address);
+    let second = ipv6.map(|it| inside(NeighbourAddress::Inet6(it.address(address))));
+    let second = second.map(|it| (AddressFamily::Inet6, it, NeighbourFlags::empty()));
+    let first = inside(NeighbourAddress::Inet(address));
     let entries = [
-        entry(AddressFamily::Inet, inside, NeighbourFlags::empty()),
-        entry(
-            AddressFamily::Bridge,
-            on_bridge.clone(),
-            NeighbourFlags::Own,
-        ),
-        entry(AddressFamily::Bridge, on_bridge, NeighbourFlags::Controller),
+        (AddressFamily::Inet, first, NeighbourFlags::empty()),
+        (AddressFamily::Bridge, on_bridge, NeighbourFlags::Own),
     ];
     // The one that others are known by goes after what it stands for.
     for entry in second.into_iter().chain(entries) {
-        match handle.neighbours().del(entry).execute().await {
-            Err(error) if !is_absence(&error) => {
-                return Err(refused(format!("forget where {address} was"))(error));
-            }
-            _ => {}
-        }
+        forget(handle, device, address, entry).await?;
     }
-    Ok(())
+    withdraw(handle, device, address).await
+}
+
+/// The bridge does not look for an address behind a device any more; the reverse of [`point`]. The
+/// device may be of any kind.
+pub(super) async fn withdraw(handle: &Handle, device: u32, address: Ipv4Addr) -> Result<(), Error> {
+    let on_bridge = NeighbourAttribute::LinkLayerAddress(mac(address).to_vec());
+    let entry = (AddressFamily::Bridge, on_bridge, NeighbourFlags::Controller);
+    forget(handle, device, address, entry).await
+}
+
+async fn forget(
+    handle: &Handle,
+    device: u32,
+    address: Ipv4Addr,
+    (family, attribute, flags): (AddressFamily, NeighbourAttribute, NeighbourFlags),
+) -> Result<(), Error> {
+    let mut entry = NeighbourMessage::default();
+    entry.header.family = family;
+    entry.header.ifindex = device;
+    entry.header.flags = flags;
+    entry.attributes.push(attribute);
+    match handle.neighbours().del(entry).execute().await {
+        Err(error) if !is_absence(&error) => {
+            Err(refused(format!("forget where {address} was"))(error))
+        }
+        _ => Ok(()),
+    }
 }

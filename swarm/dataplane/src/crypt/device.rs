@@ -22,7 +22,7 @@ pub(super) async fn enslave(
     link::enslave(&kernel.handle, overlay, device, bridge).await?;
     for address in entries::behind(&kernel.handle, device).await? {
         if !remotes.contains_key(&address) {
-            entries::remove(&kernel.handle, device, address, None).await?;
+            entries::withdraw(&kernel.handle, device, address).await?;
         }
     }
     for address in remotes.keys() {
@@ -42,7 +42,7 @@ pub(super) async fn moved(
     for (address, host) in moves {
         match host {
             Some(_) => entries::point(&kernel.handle, index, *address).await?,
-            None => entries::remove(&kernel.handle, index, *address, None).await?,
+            None => entries::withdraw(&kernel.handle, index, *address).await?,
         }
     }
     Ok(())

@@ -25,6 +25,7 @@ fn outside(last: u8) -> IpAddr {
 
 enum Order {
     Ensure(Box<Overlay>, Vec<Key>, BTreeMap<Ipv4Addr, IpAddr>),
+    Change(BTreeMap<Ipv4Addr, Option<IpAddr>>),
     Remove,
 }
 
@@ -50,6 +51,9 @@ impl<'a> Node<'a> {
                     match order {
                         Order::Ensure(overlay, keys, remotes) => {
                             overlays.ensure(&overlay, keys, &remotes).await.unwrap();
+                        }
+                        Order::Change(moves) => {
+                            overlays.change(DEVICE, None, &moves).await.unwrap();
                         }
                         Order::Remove => overlays.remove(DEVICE).await.unwrap(),
                     }
@@ -95,6 +99,15 @@ impl<'a> Node<'a> {
             .map(|(last, host)| (inside(*last), outside(*host)));
         let order = Order::Ensure(Box::new(overlay), keys.to_vec(), remotes.collect());
         self.order(order);
+    }
+
+    /// An address is on another host now, or on none.
+    fn change(&self, last: u8, host: Option<u8>) {
+        let moves = BTreeMap::from([(inside(last), host.map(outside))]);
+        self.order(Order::Change(moves));
+        let fdb = self.net.sh("bridge fdb show");
+        let mac = format!("02:42:0a:00:01:{last:02x} dev {DEVICE}");
+        assert_eq!(fdb.contains(&mac), host.is_some(), "{fdb}");
     }
 
     /// Has no part in it any more.
@@ -201,6 +214,18 @@ fn works(keys: &[Key]) -> Option<()> {
     [11, 12].into_iter().for_each(|to| reach(&host, to));
     [3, 4, 5].into_iter().for_each(|to| reach(&on_b, to));
     [3, 4].into_iter().for_each(|to| reach(&on_c, to));
+    // Addresses come and go, those that were never there too.
+    let late = b.container(15);
+    c.change(15, Some(1));
+    reach(&late, 13);
+    c.change(15, None);
+    c.change(15, None);
+    // What is sealed is led by the one that has the device.
+    let leading = if keys.is_empty() { &[&a, &b][..] } else { &[&a] };
+    for node in leading {
+        node.change(16, Some(2));
+        node.change(16, None);
+    }
     // The one that has the device is told nothing new by being told again, nor is the other.
     let before = host.sh("ip -o link show");
     b.ensure(keys, &here);
