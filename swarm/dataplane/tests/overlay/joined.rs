@@ -221,7 +221,11 @@ fn works(keys: &[Key]) -> Option<()> {
     c.change(15, None);
     c.change(15, None);
     // What is sealed is led by the one that has the device.
-    let leading = if keys.is_empty() { &[&a, &b][..] } else { &[&a] };
+    let leading = if keys.is_empty() {
+        &[&a, &b][..]
+    } else {
+        &[&a]
+    };
     for node in leading {
         node.change(16, Some(2));
         node.change(16, None);
