@@ -100,7 +100,6 @@ pub async fn ensure(overlay: &Overlay, remotes: &BTreeMap<Ipv4Addr, IpAddr>) -> 
     let bridge = link::index(&kernel.handle, &overlay.bridge).await?;
     let bridge = bridge.ok_or_else(|| Error::NoDevice(overlay.bridge.clone()))?;
     link::address(&kernel.handle, bridge, &mac(overlay.gateway)).await?;
-    settings::set(overlay)?;
     let ipv6 = overlay.ipv6;
     let devices = join::devices(&kernel.handle).await?;
     let device = match join::hub(overlay, &devices) {
@@ -110,6 +109,7 @@ pub async fn ensure(overlay: &Overlay, remotes: &BTreeMap<Ipv4Addr, IpAddr>) -> 
             hub.device
         }
         None => {
+            settings::set(overlay)?;
             let device = link::vxlan(&kernel.handle, overlay, bridge).await?;
             for address in entries::known(&kernel.handle, device).await? {
                 if !remotes.contains_key(&address) {

@@ -40,9 +40,9 @@ use crate::model::{Protocol, Reports};
 use crate::netlink::Family;
 use crate::netlink::conntrack::{self, Flow};
 use crate::netlink::nftables::Nftables;
-use crate::netns::{self, Place};
+use crate::netns::{Place, on_host};
 use crate::nft;
-use crate::owner::Owner;
+use crate::owner::{self, Owner};
 use crate::plane::Part;
 use crate::state::{State, Touched};
 
@@ -112,7 +112,7 @@ impl Mesh {
         self.ports.release();
         remove().await?;
         if let Some(done) = self.done.take() {
-            within(move || sysctls::reset(&done.plan.bridge)).await?;
+            on_host(move || sysctls::reset(&done.plan.bridge)).await?;
         }
         self.owner = None;
         self.clean = true;
@@ -121,11 +121,9 @@ impl Mesh {
 
     /// Whether the mesh of this namespace is ours, or can be.
     fn owns(&mut self) -> Result<bool, String> {
-        if self.owner.is_none() {
-            self.owner = Owner::become_one(MESH).map_err(text)?;
-        }
-        self.waits = self.owner.is_none();
-        Ok(!self.waits)
+        let owns = owner::holds(&mut self.owner, MESH).map_err(text)?;
+        self.waits = !owns;
+        Ok(owns)
     }
 
     async fn publish(&mut self, plan: Plan, all: bool) -> Result<(), String> {
@@ -140,7 +138,7 @@ impl Mesh {
         let ways = Ways::new(&plan.bridge, plan.subnet, plan.hosts.keys());
         if before.is_none_or(|it| it.plan.bridge != plan.bridge) {
             let bridge = plan.bridge.clone();
-            within(move || sysctls::set(&bridge)).await?;
+            on_host(move || sysctls::set(&bridge)).await?;
         }
         if before.is_none_or(|it| it.ways != ways) {
             ways.set().await.map_err(text)?;
@@ -190,7 +188,7 @@ impl Mesh {
         if !sysctls::are_set(&done.plan.bridge) || !done.ways.are_set(turn).await.map_err(text)? {
             return Ok(false);
         }
-        let generation = within(|| Nftables::open()?.generation()).await?;
+        let generation = on_host(|| Nftables::open()?.generation()).await?;
         match &done.listed {
             Some((_, at)) if *at == generation => {}
             Some((before, _)) => {
@@ -304,7 +302,7 @@ async fn forget(earlier: Option<&Plan>, ruled: Option<&Plan>, now: &Plan) -> Res
         let left = gone.contains(&SocketAddr::new(from.address, from.port));
         left || wanted == from && new.contains(&wanted.port)
     };
-    within(move || conntrack::forget(Nftables::open()?.socket(), Family::Ipv4, stale))
+    on_host(move || conntrack::forget(Nftables::open()?.socket(), Family::Ipv4, stale))
         .await
         .map(drop)
 }
@@ -340,13 +338,6 @@ async fn list() -> String {
         all.push_str(&nft::ask(Place::Host, table).await.unwrap_or_default());
     }
     all
-}
-
-/// Work that waits for the kernel or for a program.
-async fn within<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> Result<T, String> {
-    netns::within(Place::Host, work).await.map_err(text)
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -89,6 +89,14 @@ pub(crate) fn inside<T: Send + 'static>(
     result.unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace failed").into()))
 }
 
+/// Work on the host that waits for the kernel or for a program.
+pub(crate) async fn on_host<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let done = within(Place::Host, work).await;
+    done.map_err(|error| error.to_string())
+}
+
 /// What tells a namespace from all others, for as long as it is there.
 pub(crate) fn identity(place: Place) -> Result<u64, Error> {
     let inode = match place {

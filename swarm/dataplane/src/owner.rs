@@ -37,6 +37,14 @@ impl Owner {
     }
 }
 
+/// Whether a right is ours: held already, or free and taken now.
+pub(crate) fn holds(held: &mut Option<Owner>, what: &str) -> io::Result<bool> {
+    if held.is_none() {
+        *held = Owner::become_one(what)?;
+    }
+    Ok(held.is_some())
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
         // A file that stays does no harm.

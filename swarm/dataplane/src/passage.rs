@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::accept::{self, Wanted};
 use crate::mesh;
 use crate::netlink::nftables::Nftables;
-use crate::netns::{self, Place};
-use crate::owner::Owner;
+use crate::netns;
+use crate::owner::{self, Owner};
 use crate::plane::Part;
 use crate::state::{State, Touched};
 
@@ -42,11 +42,8 @@ impl Passage {
     }
 
     /// Whether the rules of this namespace are ours, or can be.
-    fn owns(&mut self) -> std::io::Result<bool> {
-        if self.owner.is_none() {
-            self.owner = Owner::become_one(PASSAGE)?;
-        }
-        Ok(self.owner.is_some())
+    fn owns(&mut self) -> Result<bool, String> {
+        owner::holds(&mut self.owner, PASSAGE).map_err(|error| error.to_string())
     }
 
     /// Whether there is nothing to do, and never was.
@@ -59,11 +56,11 @@ impl Passage {
     }
 
     async fn bring(&mut self) -> Result<(), String> {
-        if self.rests() || !self.owns().map_err(|error| error.to_string())? {
+        if self.rests() || !self.owns()? {
             return Ok(());
         }
         let wanted = self.wanted;
-        within(move || accept::set(wanted)).await?;
+        netns::on_host(move || accept::set(wanted)).await?;
         self.done = Some((wanted, None));
         if wanted == Wanted::default() {
             self.owner = None;
@@ -74,7 +71,7 @@ impl Passage {
     /// Whether the rules are still there. Of older rules nobody numbers the changes.
     async fn is_as_left(&mut self, wanted: Wanted, at: Option<u32>) -> Result<bool, String> {
         let looks = self.looks;
-        let look = within(move || {
+        let look = netns::on_host(move || {
             let now = Nftables::open()?.generation()?;
             let is_due = at != Some(now) || looks.is_multiple_of(2) && accept::is_legacy();
             Ok((now, !is_due || accept::is_set(wanted)))
@@ -115,16 +112,8 @@ impl Part for Passage {
 
     async fn clean() -> Result<(), String> {
         match Owner::become_one(PASSAGE).map_err(|error| error.to_string())? {
-            Some(_owner) => within(accept::clear).await,
+            Some(_owner) => netns::on_host(accept::clear).await,
             None => Ok(()),
         }
     }
-}
-
-/// Work that waits for the kernel or for a program.
-async fn within<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> Result<T, String> {
-    let done = netns::within(Place::Host, work).await;
-    done.map_err(|error| error.to_string())
 }

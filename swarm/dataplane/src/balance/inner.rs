@@ -12,7 +12,7 @@ use super::space::{Space, Work};
 use crate::model::Container;
 use crate::netlink::Family;
 use crate::netns::Place;
-use crate::owner::Owner;
+use crate::owner::{self, Owner};
 use crate::state::{State, Touched};
 
 /// What there can be only one of in a namespace.
@@ -152,13 +152,10 @@ impl Inner {
 
     /// Whether what is the host's is ours, or can be.
     fn owns(&mut self) -> Result<bool, String> {
-        if self.owner.is_none() {
-            let owner = Owner::become_one(HOST);
-            self.owner =
-                owner.map_err(|error| format!("virtual addresses of the host: {error}"))?;
-        }
-        self.waits = self.owner.is_none();
-        Ok(!self.waits)
+        let owns = owner::holds(&mut self.owner, HOST);
+        let owns = owns.map_err(|error| format!("virtual addresses of the host: {error}"))?;
+        self.waits = !owns;
+        Ok(owns)
     }
 
     /// Whether nobody else was at it, anywhere.
