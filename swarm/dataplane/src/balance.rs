@@ -16,7 +16,7 @@ use rules::Step;
 
 use crate::netlink::Family;
 use crate::netlink::nftables::{Nftables, Refused};
-use crate::owner::Owner;
+use crate::owner;
 use crate::plane::Part;
 use crate::state::{State, Touched};
 
@@ -66,19 +66,18 @@ impl Part for Balance {
     }
 
     async fn clean() -> Result<(), String> {
+        // What another daemon has stays.
+        let owner = owner::after_the_end(inner::HOST).await;
+        let owner = owner.map_err(|error| format!("virtual addresses: {error}"))?;
+        let Some(_owner) = owner else { return Ok(()) };
         let cleaning = tokio::task::spawn_blocking(clean);
         cleaning.await.map_err(|error| error.to_string())?
     }
 }
 
-/// Takes everything of ours away from the host, unless another daemon has it. Containers' tables go
-/// with them.
+/// Takes everything of ours away from the host. Containers' tables go with them.
 fn clean() -> Result<(), String> {
     let said = |error: &dyn std::fmt::Display| format!("virtual addresses: {error}");
-    let owner = Owner::become_one(inner::HOST).map_err(|error| said(&error))?;
-    if owner.is_none() {
-        return Ok(());
-    }
     answers::clean().map_err(|error| said(&error))?;
     let mut kernel = Nftables::open().map_err(|error| said(&error))?;
     for family in Family::ALL {

@@ -243,7 +243,7 @@ impl Part for Mesh {
     }
 
     async fn clean() -> Result<(), String> {
-        match Owner::become_one(MESH).map_err(text)? {
+        match owner::after_the_end(MESH).await.map_err(text)? {
             Some(_owner) => remove().await,
             None => Ok(()),
         }

@@ -6,8 +6,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+
+/// How long a data plane that has ended may take to let go, and how often to look.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The right to something of this namespace, until it is dropped.
 #[derive(Debug)]
@@ -34,6 +39,18 @@ impl Owner {
                 .is_ok_and(|it| (it.dev(), it.ino()) == (there.dev(), there.ino()))
         });
         Ok(is_same.then_some(Self { path, _lock: lock }))
+    }
+}
+
+/// The right, for whoever cleans up after a data plane that has just ended: threads of that one may
+/// still be letting go. `None` if somebody else keeps it.
+pub(crate) async fn after_the_end(what: &str) -> io::Result<Option<Owner>> {
+    let begun = Instant::now();
+    loop {
+        match Owner::become_one(what)? {
+            None if begun.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+            owner => return Ok(owner),
+        }
     }
 }
 

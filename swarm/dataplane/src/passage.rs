@@ -111,7 +111,10 @@ impl Part for Passage {
     }
 
     async fn clean() -> Result<(), String> {
-        match Owner::become_one(PASSAGE).map_err(|error| error.to_string())? {
+        match owner::after_the_end(PASSAGE)
+            .await
+            .map_err(|error| error.to_string())?
+        {
             Some(_owner) => netns::on_host(accept::clear).await,
             None => Ok(()),
         }
