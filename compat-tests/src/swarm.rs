@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use fleet::{Fleet, Host, wait_for};
 use serde_json::Value;
 
@@ -22,21 +22,25 @@ pub fn lines(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// `docker node ls` as host name → (state, manager status).
+/// `docker node ls` as host name → (state, manager status). Of nodes with one name, the last.
 pub fn nodes(host: &Host) -> Result<BTreeMap<String, (String, String)>> {
+    let listed = listed(host)?.into_iter();
+    Ok(listed
+        .map(|[name, state, manager]| (name, (state, manager)))
+        .collect())
+}
+
+/// `docker node ls` as host name, state and manager status.
+fn listed(host: &Host) -> Result<Vec<[String; 3]>> {
     let format = "{{.Hostname}}|{{.Status}}|{{.ManagerStatus}}";
     let text = host.docker(&["node", "ls", "--format", format])?;
     lines(&text)
         .iter()
         .map(|line| {
-            let parts: Vec<&str> = line.split('|').collect();
-            let [name, state, manager] = parts.as_slice() else {
-                bail!("node ls: {line:?}")
-            };
-            Ok((
-                (*name).to_owned(),
-                ((*state).to_owned(), (*manager).to_owned()),
-            ))
+            let parts: Vec<String> = line.split('|').map(str::to_owned).collect();
+            parts
+                .try_into()
+                .map_err(|parts| anyhow!("node ls: {parts:?}"))
         })
         .collect()
 }
@@ -112,24 +116,20 @@ pub fn await_running(host: &Host, service: &str, count: u64) -> Result<()> {
     })
 }
 
-/// Waits until every host of the fleet sees so many ready nodes and one leader.
+/// Waits until every host of the fleet sees so many ready nodes and one leader. Several nodes may
+/// have one name: one that left and joined again, or two that share a host.
 pub fn await_ready(fleet: &Fleet, count: usize) -> Result<()> {
     for host in fleet.hosts()? {
-        if host.is_off() || !nodes_or_none(&host) {
+        if host.is_off() || !is_manager(&host) {
             continue;
         }
         wait_for(
             &format!("{count} ready nodes seen from {}", host.name()),
             PATIENCE,
             || {
-                nodes(&host).is_ok_and(|nodes| {
-                    nodes.values().filter(|(state, _)| state == "Ready").count() == count
-                        && nodes
-                            .values()
-                            .filter(|(_, manager)| manager == "Leader")
-                            .count()
-                            == 1
-                })
+                let nodes = listed(&host).unwrap_or_default();
+                let has = |at: usize, what| nodes.iter().filter(|it| it[at] == what).count();
+                has(1, "Ready") == count && has(2, "Leader") == 1
             },
         )?;
     }
@@ -137,7 +137,7 @@ pub fn await_ready(fleet: &Fleet, count: usize) -> Result<()> {
 }
 
 /// Whether the host is a manager.
-fn nodes_or_none(host: &Host) -> bool {
+fn is_manager(host: &Host) -> bool {
     let format = "{{.Swarm.ControlAvailable}}";
     host.docker(&["info", "--format", format])
         .is_ok_and(|text| text.trim() == "true")

@@ -130,7 +130,7 @@ pub(super) fn works(fleet: &Fleet, n1: &Host) -> Result<()> {
     n1.kill(Part::Skepd)?;
     pages(fleet, None, &format!("{}:8090", n1.address()), 3)?;
     n1.start(Part::Skepd)?;
-    await_ready(fleet, 3)?;
+    await_ready(fleet, 4)?;
     pages(fleet, None, &format!("{}:8090", n1.address()), 4)?;
     finds(&beside, 4)?;
     // Everything that the manager had of the network goes, the way to other hosts too.
