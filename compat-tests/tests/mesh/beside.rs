@@ -152,14 +152,16 @@ fn availability(n1: &Host, is: &str) -> Result<()> {
     n1.docker(&update).map(drop)
 }
 
-/// Waits until its container is told of so many tasks, and reaches each of them.
+/// Waits until its container is told of so many tasks, and reaches each of them with its own address.
 fn finds(beside: &Beside<'_>, tasks: usize) -> Result<()> {
     let container = beside.container()?;
     let ask = format!(
         "all=$(nslookup tasks.{SERVICE} 127.0.0.11 | sed -n 's/^Address.*: *\\(10[.0-9]*\\)$/\\1/p')
-        [ $(echo \"$all\" | wc -l) = {tasks} ] || {{ echo \"$all\"; exit 1; }}
+        [ $(echo \"$all\" | wc -l) = {tasks} ] || {{ echo \"$all\" >&2; exit 1; }}
         for it in $all; do
-            printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 $it 80 | grep -q hostname: || exit 2
+            own=$(ip route get $it | sed -n 's/.* src \\([.0-9]*\\).*/\\1/p')
+            page=$(printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 $it 80)
+            echo \"$page\" | grep -q \"client: $own\" || {{ echo \"$it: $page\" >&2; exit 2; }}
         done"
     );
     let mut last = String::new();

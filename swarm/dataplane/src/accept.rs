@@ -3,7 +3,9 @@
 //! which the engine's own rules let pass until somebody loads a firewall without them. A drop in one
 //! of nftables' tables is final, whatever another table accepts, so they have to be in the very
 //! chain, `FORWARD` of iptables: right after the chain that is the user's own (`DOCKER-USER`), so that
-//! what the user forbids stays forbidden, and before the engine's.
+//! what the user forbids stays forbidden, and before the engine's. What stays within a network is not
+//! masked either: an engine has a rule for everything that leaves a network's subnet by another
+//! bridge than its own, and where nodes share a host there is another bridge of the same network.
 //!
 //! An engine whose firewall is nftables itself (Docker from 29 on, if told so) has a flag for what to
 //! let pass, `--bridge-accept-fwmark=0x5be00000/0xfff00000`; nobody can add to its tables.
@@ -26,6 +28,14 @@ const BEFORE: [&str; 3] = ["DOCKER-USER", "CNI-FORWARD", "NETAVARK_FORWARD"];
 /// How long to wait for others that are at the rules, in seconds.
 const WAIT: &str = "5";
 
+/// Where rules are: a table and a chain of it.
+type Chain = [&'static str; 2];
+
+/// What is forwarded.
+const FORWARD: Chain = ["filter", "FORWARD"];
+/// What is masked.
+const POSTROUTING: Chain = ["nat", "POSTROUTING"];
+
 /// A kind of addresses, each of which has a firewall of its own.
 struct Kind {
     /// What shows and changes the rules: through nftables, in the older way, and whichever it is.
@@ -47,7 +57,7 @@ pub(crate) struct Wanted {
     pub(crate) networks: bool,
 }
 
-const KINDS: [Kind; 2] = [
+static KINDS: [Kind; 2] = [
     Kind {
         programs: [
             ["iptables-nft", "iptables-nft-restore"],
@@ -70,9 +80,9 @@ const KINDS: [Kind; 2] = [
     },
 ];
 
-/// Programs that show rules and change several at once, and the names of the rules there is a use
-/// for.
-type Firewall = ([&'static str; 2], Vec<&'static str>);
+/// Programs that show rules and change several at once, a chain, and the names of the rules there is
+/// a use for in it.
+type Firewall = ([&'static str; 2], Chain, Vec<&'static str>);
 
 /// What is done with a rule.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,13 +96,15 @@ enum Step<'a> {
 /// Puts the rules where they belong, in each of the firewalls that are in use; those that there is no
 /// use for go.
 pub(crate) fn set(wanted: Wanted) -> io::Result<()> {
-    firewalls(wanted).try_for_each(|(program, names)| apply(program, |it| steps(it, &names)))
+    firewalls(wanted).try_for_each(|(programs, chain, names)| apply(programs, chain, &names))
 }
 
 /// Whether the rules are where they belong.
 pub(crate) fn is_set(wanted: Wanted) -> bool {
-    let is_set = |listed: String, names: &[_]| steps(&listed, names).is_empty();
-    firewalls(wanted).all(|([show, _], names)| list(show).is_ok_and(|it| is_set(it, &names)))
+    let is_set = |listed: String, chain, names: &[_]| steps(&listed, chain, names).is_empty();
+    firewalls(wanted).all(|([show, _], chain, names)| {
+        list(show, chain).is_ok_and(|listed| is_set(listed, chain, &names))
+    })
 }
 
 /// Takes the rules away.
@@ -102,42 +114,47 @@ pub(crate) fn clear() -> io::Result<()> {
 
 /// The firewalls here, with what is to be in each.
 fn firewalls(wanted: Wanted) -> impl Iterator<Item = Firewall> {
-    KINDS.into_iter().flat_map(move |kind| {
-        let programs = kind.programs().into_iter();
-        programs.map(move |program| (program, kind.names(wanted)))
+    KINDS.iter().flat_map(move |kind| {
+        let chains = [FORWARD, POSTROUTING].into_iter();
+        chains.flat_map(move |chain| {
+            let programs = kind.programs(chain).into_iter();
+            programs.map(move |program| (program, chain, kind.names(wanted, chain)))
+        })
     })
 }
 
 /// Whether there are rules of the older kind, whose changes nobody tells.
 pub(crate) fn is_legacy() -> bool {
-    KINDS.iter().any(Kind::is_legacy)
+    KINDS
+        .iter()
+        .any(|kind| kind.is_legacy(FORWARD) || kind.is_legacy(POSTROUTING))
 }
 
 impl Kind {
     /// The names of the rules that there is a use for.
-    fn names(&self, wanted: Wanted) -> Vec<&'static str> {
+    fn names(&self, wanted: Wanted, chain: Chain) -> Vec<&'static str> {
         let switch = std::fs::read_to_string(self.bridged);
         let bridged = switch.is_ok_and(|it| it.trim() == "1");
-        self.among(wanted, bridged)
+        self.among(wanted, chain, bridged)
     }
 
     /// Those, where bridged packets go through the rules or do not.
-    fn among(&self, wanted: Wanted, bridged: bool) -> Vec<&'static str> {
-        let mesh = wanted.mesh && self.mesh;
+    fn among(&self, wanted: Wanted, chain: Chain, bridged: bool) -> Vec<&'static str> {
+        let mesh = wanted.mesh && self.mesh && chain == FORWARD;
         let all = [(MESH, mesh), (BRIDGED, wanted.networks && bridged)];
         let used = all.into_iter().filter(|(_, is_used)| *is_used);
         used.map(|(name, _)| name).collect()
     }
 
-    /// Whether there are rules of the older kind.
-    fn is_legacy(&self) -> bool {
+    /// Whether there are rules of the older kind in the chain's table.
+    fn is_legacy(&self, [table, _]: Chain) -> bool {
         // Asking the older program would make its tables where there are none.
         let names = std::fs::read_to_string(self.older);
-        names.is_ok_and(|names| names.lines().any(|name| name == "filter"))
+        names.is_ok_and(|names| names.lines().any(|name| name == table))
     }
 
-    /// Each program that shows rules, with the one that changes several at once.
-    fn programs(&self) -> Vec<[&'static str; 2]> {
+    /// Each program that shows a chain's rules, with the one that changes several at once.
+    fn programs(&self, chain: Chain) -> Vec<[&'static str; 2]> {
         let found = |programs: &[&'static str; 2]| {
             let places = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin"];
             let is_in = |place: &&str| programs.iter().all(|it| Path::new(place).join(it).exists());
@@ -145,7 +162,7 @@ impl Kind {
         };
         let [newer, older, any] = self.programs;
         let mut programs = vec![newer];
-        programs.extend(self.is_legacy().then_some(older));
+        programs.extend(self.is_legacy(chain).then_some(older));
         programs.retain(found);
         if programs.is_empty() {
             programs.extend([any].iter().filter(|it| found(it)));
@@ -154,68 +171,63 @@ impl Kind {
     }
 }
 
-fn apply(
-    [show, change]: [&str; 2],
-    steps: impl for<'a> Fn(&'a str) -> Vec<Step<'a>>,
-) -> io::Result<()> {
-    let listed = list(show)?;
-    let steps = steps(&listed);
+fn apply([show, change]: [&str; 2], chain: Chain, wanted: &[&'static str]) -> io::Result<()> {
+    let listed = list(show, chain)?;
+    let steps = steps(&listed, chain, wanted);
     if steps.is_empty() {
         return Ok(());
     }
-    let mut script = "*filter\n".to_owned();
+    let [table, name] = chain;
+    let mut script = format!("*{table}\n");
     for step in steps {
         let _ = match step {
             Step::Remove(line) => writeln!(script, "{}", line.replacen("-A ", "-D ", 1)),
-            Step::Insert(at, name) => writeln!(script, "-I FORWARD {at} {}", rule(name)),
+            Step::Insert(at, rule) => writeln!(script, "-I {name} {at} {}", text(chain, rule)),
         };
     }
     script.push_str("COMMIT\n");
     run(change, &["-w", WAIT, "--noflush"], &script).map(drop)
 }
 
-fn rule(name: &str) -> String {
-    let packets = match name {
-        BRIDGED => "-i skep+ -o skep+ -m physdev --physdev-is-bridged".to_owned(),
+/// A rule of this name, as it is listed.
+fn text(chain: Chain, name: &str) -> String {
+    let packets = match (chain, name) {
+        (POSTROUTING, _) => "-o skep+ -m physdev --physdev-is-bridged".to_owned(),
+        (_, BRIDGED) => "-i skep+ -o skep+ -m physdev --physdev-is-bridged".to_owned(),
         _ => format!("-m connmark --mark {OURS:#x}/{OURS_MASK:#x}"),
     };
     format!("{packets} -m comment --comment {name} -j ACCEPT")
 }
 
-fn list(program: &str) -> io::Result<String> {
-    run(program, &["-w", WAIT, "-S", "FORWARD"], "")
+fn list(program: &str, [table, name]: Chain) -> io::Result<String> {
+    run(program, &["-w", WAIT, "-t", table, "-S", name], "")
 }
 
 /// The name of a rule, if it is ours.
 fn name(line: &str) -> Option<&'static str> {
     let mut words = line.split_whitespace().map(|it| it.trim_matches('"'));
-    let forwards = words.next() == Some("-A") && words.next() == Some("FORWARD");
-    let named = words.find_map(|word| NAMES.into_iter().find(|name| *name == word));
-    named.filter(|_| forwards)
-}
-
-fn removals<'a>(lines: &[&'a str]) -> Vec<Step<'a>> {
-    let ours = lines.iter().filter(|line| name(line).is_some());
-    ours.map(|line| Step::Remove(line)).collect()
+    words.find_map(|word| NAMES.into_iter().find(|name| *name == word))
 }
 
 /// What is to be done about a chain that is listed like this.
-fn steps<'a>(listed: &'a str, wanted: &[&'static str]) -> Vec<Step<'a>> {
-    let rules = listed.lines().filter(|it| it.starts_with("-A FORWARD "));
+fn steps<'a>(listed: &'a str, [_, chain]: Chain, wanted: &[&'static str]) -> Vec<Step<'a>> {
+    let start = format!("-A {chain} ");
+    let rules = listed.lines().filter(|it| it.starts_with(&start));
     let rules: Vec<&str> = rules.collect();
     let ours = (1..).zip(&rules);
     let ours = ours.filter_map(|(at, line)| Some((at, name(line)?)));
     let ours: Vec<(usize, &'static str)> = ours.collect();
-    let others: Vec<_> = rules.iter().filter(|it| name(it).is_none()).collect();
+    let (mine, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|it| name(it).is_some());
     let jumps = |rule: &str| {
         BEFORE
             .into_iter()
             .any(|it| rule.split_whitespace().last() == Some(it))
     };
+    let accepts = format!("-P {chain} ACCEPT");
     let place = match others.iter().position(|rule| jumps(rule)) {
         Some(index) => Some(index + 2),
         // Nothing is in the way.
-        None if others.is_empty() && listed.lines().any(|it| it == "-P FORWARD ACCEPT") => None,
+        None if others.is_empty() && listed.lines().any(|it| it == accepts) => None,
         None => Some(1),
     };
     let meant = place
@@ -225,7 +237,7 @@ fn steps<'a>(listed: &'a str, wanted: &[&'static str]) -> Vec<Step<'a>> {
     if ours == meant {
         return Vec::new();
     }
-    let mut steps = removals(&rules);
+    let mut steps: Vec<_> = mine.into_iter().map(Step::Remove).collect();
     steps.extend(meant.into_iter().map(|(at, name)| Step::Insert(at, name)));
     steps
 }
@@ -236,6 +248,7 @@ mod tests {
 
     const OURS: &str = "-A FORWARD -m connmark --mark 0x5be00000/0xfff00000 -m comment --comment skep-mesh -j ACCEPT";
     const WITHIN: &str = "-A FORWARD -i skep+ -o skep+ -m physdev --physdev-is-bridged -m comment --comment skep-bridged -j ACCEPT";
+    const UNMASKED: &str = "-A POSTROUTING -o skep+ -m physdev --physdev-is-bridged -m comment --comment skep-bridged -j ACCEPT";
     const DOCKER: [&str; 3] = [
         "-P FORWARD DROP",
         "-A FORWARD -j DOCKER-USER",
@@ -245,7 +258,7 @@ mod tests {
     /// What is done about such rules, as lines of a script.
     fn of(rules: &[&str], wanted: &[&'static str]) -> Vec<String> {
         let listed = rules.join("\n") + "\n";
-        let steps = steps(&listed, wanted).into_iter();
+        let steps = steps(&listed, FORWARD, wanted).into_iter();
         let told = steps.map(|step| match step {
             Step::Remove(line) => format!("- {}", name(line).unwrap_or_default()),
             Step::Insert(at, name) => format!("{at} {name}"),
@@ -293,11 +306,13 @@ mod tests {
             mesh: true,
             networks: true,
         };
-        let [ipv4, ipv6] = KINDS;
-        assert_eq!(ipv4.among(all, true), NAMES);
-        assert_eq!(ipv4.among(all, false), [MESH]);
-        assert_eq!(ipv6.among(all, true), [BRIDGED]);
-        assert!(ipv4.among(Wanted::default(), true).is_empty());
+        let [ipv4, ipv6] = &KINDS;
+        assert_eq!(ipv4.among(all, FORWARD, true), NAMES);
+        assert_eq!(ipv4.among(all, FORWARD, false), [MESH]);
+        assert_eq!(ipv6.among(all, FORWARD, true), [BRIDGED]);
+        assert_eq!(ipv4.among(all, POSTROUTING, true), [BRIDGED]);
+        assert!(ipv4.among(all, POSTROUTING, false).is_empty());
+        assert!(ipv4.among(Wanted::default(), FORWARD, true).is_empty());
     }
 
     #[test]
@@ -312,10 +327,25 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_within_a_network_is_not_masked() {
+        const MASKED: &str = "-A POSTROUTING -s 10.0.1.0/24 ! -o skep0 -j MASQUERADE";
+        let listed = ["-P POSTROUTING ACCEPT", MASKED].join("\n");
+        let put = steps(&listed, POSTROUTING, &[BRIDGED]);
+        assert_eq!(put, [Step::Insert(1, BRIDGED)]);
+        let there = ["-P POSTROUTING ACCEPT", UNMASKED, MASKED].join("\n");
+        assert!(steps(&there, POSTROUTING, &[BRIDGED]).is_empty());
+        let alone = ["-P POSTROUTING ACCEPT", UNMASKED].join("\n");
+        let gone = steps(&alone, POSTROUTING, &[BRIDGED]);
+        assert_eq!(gone, [Step::Remove(UNMASKED)]);
+    }
+
+    #[test]
     fn rules_are_what_is_listed() {
         for line in [OURS, WITHIN] {
             let name = name(line).unwrap();
-            assert_eq!(line, format!("-A FORWARD {}", rule(name)));
+            assert_eq!(line, format!("-A FORWARD {}", text(FORWARD, name)));
         }
+        let unmasked = text(POSTROUTING, BRIDGED);
+        assert_eq!(UNMASKED, format!("-A POSTROUTING {unmasked}"));
     }
 }

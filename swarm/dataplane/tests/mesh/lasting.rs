@@ -167,23 +167,32 @@ fn a_network_passes_the_firewall_for_as_long_as_it_is_there() {
     host.net.sh("iptables -w -P FORWARD DROP");
     host.start();
     host.tell(vec![host.network(&[1])]);
-    let becomes = |rules: &[&str]| {
-        until("other rules are wanted", || {
-            let listed = host.net.sh("iptables -w -S FORWARD");
-            let named = listed
-                .split_whitespace()
-                .filter(|it| it.starts_with("skep-"));
-            named.eq(rules.iter().copied()).then_some(()).ok_or(listed)
-        });
+    // As an engine does for a bridge of its own, where the host has another of the same network.
+    let mask = "iptables -w -t nat -A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE";
+    host.net.sh(mask);
+    let becomes = |forwarded: &[&str], leaving: &[&str]| {
+        for (chain, rules) in [
+            ("-S FORWARD", forwarded),
+            ("-t nat -S POSTROUTING", leaving),
+        ] {
+            until("other rules are wanted", || {
+                let listed = host.net.sh(&format!("iptables -w {chain}"));
+                let words = listed.split_whitespace();
+                let named = words.filter(|it| it.starts_with("skep-"));
+                named.eq(rules.iter().copied()).then_some(()).ok_or(listed)
+            });
+        }
     };
     let within = if bridged { &["skep-bridged"][..] } else { &[] };
-    becomes(within);
+    becomes(within, within);
     host.net.sh("iptables -w -F FORWARD");
-    becomes(within);
+    host.net
+        .sh(&format!("iptables -w -t nat -F POSTROUTING; {mask}"));
+    becomes(within, within);
     host.tell(vec![published(&service(&PORTS))]);
-    becomes(&[&["skep-mesh"][..], within].concat());
+    becomes(&[&["skep-mesh"][..], within].concat(), within);
     host.tell(vec![published(&service(&[]))]);
-    becomes(within);
+    becomes(within, within);
     host.tell(vec![Change::NetworkGone(hosts::NETWORK.to_owned())]);
-    becomes(&[]);
+    becomes(&[], &[]);
 }
