@@ -65,6 +65,11 @@ const PUBLISHED: [(Protocol, u16, u16); 2] = [
     (Protocol::Tcp, 8001, CONNECTIONS),
 ];
 
+/// The least that a kernel needs to answer for another host's task, without any of the mesh's rules:
+/// one that turns to the task whoever asks at a port, and one that masks them, so that the task
+/// answers by the way they came. It does not see who asked.
+const BY_HAND: [(u16, u16); 2] = [(8100, BYTES), (8101, CONNECTIONS)];
+
 /// From somewhere to a server.
 struct Way<'a> {
     name: &'static str,
@@ -92,7 +97,12 @@ impl<'a> Way<'a> {
 
     /// By way of published ports.
     fn published(self) -> Self {
-        let to = [0, 1].map(|at| (self.to[at].0, PUBLISHED[at].1));
+        self.at(PUBLISHED.map(|(_, port, _)| port))
+    }
+
+    /// By way of such ports.
+    fn at(self, ports: [u16; 2]) -> Self {
+        let to = [0, 1].map(|at| (self.to[at].0, ports[at]));
         Self { to, ..self }
     }
 
@@ -282,6 +292,22 @@ fn neighbour(host: &Host) -> Namespace {
     outer
 }
 
+/// Lets a host answer for a task in the least way there is.
+fn by_hand(host: &Host) {
+    let to = hosts::inside(DIRECT[1].1);
+    let turned = BY_HAND.map(|(port, target)| {
+        format!("add rule ip hand prerouting tcp dport {port} dnat to {to}:{target}\n")
+    });
+    host.net.sh(&format!(
+        "nft 'add table ip hand
+        add chain ip hand prerouting {{ type nat hook prerouting priority -100; }}
+        {}
+        add chain ip hand postrouting {{ type nat hook postrouting priority 100; }}
+        add rule ip hand postrouting ip daddr {to} masquerade'",
+        turned.concat()
+    ));
+}
+
 /// What the servers have taken, each in its namespace.
 struct Servers {
     host: Taken,
@@ -334,6 +360,9 @@ fn ways<'a>(
     let IpAddr::V4(second) = outside(2) else {
         panic!("hosts have IPv4 addresses");
     };
+    let IpAddr::V4(first) = outside(1) else {
+        panic!("hosts have IPv4 addresses");
+    };
     let sealed = (&sealed[0].inside, sealed::address(2));
     vec![
         Way::new("host to host", &host.net, second, &servers.host),
@@ -352,6 +381,13 @@ fn ways<'a>(
         Way::new("virtual address", client, VIP, task).at_least(0.95, 0.9),
         mesh("mesh, by way of another host", 1),
         mesh("mesh, at the task's own host", 2),
+        Way::new(
+            "another host by hand, masked",
+            &outer[0],
+            first,
+            &servers.direct,
+        )
+        .at(BY_HAND.map(|(port, _)| port)),
         Way::new("encrypted, directly", sealed.0, sealed.1, &servers.sealed),
     ]
 }
@@ -365,6 +401,7 @@ fn main() {
     lab.hosts.iter_mut().for_each(Host::start);
     let outer: Vec<_> = lab.hosts.iter().map(neighbour).collect();
     let sealed = sealed::network(&lab.hosts);
+    by_hand(&lab.hosts[0]);
     lab.tell(told);
     lab.tell(serves);
     let servers = Servers::start(&lab, &outer, &sealed);
