@@ -303,7 +303,7 @@ fn by_hand(host: &Host) {
         add chain ip hand prerouting {{ type nat hook prerouting priority -100; }}
         {}
         add chain ip hand postrouting {{ type nat hook postrouting priority 100; }}
-        add rule ip hand postrouting ip daddr {to} masquerade'",
+        add rule ip hand postrouting ct status dnat ip daddr {to} masquerade'",
         turned.concat()
     ));
 }
