@@ -94,6 +94,13 @@ pub(super) fn stands(overlay: &Overlay, devices: &Devices) -> bool {
     }
 }
 
+/// A network's own device and its bridge, if the one is on the other.
+pub(super) fn own(overlay: &Overlay, devices: &Devices) -> Option<(u32, u32)> {
+    let bridge = devices.get(&overlay.bridge)?.index;
+    let device = devices.get(&overlay.device)?;
+    (device.bridge == Some(bridge)).then_some((device.index, bridge))
+}
+
 /// Joins a network's bridge to that of another node.
 pub(super) async fn join(
     handle: &Handle,
@@ -169,8 +176,13 @@ pub(crate) fn is_end(device: &str) -> bool {
 }
 
 fn ends(bridge: &str) -> [String; 2] {
+    named_after(bridge, ENDS)
+}
+
+/// The names of a pair of devices that a bridge has for itself.
+pub(super) fn named_after(bridge: &str, prefixes: [&str; 2]) -> [String; 2] {
     let own = bridge.get(COMMON..).unwrap_or(bridge);
-    ENDS.map(|end| format!("{end}{own}"))
+    prefixes.map(|end| format!("{end}{own}"))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! nor engine: the bridge must be there, and somebody else says what is where.
 
 mod accept;
+mod aside;
 mod balance;
 pub mod bridge;
 mod chains;

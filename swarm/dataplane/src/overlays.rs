@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
+use crate::aside::Aside;
 use crate::crypt::{Crypt, Key};
 use crate::{Error, Ipv6, Kernel, Overlay, change, ensure, join, link};
 
@@ -106,6 +107,32 @@ impl Overlays {
             true => Ok(()),
             false => change(device, ipv6, moves).await,
         }
+    }
+
+    /// Carries out `work` while a network's VXLAN device is not on its bridge. That is for engines
+    /// which cannot read such a device; packets to and from other hosts are lost meanwhile, so the
+    /// work has to be short. That of an encrypted network stays: everybody can read it.
+    ///
+    /// # Errors
+    /// When the kernel refuses: the work was not begun.
+    pub async fn aside<T>(&self, device: &str, work: impl Future<Output = T>) -> Result<T, Error> {
+        let known = self.shared.known.lock().await;
+        let wanted = known.get(device).filter(|it| it.keys.is_empty());
+        let Some(wanted) = wanted else {
+            return Ok(work.await);
+        };
+        let kernel = Kernel::open()?;
+        let aside = Aside::step(&kernel.handle, &wanted.overlay).await?;
+        let done = work.await;
+        if let Some(aside) = aside {
+            // The bridge has forgotten who is behind the device.
+            let back = wanted.make(&self.shared.crypt).await;
+            if let Err(error) = back.and(aside.end(&kernel.handle).await) {
+                // Who looks after networks sees it.
+                warn!(%error, device, "a device has not come back to its bridge");
+            }
+        }
+        Ok(done)
     }
 
     /// Removes what led from a network to other hosts; its bridge is gone. That of another node

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+#[path = "overlay/aside.rs"]
+mod aside;
 #[path = "overlay/joined.rs"]
 mod joined;
 #[path = "hosts/net.rs"]

@@ -10,9 +10,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use skep_core::Id;
 use skep_core::assignment::Overlay;
-use skep_core::network::{LABEL, LABEL_NAME, LABEL_SHOWN, bridge_name, engine_name};
+use skep_core::network::{
+    ENGINE_PREFIXES, LABEL, LABEL_NAME, LABEL_SHOWN, bridge_name, engine_name, vxlan_name,
+};
 use skep_core::worker::{EngineOp, OpError, OpOutput, OpResult};
 use skep_dataplane::{Overlays, bridge};
+use tokio::time::timeout;
 
 use super::connect::Link;
 use super::error::unintelligible;
@@ -23,6 +26,8 @@ use super::{network, raw};
 const ASK: Duration = Duration::from_secs(30);
 /// What waits for disks and locks.
 const ACT: Duration = Duration::from_secs(120);
+/// What holds up the packets of a network meanwhile.
+const SHORT: Duration = Duration::from_secs(5);
 /// The version of its own API: every one that Debian has since 12 knows it.
 const API: &str = "/v4.0.0/libpod";
 /// Its states that dockerd has no word for, and dockerd's word. Both pass within moments, unless
@@ -69,6 +74,9 @@ pub(super) async fn run(link: &Link, overlays: &Overlays, op: EngineOp, tell: &T
         } => start(link, &container, &networks).await,
         EngineOp::MakeNetwork { network } => make(link, overlays, &network).await,
         EngineOp::RemoveNetwork { network } => remove(link, overlays, &network).await,
+        EngineOp::Disconnect { container, network } => {
+            disconnect(link, overlays, &container, &network).await
+        }
         other => ops::common(link, overlays, other, tell).await,
     }
 }
@@ -144,6 +152,22 @@ async fn start(link: &Link, container: &str, networks: &[(String, Value)]) -> Op
     Ok(started)
 }
 
+/// Takes a container off a network. Of one that runs the device goes, and then netavark looks at
+/// what is left on the bridge. The one of Debian 12 cannot read a VXLAN device as kernels since 5.18
+/// describe it, and podman cannot describe the container any more after that.
+async fn disconnect(link: &Link, overlays: &Overlays, container: &str, network: &str) -> OpResult {
+    let mut prefixes = ENGINE_PREFIXES.iter();
+    let Some(id) = prefixes.find_map(|prefix| network.strip_prefix(prefix)) else {
+        return network::disconnect(link, container, network).await;
+    };
+    let work = timeout(SHORT, network::disconnect(link, container, network));
+    match overlays.aside(&vxlan_name(&id.into()), work).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(OpError::Unavailable("the engine takes too long".to_owned())),
+        Err(error) => Err(OpError::Failed(error.to_string())),
+    }
+}
+
 /// Makes a network what it should be. The bridge comes after the engine's network, which would
 /// refuse a subnet that is in use, and before what leads to other nodes.
 async fn make(link: &Link, overlays: &Overlays, overlay: &Overlay) -> OpResult {
@@ -206,13 +230,30 @@ fn wanted(name: &str, overlay: &Overlay, mtu: u32) -> Value {
 async fn remove(link: &Link, overlays: &Overlays, id: &Id) -> OpResult {
     let mut bridges = Vec::new();
     for ingress in [false, true] {
-        bridges.extend(bridge_of(link, &engine_name(id, ingress)).await?);
+        let name = engine_name(id, ingress);
+        bridges.extend(bridge_of(link, &name).await?);
+        clear(link, overlays, &name).await?;
     }
     network::withdraw(link, id).await?;
     for it in bridges {
         network::done(bridge::remove(&it).await)?;
     }
     network::lead_nowhere(overlays, id).await
+}
+
+/// Takes off a network whoever is on it: nobody there has a place any more.
+async fn clear(link: &Link, overlays: &Overlays, name: &str) -> Result<(), OpError> {
+    let found = match network::inspect(link, name).await {
+        Err(OpError::NotFound(_)) => return Ok(()),
+        found => found?,
+    };
+    for container in found.containers.unwrap_or_default().into_keys() {
+        match disconnect(link, overlays, &container, name).await {
+            Ok(_) | Err(OpError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The bridge of one of its networks, which stays when the network goes.
