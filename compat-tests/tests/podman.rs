@@ -1,5 +1,9 @@
 //! Swarm mode in front of podman, which has none of its own: services, overlays, names, virtual
-//! addresses, published ports, secrets, logs and exec over three hosts, with the real CLI.
+//! addresses, published ports, secrets, logs, exec and plain containers over three hosts, with the
+//! real CLI.
+
+#[path = "podman/plain.rs"]
+mod plain;
 
 use std::net::SocketAddr;
 
@@ -17,7 +21,7 @@ fn a_swarm_of_podmans() -> Result<()> {
     let fleet = Fleet::up(&Options {
         swarm: true,
         managers: 1,
-        engine: Engine::Podman,
+        engines: vec![Engine::Podman],
         ..Options::test("podman")
     })?;
     await_ready(&fleet, 3)?;
@@ -27,13 +31,16 @@ fn a_swarm_of_podmans() -> Result<()> {
     published(&fleet)?;
     a_secret(&fleet)?;
     logs_and_exec(&n1)?;
+    plain::on_attachable_networks(&fleet)?;
     scale_and_update(&fleet)?;
     drain(&fleet)?;
     nothing_stays(&fleet)
 }
 
 fn deploy(n1: &Host) -> Result<()> {
-    n1.docker(&["network", "create", "--driver", "overlay", "back"])?;
+    let network = ["network", "create", "--driver", "overlay"];
+    n1.docker(&[&network[..], &["--attachable", "back"]].concat())?;
+    n1.docker(&[&network[..], &["closed"]].concat())?;
     let secret = n1.docker_cmd()?.args(["secret", "create", "key", "-"]);
     secret.stdin("straw").ok()?;
     let port = format!("published={PORT},target=80");
@@ -190,5 +197,5 @@ fn nothing_stays(fleet: &Fleet) -> Result<()> {
         })
         .with_context(|| left.clone())?;
     }
-    n1.docker(&["network", "rm", "back"]).map(drop)
+    n1.docker(&["network", "rm", "back", "closed"]).map(drop)
 }

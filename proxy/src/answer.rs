@@ -136,6 +136,7 @@ mod tests {
         let facts = Facts {
             api: ApiVersion::new(1, 41),
             headers,
+            known: true,
         };
         let mut out = Vec::new();
         let manner = Manner {

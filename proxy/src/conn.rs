@@ -45,6 +45,8 @@ pub struct Shared {
     pub engine: Arc<Engine>,
     /// What the swarm's networks are called.
     pub names: Names,
+    /// The networks of containers, where the engine forgets them.
+    pub kept: attach::Kept,
     /// Where processes that were started in containers run, if not here.
     pub execs: Execs,
     /// Set when the daemon stops: connections end after the request at hand.
@@ -121,6 +123,7 @@ impl Connection<'_> {
             Route::Owned(owned) => owned::serve(self, &head, &target, owned).await,
             Route::Networks(call) => networks::serve(self, head, call).await,
             Route::Reached(subject) => attach::serve(self, head, subject).await,
+            Route::Makes => attach::create(self, head).await,
             Route::Named(what) => guise::serve(self, head, what).await,
             Route::Forwarded => self.forward(&head, Patch::None, target.version, None).await,
             Route::Rewritten(Rewrite::Ping) => {

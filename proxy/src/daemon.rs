@@ -10,6 +10,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::attach::Kept;
 use crate::config::Config;
 use crate::conn::Shared;
 use crate::engine::Engine;
@@ -39,6 +40,7 @@ pub async fn run(
         names: Names::new(swarm.clone(), engine.clone()),
         swarm,
         engine,
+        kept: Kept::open(&config.data_dir),
         execs: Default::default(),
         draining: draining.clone(),
     };

@@ -22,6 +22,8 @@ use crate::wire::{Framing, ResponseHead};
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long the engine may take to say what it is.
 const ASK: Duration = Duration::from_secs(2);
+/// How long it may take where much hangs on that.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest answer that is read whole, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
 /// How long that is believed: an engine may be upgraded behind skepd's back.
@@ -49,6 +51,8 @@ pub struct Facts {
     pub api: ApiVersion,
     /// Its identifying headers.
     pub headers: HeaderMap,
+    /// Whether it has said so; else this is what every supported one would say.
+    pub known: bool,
 }
 
 /// The engine cannot be reached. Prints as the client reads it.
@@ -146,15 +150,29 @@ impl Engine {
         {
             return Arc::clone(facts);
         }
-        match timeout(ASK, self.ask()).await {
-            Ok(Some(facts)) => {
-                let facts = Arc::new(facts);
-                let mut slot = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-                *slot = Some((Instant::now(), Arc::clone(&facts)));
-                facts
-            }
-            _ => known.map_or_else(|| Arc::new(Facts::unknown()), |(_, facts)| facts),
+        match self.ask_anew(ASK).await {
+            Some(facts) => facts,
+            None => known.map_or_else(|| Arc::new(Facts::unknown()), |(_, facts)| facts),
         }
+    }
+
+    /// Whether it is podman, which is like dockerd in most things. One that was never heard of
+    /// before is given time to say.
+    pub async fn is_podman(&self) -> bool {
+        let facts = self.facts().await;
+        if facts.known {
+            return facts.is_podman();
+        }
+        let asked = self.ask_anew(PATIENCE).await;
+        asked.is_some_and(|facts| facts.is_podman())
+    }
+
+    async fn ask_anew(&self, patience: Duration) -> Option<Arc<Facts>> {
+        let facts = timeout(patience, self.ask()).await.ok()??;
+        let facts = Arc::new(facts);
+        let mut slot = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some((Instant::now(), Arc::clone(&facts)));
+        Some(facts)
     }
 
     /// Makes the next question for facts a fresh one.
@@ -263,8 +281,14 @@ impl Engine {
 }
 
 impl Facts {
+    fn is_podman(&self) -> bool {
+        let server = self.headers.get("server").map(HeaderValue::as_bytes);
+        server.is_some_and(|it| it.starts_with(b"Libpod/"))
+    }
+
     fn of(answer: &HeaderMap) -> Self {
         let mut facts = Self::unknown();
+        facts.known = true;
         for name in IDENTITY {
             if let Some(value) = answer.get(&name) {
                 facts.headers.insert(name, value.clone());
@@ -291,6 +315,7 @@ impl Facts {
         Self {
             api: ApiVersion::new(1, 41),
             headers,
+            known: false,
         }
     }
 }
@@ -322,5 +347,8 @@ mod tests {
         assert_eq!(facts.headers["server"], "Docker/28.2.2 (linux)");
         assert_eq!(facts.headers["ostype"], "linux");
         assert!(!facts.headers.contains_key("x"));
+        assert!(!facts.is_podman());
+        let answer = header_map(b"HTTP/1.1 200 OK\r\nServer: Libpod/4.3.1 (linux)\r\n\r\n");
+        assert!(Facts::of(&answer).is_podman());
     }
 }

@@ -2,7 +2,7 @@
 //! and hands the calls that belong to swarm mode to a [`Swarm`]; it holds no cluster state.
 
 pub mod answer;
-mod attach;
+pub mod attach;
 pub mod backup;
 pub mod cli;
 pub mod config;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::value::RawValue;
 
+use crate::attach;
 use crate::conn::{Connection, Next};
 use crate::engine::Engine;
 use crate::forward::{Captured, Patch};
@@ -117,7 +118,7 @@ pub(crate) async fn serve(
         Ok(captured) => captured,
         Err(next) => return next,
     };
-    if let (true, Some(node), Some(id)) = (makes_exec, node, exec_id(&captured.body)) {
+    if let (true, Some(node), Some(id)) = (makes_exec, node, id_in_answer(&captured.body)) {
         shared.execs.remember(id, node.to_owned());
     }
     pass_on(connection, captured, task, describes).await
@@ -186,6 +187,10 @@ async fn pass_on(
     let body = task.and_then(|task| merged(&captured.body, &task));
     let mut body = body.unwrap_or(captured.body);
     if describes {
+        let kept = kept_of(&connection.shared.kept, &body).await;
+        let shown = std::str::from_utf8(&body).ok().zip(kept);
+        let shown = shown.and_then(|(text, kept)| guise::with_kept(text, &kept));
+        body = shown.map_or(body, String::into_bytes);
         let names = connection.shared.names.mentioned(&body).await;
         let shown = std::str::from_utf8(&body).ok();
         let shown = shown.and_then(|text| guise::container(text, &names));
@@ -196,6 +201,14 @@ async fn pass_on(
         .await
 }
 
+/// What is kept of the container that an answer describes.
+async fn kept_of(kept: &attach::Kept, body: &[u8]) -> Option<attach::Entry> {
+    match kept.is_empty().await {
+        true => None,
+        false => kept.of(&id_in_answer(body)?).await,
+    }
+}
+
 fn merged(container: &[u8], task: &RawValue) -> Option<Vec<u8>> {
     let container = Object::parse(container).ok()?;
     let task = Object::parse(task.get().as_bytes()).ok()?;
@@ -203,7 +216,7 @@ fn merged(container: &[u8], task: &RawValue) -> Option<Vec<u8>> {
     Some(container.with(&keys).into_bytes())
 }
 
-fn exec_id(body: &[u8]) -> Option<String> {
+fn id_in_answer(body: &[u8]) -> Option<String> {
     let id = Object::parse(body).ok()?.get("Id")?.get();
     serde_json::from_str(id).ok()
 }
@@ -308,8 +321,8 @@ mod tests {
             both.trim(),
             r#"{"Id":"c","State":{},"ID":"t","Status":{"State":"running"}}"#
         );
-        assert_eq!(exec_id(br#"{"Id":"e"}"#).as_deref(), Some("e"));
-        assert_eq!(exec_id(b"no"), None);
+        assert_eq!(id_in_answer(br#"{"Id":"e"}"#).as_deref(), Some("e"));
+        assert_eq!(id_in_answer(b"no"), None);
     }
 
     #[test]

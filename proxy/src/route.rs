@@ -18,6 +18,8 @@ pub enum Route {
     Rewritten(Rewrite),
     /// An engine answers: this host's or, if it is about a task's container, perhaps another's.
     Reached(Subject),
+    /// It makes a container, perhaps on networks of the swarm.
+    Makes,
     /// It is about networks, of which the swarm has some and the engine others.
     Networks(Call),
     /// The engine answers, and networks of the swarm that its answer names are named as such.
@@ -216,6 +218,7 @@ pub fn route(method: &Method, target: &Target<'_>) -> Route {
         ("GET" | "HEAD", ["_ping"]) => Route::Rewritten(Rewrite::Ping),
         ("GET", ["info"]) => Route::Rewritten(Rewrite::Info),
         ("GET", ["events"]) => Route::Rewritten(Rewrite::Events),
+        ("POST", ["containers", "create"]) => Route::Makes,
         ("GET", ["containers", "json"]) => Route::Named(Named::Containers),
         ("GET", ["system", "df"]) => Route::Named(Named::DiskUsage),
         _ => {

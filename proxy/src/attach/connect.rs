@@ -3,15 +3,16 @@
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use skep_api::Error;
 use skep_core::network::{LABEL, LABEL_NAME, engine_name};
 use skep_node::agent::Attachments;
 
+use super::kept::Entry;
 use super::seen::{Endpoint, NAME_OPTION, Seen, connection as connected};
-use super::{encoded, look, message, no_answer, relayed};
-use crate::conn::{Connection, Next};
+use super::{encoded, keep, look, message, no_answer, relayed};
+use crate::conn::{Connection, Next, Shared};
 use crate::engine::Engine;
 use crate::guise::id_in;
 use crate::networks::create::{consume, peek};
@@ -38,11 +39,16 @@ pub(crate) async fn connect(
 ) -> Next {
     let work = async {
         let (attachments, body, seen) = concerns(connection, head, network, false).await?;
-        if !seen.runs() {
-            return None;
+        let shared = connection.shared;
+        if seen.runs() {
+            return Some(attach(shared, &attachments, head, network, &body, &seen).await);
         }
-        let engine = &connection.shared.engine;
-        Some(attach(engine, &attachments, head, network, &body, &seen).await)
+        // Others remember it themselves.
+        let forgets = shared.engine.is_podman().await;
+        match forgets {
+            true => Some(tell(shared, network, &body, &seen).await),
+            false => None,
+        }
     };
     match work.await {
         Some(outcome) => finish(connection, head, outcome).await,
@@ -58,8 +64,15 @@ pub(crate) async fn disconnect(
 ) -> Next {
     let work = async {
         let (attachments, body, seen) = concerns(connection, head, network, true).await?;
-        let engine = &connection.shared.engine;
-        let (realised, name) = match on_network(engine, &seen, network).await {
+        let shared = connection.shared;
+        let engine = &shared.engine;
+        let on = on_network(engine, &seen, network).await;
+        if engine.is_podman().await
+            && let Some((key, name)) = on.clone().or_else(|| told_of(&seen, network))
+        {
+            return Some(leave(shared, &attachments, &seen, &key, &name).await);
+        }
+        let (realised, name) = match on {
             Some(found) => found,
             // Of this very name, it is one that it never had a place on.
             None if seen.networks().any(|(known, _)| known == network) => return None,
@@ -108,41 +121,35 @@ async fn concerns(
     if known.is_none_or(|(status, _)| status != 404) && !even_known {
         return None;
     }
-    let seen = look(engine, &encoded(&container)).await?;
+    let seen = look(connection.shared, &encoded(&container)).await?;
     Some((attachments, body, seen))
 }
 
 /// Gets a running container its place and has the engine connect it.
 async fn attach(
-    engine: &Engine,
+    shared: &Shared,
     attachments: &Attachments,
     head: &RequestHead,
     network: &str,
     body: &[u8],
     seen: &Seen,
 ) -> Result<Reply, Error> {
+    let engine = &shared.engine;
     if let Some((_, name)) = on_network(engine, seen, network).await {
-        let text = format!(
-            "{} is already attached to network {name}",
-            seen.plain_name()
-        );
-        return Err(Error::conflict(text));
+        return Err(already(seen, &name));
     }
-    let odd = |error: serde_json::Error| Error::invalid(error.to_string());
-    let asked: Body<'_> = serde_json::from_slice(body).map_err(odd)?;
-    let config = asked.endpoint_config.map_or("{}", RawValue::get);
-    let config = Object::parse(config.as_bytes()).or_else(|_| Object::parse(b"{}"));
-    let config = config.map_err(odd)?;
+    let config = Object::parse(endpoint_config(body)?.as_bytes());
+    let config = config.or_else(|_| Object::parse(b"{}")).map_err(odd)?;
     let value: Value = serde_json::from_str(&config.with(&[])).map_err(odd)?;
     let endpoint = Endpoint::parse(&value);
     let _held = attachments.hold(&seen.id);
     let wish = seen.wish(network, &endpoint);
     let is_asked = wish.container.asks_for_address();
     let place = attachments.attach(wish).await?;
-    let ours = connected(&endpoint, &place, is_asked);
+    let whole = connected(&endpoint, &place, is_asked);
     let ours: Vec<(String, String)> = ["IPAMConfig", "MacAddress", "DriverOpts"]
         .into_iter()
-        .filter_map(|key| Some((key.to_owned(), ours.get(key)?.to_string())))
+        .filter_map(|key| Some((key.to_owned(), whole.get(key)?.to_string())))
         .collect();
     let values: Vec<(&str, &str)> = ours.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let config = config.with(&values);
@@ -151,7 +158,72 @@ async fn attach(
     let realised = engine_name(&place.network, false);
     let target = retargeted(&head.target, network, &realised);
     let outcome = engine.call(&Method::POST, &target, &body).await;
+    if let Some((200, _)) = outcome {
+        keep(shared, &seen.id, (network, &realised), whole).await?;
+    }
     Ok(said(outcome, &realised, &place.name))
+}
+
+fn odd(error: serde_json::Error) -> Error {
+    Error::invalid(error.to_string())
+}
+
+fn already(seen: &Seen, network: &str) -> Error {
+    let name = seen.plain_name();
+    Error::conflict(format!("{name} is already attached to network {network}"))
+}
+
+/// How the container is to be connected, in the words of a request's body.
+fn endpoint_config(body: &[u8]) -> Result<&str, Error> {
+    let asked: Body<'_> = serde_json::from_slice(body).map_err(odd)?;
+    Ok(asked.endpoint_config.map_or("{}", RawValue::get))
+}
+
+/// Keeps for its start what a container is to be connected with.
+async fn tell(shared: &Shared, network: &str, body: &[u8], seen: &Seen) -> Result<Reply, Error> {
+    let on = on_network(&shared.engine, seen, network).await;
+    if let Some((_, name)) = on.or_else(|| told_of(seen, network)) {
+        return Err(already(seen, &name));
+    }
+    let config: Value = serde_json::from_str(endpoint_config(body)?).map_err(odd)?;
+    let change = |it: &mut Entry| drop(it.networks.insert(network.to_owned(), config));
+    shared.kept.change(&seen.id, change).await?;
+    Ok(Reply::empty(StatusCode::OK))
+}
+
+/// A network that a container was only told of, by the name that it was told, twice.
+fn told_of(seen: &Seen, network: &str) -> Option<(String, String)> {
+    let told = seen.kept()?.networks.contains_key(network);
+    (told && id_in(network).is_none()).then(|| (network.to_owned(), network.to_owned()))
+}
+
+/// Takes a container off a network of the swarm, where the engine does not know enough to do it
+/// alone: off one that runs, its node does.
+async fn leave(
+    shared: &Shared,
+    attachments: &Attachments,
+    seen: &Seen,
+    key: &str,
+    name: &str,
+) -> Result<Reply, Error> {
+    let engine = &shared.engine;
+    let mut on = seen.is_connected(key);
+    if let Some(id) = id_in(key).filter(|_| on && seen.runs()) {
+        attachments.detach(&seen.id, id).await?;
+        let after = look(shared, &seen.id).await;
+        on = after.is_some_and(|it| it.is_connected(key));
+    }
+    if on {
+        let body = json!({ "Container": seen.id, "Force": true }).to_string();
+        let target = format!("/networks/{}/disconnect", encoded(key));
+        let outcome = engine.call(&Method::POST, &target, &body).await;
+        if outcome.as_ref().is_none_or(|(status, _)| *status >= 300) {
+            return Ok(said(outcome, key, name));
+        }
+    }
+    let change = |it: &mut Entry| drop(it.networks.remove(key));
+    shared.kept.change(&seen.id, change).await?;
+    Ok(Reply::empty(StatusCode::OK))
 }
 
 /// The engine's answer, in which a network goes by the name that clients know.
@@ -214,8 +286,6 @@ fn retargeted(target: &str, network: &str, realised: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -1,15 +1,18 @@
 //! Containers that are no task's on networks of the swarm. Whoever starts one, or connects one that
 //! runs, gets its place first, and the engine connects it with its own part of the network, at the
 //! address that the swarm chose; whoever stops or removes one is answered once the place is given
-//! back. Until a container is started the engine just keeps what was asked for, as in the original.
+//! back. Until a container is started the engine just keeps what was asked for, as in the original, or
+//! this daemon does for an engine that cannot.
 
 mod connect;
+mod create;
+mod kept;
 mod seen;
 
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use skep_api::Error;
 use skep_core::network::engine_name;
 use skep_node::agent::{Attachments, Hold, Standing};
@@ -25,6 +28,9 @@ use crate::route::Target;
 use crate::wire::RequestHead;
 
 pub(crate) use connect::{connect, disconnect};
+pub(crate) use create::create;
+pub(crate) use kept::Entry;
+pub use kept::Kept;
 use seen::{Endpoint, Seen, connection as connected, may_be_ours};
 
 /// How long a busy engine may take to describe a container.
@@ -64,8 +70,8 @@ pub(crate) async fn serve(
     };
     let attachments = connection.shared.swarm.attachments();
     match (act, attachments) {
-        (Some(Act::Start), Some(attachments)) => {
-            let ready = prepare(connection.shared, &attachments, &name).await;
+        (Some(Act::Start), attachments) => {
+            let ready = prepare(connection.shared, attachments.as_ref(), &name).await;
             match ready {
                 // Held until the engine has answered.
                 Ok(_held) => reach::serve(connection, head, subject).await,
@@ -87,29 +93,37 @@ async fn answer(connection: &mut Connection<'_>, head: &RequestHead, reply: Repl
 }
 
 /// A container of this host's, by its name as in a path.
-async fn look(engine: &Engine, name: &str) -> Option<Seen> {
+async fn look(shared: &Shared, name: &str) -> Option<Seen> {
     let path = format!("/containers/{name}/json");
-    let asked = engine.call(&Method::GET, &path, "");
+    let asked = shared.engine.call(&Method::GET, &path, "");
     let (status, body) = timeout(PATIENCE, asked).await.ok()??;
-    Seen::parse(&body).filter(|_| status == 200)
+    let seen = Seen::parse(&body).filter(|_| status == 200)?;
+    match shared.kept.of(&seen.id).await {
+        Some(entry) => Some(seen.recalled(entry)),
+        None => Some(seen),
+    }
 }
 
 /// Gets a container that is about to be started its places, and has the engine connect it with them.
 /// What it returns keeps the places meanwhile.
 async fn prepare(
     shared: &Shared,
-    attachments: &Attachments,
+    attachments: Option<&Attachments>,
     name: &str,
 ) -> Result<Option<Hold>, Error> {
     let engine = &shared.engine;
-    let Some(seen) = look(engine, name).await else {
+    if attachments.is_none() && shared.kept.is_empty().await {
+        return Ok(None);
+    }
+    let Some(seen) = look(shared, name).await else {
         return Ok(None);
     };
-    if seen.runs() {
+    let placed = match attachments {
         // Restarted, it keeps its places.
-        return Ok(Some(attachments.hold(&seen.id)));
-    }
-    let placed = give_places(engine, attachments, &seen).await;
+        Some(attachments) if seen.runs() => return Ok(Some(attachments.hold(&seen.id))),
+        Some(attachments) => give_places(shared, attachments, &seen).await,
+        None => nowhere(&seen),
+    };
     if placed.is_err() && seen.is_removed_at_its_end() {
         // As the original does with one that it could not start; `docker run --rm` waits for that.
         let target = format!("/containers/{}?force=1&v=1", seen.id);
@@ -124,19 +138,34 @@ async fn prepare(
     placed
 }
 
+/// Outside a swarm there are no networks of one; engines that know of them say so themselves.
+fn nowhere(seen: &Seen) -> Result<Option<Hold>, Error> {
+    let mut kept = seen.kept().into_iter().flat_map(|it| &it.networks);
+    match kept.next().filter(|_| !seen.runs()) {
+        Some((network, config)) => {
+            let name = Endpoint::parse(config).option(seen::NAME_OPTION).cloned();
+            let name = name.unwrap_or_else(|| network.clone());
+            Err(Error::not_found(format!("network {name} not found")))
+        }
+        None => Ok(None),
+    }
+}
+
 /// Gets a container its places, and has the engine connect it with them.
 async fn give_places(
-    engine: &Engine,
+    shared: &Shared,
     attachments: &Attachments,
     seen: &Seen,
 ) -> Result<Option<Hold>, Error> {
+    let engine = &shared.engine;
     let mut ours = Vec::new();
     for (name, endpoint) in seen.networks() {
-        if is_ours(engine, name, endpoint).await {
+        if seen.is_kept(name) || is_ours(engine, name, endpoint).await {
             ours.push((name, endpoint));
         }
     }
     if ours.is_empty() {
+        take_off_stand_in(shared, seen).await?;
         return Ok(None);
     }
     let held = attachments.hold(&seen.id);
@@ -149,8 +178,9 @@ async fn give_places(
         let place = place.map_err(|error| renamed(error, network, called))?;
         places.push((name, endpoint, place));
     }
+    take_off_stand_in(shared, seen).await?;
     for (name, endpoint, place) in places {
-        rewire(engine, seen, (name, endpoint), &place).await?;
+        rewire(shared, seen, (name, endpoint), &place).await?;
     }
     Ok(Some(held))
 }
@@ -181,17 +211,16 @@ async fn is_ours(engine: &Engine, name: &str, endpoint: &Endpoint) -> bool {
 /// Connects a container that does not run with the engine's part of a network, in the place of what
 /// it was to be connected with. The engine may have made the network anew since it last ran.
 async fn rewire(
-    engine: &Engine,
+    shared: &Shared,
     seen: &Seen,
     (name, endpoint): (&str, &Endpoint),
     place: &Standing,
 ) -> Result<(), Error> {
+    let engine = &shared.engine;
     let realised = engine_name(&place.network, false);
     for old in [name, realised.as_str()] {
-        if seen.networks().any(|(known, _)| known == old) {
-            let body = json!({ "Container": seen.id, "Force": true });
-            let target = format!("/networks/{}/disconnect", encoded(old));
-            expect(engine.call(&Method::POST, &target, &body.to_string()).await)?;
+        if seen.is_connected(old) {
+            take_off(engine, seen, old).await?;
         }
         if name == realised {
             break;
@@ -201,7 +230,45 @@ async fn rewire(
     let config = connected(endpoint, place, asked);
     let body = json!({ "Container": seen.id, "EndpointConfig": config });
     let target = format!("/networks/{realised}/connect");
+    expect(engine.call(&Method::POST, &target, &body.to_string()).await)?;
+    keep(shared, &seen.id, (name, &realised), config).await
+}
+
+/// A container is not to run on the network that stood in for one of the swarm's.
+async fn take_off_stand_in(shared: &Shared, seen: &Seen) -> Result<(), Error> {
+    if !seen.kept().is_some_and(|it| it.stands_in) {
+        return Ok(());
+    }
+    if seen.has_stand_in() {
+        take_off(&shared.engine, seen, create::STAND_IN).await?;
+    }
+    let done = shared.kept.change(&seen.id, |it| it.stands_in = false);
+    done.await
+}
+
+/// Takes a container that does not run off one of the engine's networks.
+async fn take_off(engine: &Engine, seen: &Seen, network: &str) -> Result<(), Error> {
+    let body = json!({ "Container": seen.id, "Force": true });
+    let target = format!("/networks/{}/disconnect", encoded(network));
     expect(engine.call(&Method::POST, &target, &body.to_string()).await)
+}
+
+/// Remembers how a container is connected, if the engine does not: with what realises a network,
+/// whatever that was called before.
+async fn keep(
+    shared: &Shared,
+    container: &str,
+    (name, realised): (&str, &str),
+    config: Value,
+) -> Result<(), Error> {
+    if !shared.engine.is_podman().await {
+        return Ok(());
+    }
+    let change = |it: &mut Entry| {
+        it.networks.remove(name);
+        it.networks.insert(realised.to_owned(), config);
+    };
+    shared.kept.change(container, change).await
 }
 
 /// The engine's refusal, if it is one.
@@ -230,7 +297,7 @@ async fn end(
     name: &str,
 ) -> Next {
     let engine = &connection.shared.engine;
-    let seen = look(engine, name).await;
+    let seen = look(connection.shared, name).await;
     // A body would be one too many: nobody sends any with these.
     let Some(seen) = seen.filter(|it| it.runs() && head.framing.is_done()) else {
         return reach::serve(connection, head, subject).await;
@@ -239,7 +306,8 @@ async fn end(
         return reach::serve(connection, head, subject).await;
     }
     let outcome = engine.call(&head.method, &head.target, "").await;
-    if look(engine, &seen.id).await.is_none_or(|it| !it.runs()) {
+    let after = look(connection.shared, &seen.id).await;
+    if after.is_none_or(|it| !it.runs()) {
         attachments.settled(&seen.id, None).await;
     }
     let reply = match outcome {

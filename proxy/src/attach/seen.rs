@@ -1,7 +1,7 @@
 //! What the engine says of a container and its networks: which of them it is to get a place on, and
 //! how it is to be connected there. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,8 @@ use skep_core::attachment::{Attached, Wish};
 use skep_core::container::{LABEL_TASK_ID, ipam_config};
 use skep_core::network::mac;
 use skep_node::agent::Standing;
+
+use super::kept::Entry;
 
 /// Among the options of a container's connection: the name of the swarm's network.
 pub(crate) const NAME_OPTION: &str = "skep.network.name";
@@ -30,6 +32,11 @@ pub(super) struct Seen {
     config: Config,
     host_config: HostConfig,
     network_settings: Settings,
+    /// The networks that the engine itself has it on.
+    #[serde(skip)]
+    connected: BTreeSet<String>,
+    #[serde(skip)]
+    kept: Option<Entry>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -90,10 +97,50 @@ impl Seen {
     /// From the engine's answer; `None` for what is no container, and for a task's: these have their
     /// places.
     pub(super) fn parse(json: &[u8]) -> Option<Self> {
-        let seen: Self = serde_json::from_slice(json).ok()?;
+        let mut seen: Self = serde_json::from_slice(json).ok()?;
+        let networks = seen.network_settings.networks.iter().flatten();
+        seen.connected = networks.map(|(name, _)| name.clone()).collect();
         let labels = seen.config.labels.as_ref();
         let is_task = labels.is_some_and(|labels| labels.contains_key(LABEL_TASK_ID));
         (!is_task && !seen.id.is_empty()).then_some(seen)
+    }
+
+    /// With what the engine does not say of it.
+    pub(super) fn recalled(mut self, entry: Entry) -> Self {
+        let networks = self.network_settings.networks.get_or_insert_default();
+        for (name, config) in &entry.networks {
+            let endpoint = Endpoint::parse(config);
+            let there = networks.remove(name).unwrap_or_default();
+            let network_id = there.network_id;
+            let endpoint = Endpoint {
+                network_id,
+                ..endpoint
+            };
+            networks.insert(name.clone(), endpoint);
+        }
+        self.kept = Some(entry);
+        self
+    }
+
+    /// What is kept of it, for engines that forget.
+    pub(super) fn kept(&self) -> Option<&Entry> {
+        self.kept.as_ref()
+    }
+
+    /// Whether it is to be on a network that the engine does not know of.
+    pub(super) fn is_kept(&self, network: &str) -> bool {
+        let networks = self.kept.as_ref().map(|it| &it.networks);
+        networks.is_some_and(|it| it.contains_key(network))
+    }
+
+    /// Whether it is still on the network that stands in for one of the swarm's.
+    pub(super) fn has_stand_in(&self) -> bool {
+        ["podman", "bridge"].iter().any(|it| self.is_connected(it))
+    }
+
+    /// Whether the engine has it on this network, by its own name for that.
+    pub(super) fn is_connected(&self, network: &str) -> bool {
+        self.connected.contains(network)
     }
 
     pub(super) fn runs(&self) -> bool {

@@ -65,6 +65,38 @@ fn what_was_asked_for_is_wished_for() {
 }
 
 #[test]
+fn what_is_kept_completes_what_the_engine_says() {
+    let realised = format!("skep-{ID}");
+    let config = json!({
+        "IPAMConfig": { "IPv4Address": "10.0.1.9" },
+        "DriverOpts": { NAME_OPTION: "ovl", CHOSEN_OPTION: "true" },
+    });
+    let told = json!({ "Aliases": ["back"] });
+    let entry = Entry {
+        mode: Some("ovl".into()),
+        stands_in: false,
+        networks: [(realised.clone(), config), ("ovm".to_owned(), told)].into(),
+    };
+    let engines = json!({
+        "podman": { "NetworkID": "podman" },
+        &realised: { "IPAMConfig": null, "DriverOpts": null, "NetworkID": &realised },
+    });
+    let seen = seen(engines).recalled(entry);
+    let networks: BTreeMap<&str, &Endpoint> = seen
+        .networks()
+        .map(|(name, it)| (name.as_str(), it))
+        .collect();
+    assert_eq!(networks.len(), 3);
+    let wish = seen.wish(ID, networks[realised.as_str()]).container;
+    assert_eq!((wish.address, wish.last), (None, "10.0.1.9".parse().ok()));
+    assert!(!networks[realised.as_str()].is_meant() && networks["ovm"].is_meant());
+    assert_eq!(networks["ovm"].aliases, Some(vec!["back".to_owned()]));
+    // The engine alone says what is connected.
+    assert!(seen.is_connected(&realised) && !seen.is_connected("ovm"));
+    assert!(seen.is_kept("ovm") && !seen.is_kept("podman") && seen.has_stand_in());
+}
+
+#[test]
 fn a_connection_has_the_place_and_keeps_the_rest() {
     let endpoint = Endpoint::parse(&json!({
         "Aliases": ["aal"],

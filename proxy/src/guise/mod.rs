@@ -4,6 +4,7 @@
 
 mod container;
 mod event;
+mod kept;
 mod names;
 mod query;
 
@@ -17,6 +18,7 @@ use crate::wire::RequestHead;
 
 pub(crate) use container::container;
 pub(crate) use event::{Guise, Told};
+pub(crate) use kept::with_kept;
 pub use names::Names;
 pub(crate) use names::Seen;
 pub(crate) use query::refiltered;

@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use skepd::Swarm;
+use skepd::attach::Kept;
 use skepd::config::{Config, Flags};
 use skepd::conn::Shared;
 use skepd::engine::Engine;
@@ -71,6 +72,7 @@ impl Harness {
             names: Names::new(setup.swarm.clone(), engine.clone()),
             swarm: setup.swarm,
             engine,
+            kept: Kept::open(dir.path()),
             execs: Default::default(),
             draining: draining.clone(),
         };

@@ -144,6 +144,27 @@ impl Attachments {
         }
     }
 
+    /// Gives a container's place on a network back, and has it taken off the network.
+    ///
+    /// # Errors
+    /// When that has not happened in time.
+    pub async fn detach(&self, container: &str, network: &str) -> Result<(), Error> {
+        let _ = self.requests.send(Request::Detach {
+            container: container.to_owned(),
+            network: network.to_owned(),
+        });
+        let mut standings = self.standings.clone();
+        let left = |it: &Standing| it.container == container && *it.network == *network;
+        let none_left = standings.wait_for(|all| !all.iter().any(left));
+        match timeout(DEADLINE, none_left).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ended()),
+            Err(_) => Err(Error::unavailable(
+                "no manager has taken the container's place on the network back in time",
+            )),
+        }
+    }
+
     /// Waits until a container that does not run, or is not on this network any more, has given its
     /// places back; not for ever.
     pub async fn settled(&self, container: &str, network: Option<&str>) {
