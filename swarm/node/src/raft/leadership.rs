@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Metrics;
 use super::config::Config;
+use super::log_store::LogId;
 use super::machine::Published;
 use super::server::Server;
 use super::types::{Leadership, Member, MemberStatus};
@@ -24,6 +25,20 @@ pub(super) struct Watcher {
     pub view: watch::Sender<Leadership>,
 }
 
+/// What another look is due for. How long ago others answered changes with every heartbeat, and
+/// counts only once it is long: for that there is a look from time to time.
+#[derive(Debug, PartialEq, Eq)]
+struct Traits {
+    state: ServerState,
+    term: u64,
+    leader: Option<u64>,
+    members: Option<LogId>,
+    runs: bool,
+    has_quorum: bool,
+    /// The term of the last entry that was applied.
+    applied: Option<u64>,
+}
+
 impl Watcher {
     /// Follows until raft or every reader is gone.
     pub async fn run(mut self) {
@@ -31,8 +46,11 @@ impl Watcher {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // When this manager was first seen leading in a term.
         let mut since: Option<(u64, Instant)> = None;
+        // What the last look was at, until there has to be another in any case.
+        let mut seen: Option<Traits> = None;
         loop {
-            let alive = {
+            let traits = self.traits();
+            if seen.as_ref() != Some(&traits) {
                 let metrics = self.metrics.borrow_watched().clone();
                 if metrics.state != ServerState::Leader {
                     since = None;
@@ -50,15 +68,15 @@ impl Watcher {
                     Ok(()) | Err(Fatal::Stopped) => {}
                     Err(error) => tracing::error!(%error, "raft has stopped"),
                 }
-                metrics.running_state.is_ok()
-            };
-            if !alive {
-                return;
+                if metrics.running_state.is_err() {
+                    return;
+                }
+                seen = Some(traits);
             }
             tokio::select! {
                 changed = self.metrics.changed() => if changed.is_err() { break },
                 changed = self.published.changed() => if changed.is_err() { break },
-                _ = tick.tick() => {}
+                _ = tick.tick() => seen = None,
                 () = self.view.closed() => return,
             }
         }
@@ -68,8 +86,23 @@ impl Watcher {
         });
     }
 
-    fn look(&mut self, metrics: &Metrics, leading_for: Option<Duration>) -> Leadership {
+    /// Of what raft says and has applied, what the view depends on at once.
+    fn traits(&mut self) -> Traits {
         let applied = self.published.borrow_and_update().applied;
+        let metrics = self.metrics.borrow_watched();
+        Traits {
+            state: metrics.state,
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            members: *metrics.membership_config.log_id(),
+            runs: metrics.running_state.is_ok(),
+            has_quorum: metrics.last_quorum_acked.is_some(),
+            applied: applied.map(|id| id.committed_leader_id().term),
+        }
+    }
+
+    fn look(&self, metrics: &Metrics, leading_for: Option<Duration>) -> Leadership {
+        let applied = self.published.borrow().applied;
         let running = metrics.running_state.is_ok();
         let silence = self.config.silence();
         let membership = metrics.membership_config.membership();
