@@ -1,6 +1,6 @@
 //! Swarm mode in front of podman, which has none of its own: services, overlays, names, virtual
-//! addresses, published ports, secrets, logs, exec and plain containers over three hosts, with the
-//! real CLI.
+//! addresses, published ports, secrets, logs, exec and plain containers over three hosts, one of
+//! which has dockerd, with the real CLI.
 
 #[path = "podman/plain.rs"]
 mod plain;
@@ -17,11 +17,11 @@ const PORT: u16 = 8080;
 const FETCH: &str = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 web 80";
 
 #[test]
-fn a_swarm_of_podmans() -> Result<()> {
+fn a_swarm_of_podmans_and_a_dockerd() -> Result<()> {
     let fleet = Fleet::up(&Options {
         swarm: true,
         managers: 1,
-        engines: vec![Engine::Podman],
+        engines: vec![Engine::Podman, Engine::Podman, Engine::Docker],
         ..Options::test("podman")
     })?;
     await_ready(&fleet, 3)?;
