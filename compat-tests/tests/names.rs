@@ -22,6 +22,8 @@ use fleet::{Fleet, Host, Options, Part, docker_ok, wait_for};
 
 #[path = "names/ipv6.rs"]
 mod ipv6;
+#[path = "names/subnets.rs"]
+mod subnets;
 
 /// Where the fleet's outside machine is.
 const RESOLVER: &str = "10.201.0.100";
@@ -43,6 +45,8 @@ fn containers_find_each_other_by_name() -> Result<()> {
     n1.docker(&["network", "create", "--driver", "overlay", "front"])?;
     ipv6::create_network(&n1)?;
     ipv6::create_page(&n1)?;
+    subnets::create_network(&n1)?;
+    subnets::create_page(&n1)?;
     let asks = [
         "--mode",
         "global",
@@ -50,6 +54,8 @@ fn containers_find_each_other_by_name() -> Result<()> {
         "back",
         "--network",
         ipv6::NAME,
+        "--network",
+        subnets::NAME,
     ];
     create(&n1, "ask", &asks)?;
     let networks = ["--network", "name=back,alias=www", "--network", "front"];
@@ -68,6 +74,7 @@ fn containers_find_each_other_by_name() -> Result<()> {
     names_of_tasks(&fleet)?;
     names_outside(&fleet)?;
     ipv6::hold(&fleet)?;
+    subnets::hold(&fleet)?;
     what_changes_is_told(&fleet)?;
     a_restart_loses_no_question(&fleet)
 }

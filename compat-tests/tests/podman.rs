@@ -4,6 +4,8 @@
 
 #[path = "podman/plain.rs"]
 mod plain;
+#[path = "podman/subnets.rs"]
+mod subnets;
 
 use std::net::SocketAddr;
 
@@ -32,6 +34,7 @@ fn a_swarm_of_podmans_and_a_dockerd() -> Result<()> {
     a_secret(&fleet)?;
     logs_and_exec(&n1)?;
     plain::on_attachable_networks(&fleet)?;
+    subnets::are_one_network(&fleet)?;
     scale_and_update(&fleet)?;
     drain(&fleet)?;
     nothing_stays(&fleet)
@@ -197,5 +200,6 @@ fn nothing_stays(fleet: &Fleet) -> Result<()> {
         })
         .with_context(|| left.clone())?;
     }
-    n1.docker(&["network", "rm", "back", "closed"]).map(drop)
+    n1.docker(&["network", "rm", "back", "closed", "wide"])
+        .map(drop)
 }

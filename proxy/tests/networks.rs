@@ -109,7 +109,7 @@ fn containers_are_on_the_swarms_networks() {
     let mut engine = harness.accept();
     let head = engine.head();
     let wanted = format!(
-        "%22network%22%3A%7B%220skep%2D{ID}%22%3Atrue%2C%22front%22%3Atrue%2C%22skep%2D{ID}%22%3Atrue%7D"
+        "%22network%22%3A%7B%220skep%2D{ID}%22%3Atrue%2C%22front%22%3Atrue%2C%22skep%2D{ID}%22%3Atrue%2C"
     );
     assert!(head.contains(&wanted), "{head}");
     let other = r#"{"Id":"c2", "Odd":[1 ,2]}"#;

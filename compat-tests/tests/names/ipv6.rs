@@ -88,7 +88,7 @@ fn places(host: &Host, service: &str) -> Result<Vec<([String; 2], String)>> {
 }
 
 /// What is said by whoever serves at an address, asked by a container.
-fn fetch(host: &Host, container: &str, address: &str) -> Result<String> {
+pub fn fetch(host: &Host, container: &str, address: &str) -> Result<String> {
     let script = request(address);
     let ask = ["exec", container, "sh", "-c", &script];
     docker_ok(&host.engine_socket(), &ask)

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use skep_api::Error;
-use skep_core::network::{LABEL, LABEL_NAME, engine_name};
+use skep_core::network::{LABEL, LABEL_NAME};
 use skep_node::agent::Attachments;
 
 use super::kept::Entry;
@@ -155,13 +155,12 @@ async fn attach(
     let config = config.with(&values);
     let object = Object::parse(body).map_err(odd)?;
     let body = object.with(&[("EndpointConfig", config.trim_end())]);
-    let realised = engine_name(&place.network, false);
-    let target = retargeted(&head.target, network, &realised);
+    let target = retargeted(&head.target, network, &place.engines);
     let outcome = engine.call(&Method::POST, &target, &body).await;
     if let Some((200, _)) = outcome {
-        keep(shared, &seen.id, (network, &realised), whole).await?;
+        keep(shared, &seen.id, (network, &place.engines), whole).await?;
     }
-    Ok(said(outcome, &realised, &place.name))
+    Ok(said(outcome, &place.engines, &place.name))
 }
 
 fn odd(error: serde_json::Error) -> Error {

@@ -14,7 +14,6 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use skep_api::Error;
-use skep_core::network::engine_name;
 use skep_node::agent::{Attachments, Hold, Standing};
 use tokio::time::timeout;
 use tracing::warn;
@@ -217,8 +216,8 @@ async fn rewire(
     place: &Standing,
 ) -> Result<(), Error> {
     let engine = &shared.engine;
-    let realised = engine_name(&place.network, false);
-    for old in [name, realised.as_str()] {
+    let realised = place.engines.as_str();
+    for old in [name, realised] {
         if seen.is_connected(old) {
             take_off(engine, seen, old).await?;
         }
@@ -231,7 +230,7 @@ async fn rewire(
     let body = json!({ "Container": seen.id, "EndpointConfig": config });
     let target = format!("/networks/{realised}/connect");
     expect(engine.call(&Method::POST, &target, &body.to_string()).await)?;
-    keep(shared, &seen.id, (name, &realised), config).await
+    keep(shared, &seen.id, (name, realised), config).await
 }
 
 /// A container is not to run on the network that stood in for one of the swarm's.

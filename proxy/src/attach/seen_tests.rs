@@ -23,6 +23,7 @@ fn place(address: &str) -> Standing {
         task: "t".into(),
         container: "c".into(),
         network: ID.into(),
+        engines: "skep-n".into(),
         name: "ovl".into(),
         address: format!("{address}/24").parse().unwrap(),
         ready: true,

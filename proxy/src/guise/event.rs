@@ -10,7 +10,7 @@ use skep_api::filters::Filters;
 use skep_core::network::OVERLAY;
 
 use super::names::Names;
-use super::{ById, id_in, may_mention};
+use super::{ById, id_in, is_branch, may_mention};
 use crate::rewrite::Object;
 use crate::swarm::Query;
 
@@ -73,6 +73,9 @@ impl Guise {
 
 /// One line. The filter by network was made wider than the client's, so it is looked at again.
 fn told(line: &str, names: &ById, filters: &Filters) -> Told {
+    if tells_again(line) {
+        return Told::NotAtAll;
+    }
     let changed = event(line, names);
     let shown = changed.as_deref().unwrap_or(line);
     let Ok(message) = serde_json::from_str::<Message>(shown) else {
@@ -82,6 +85,18 @@ fn told(line: &str, names: &ById, filters: &Filters) -> Told {
         return Told::NotAtAll;
     }
     changed.map_or(Told::AsItIs, Told::Otherwise)
+}
+
+/// Whether it is of a network with several subnets, and was told of the first one already: that it
+/// came or went. Who is on it is told of each.
+fn tells_again(line: &str) -> bool {
+    let Ok(message) = serde_json::from_str::<Message>(line) else {
+        return false;
+    };
+    let name = message.actor.attributes.get("name");
+    message.kind == "network"
+        && matches!(message.action.as_str(), "create" | "destroy")
+        && name.is_some_and(|name| is_branch(name))
 }
 
 /// An event of one of ours in the swarm's terms.
@@ -130,6 +145,21 @@ mod tests {
         }
         for filters in [r#"{"network":["ff00"]}"#, r#"{"network":["skep-"]}"#] {
             assert_eq!(tell(&engines, filters), Told::NotAtAll, "{filters}");
+        }
+    }
+
+    #[test]
+    fn a_network_of_several_subnets_comes_and_goes_once() {
+        let engines = line("ff00", &format!("skep-{ID}.1"), "bridge");
+        assert_eq!(
+            tell(&engines, ""),
+            Told::Otherwise(line(ID, "front", "overlay"))
+        );
+        for action in ["create", "destroy"] {
+            let engines = engines.replace("connect", action);
+            assert_eq!(tell(&engines, ""), Told::NotAtAll, "{action}");
+            let first = engines.replace(".1\"", "\"");
+            assert!(matches!(tell(&first, ""), Told::Otherwise(_)), "{action}");
         }
     }
 

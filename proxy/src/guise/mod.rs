@@ -8,7 +8,7 @@ mod kept;
 mod names;
 mod query;
 
-use skep_core::network::ENGINE_PREFIXES;
+use skep_core::network::{BRANCH_MARK, ENGINE_PREFIXES};
 
 use crate::conn::{Connection, Next};
 use crate::forward::Patch;
@@ -31,10 +31,25 @@ const ID: usize = 25;
 
 /// The id of the swarm's network that an engine's network of this name realises.
 pub(crate) fn id_in(engine_name: &str) -> Option<&str> {
+    parts_in(engine_name).map(|(id, _)| id)
+}
+
+/// Whether an engine's network of this name is a further subnet of one of the swarm's: what is to be
+/// shown once is shown of the first.
+pub(crate) fn is_branch(engine_name: &str) -> bool {
+    parts_in(engine_name).is_some_and(|(_, branch)| branch > 0)
+}
+
+/// The id of the swarm's network, and which of its subnets it is, counted from 0.
+fn parts_in(engine_name: &str) -> Option<(&str, usize)> {
     let mut prefixes = ENGINE_PREFIXES.iter();
-    let id = prefixes.find_map(|prefix| engine_name.strip_prefix(prefix))?;
+    let rest = prefixes.find_map(|prefix| engine_name.strip_prefix(prefix))?;
+    let (id, branch) = match rest.split_once(BRANCH_MARK) {
+        Some((id, branch)) => (id, branch.parse().ok()?),
+        None => (rest, 0),
+    };
     let plain = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase();
-    (id.len() == ID && id.bytes().all(plain)).then_some(id)
+    (id.len() == ID && id.bytes().all(plain)).then_some((id, branch))
 }
 
 /// Whether a part of an answer could name one of ours.
@@ -105,6 +120,11 @@ mod tests {
         assert_eq!(id_in(&format!("0skep-{id}")), Some(id));
         for name in ["skep-", "skep-abc", "skep_net", id] {
             assert_eq!(id_in(name), None, "{name}");
+        }
+        assert_eq!(id_in(&format!("skep-{id}.2")), Some(id));
+        assert!(is_branch(&format!("skep-{id}.2")) && !is_branch(&format!("skep-{id}")));
+        for name in ["", ".", ".x", ".1.1"] {
+            assert!(!is_branch(&format!("skep-{id}{name}")), "{name}");
         }
         assert_eq!(id_in(&format!("skep-{}", id.to_uppercase())), None);
         assert!(may_mention(br#"{"a":"skep-x"}"#));

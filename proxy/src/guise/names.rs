@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use skep_core::network::{LABEL, LABEL_NAME};
 
-use super::{ById, id_in, tokens};
+use super::{ById, id_in, is_branch, tokens};
 use crate::engine::Engine;
 use crate::swarm::Swarm;
 
@@ -32,11 +32,18 @@ struct Inner {
 /// What is to be known of one of the engine's networks.
 #[derive(Deserialize)]
 pub(crate) struct Seen {
+    #[serde(rename = "Name", default)]
+    name: String,
     #[serde(rename = "Labels", default)]
     labels: Option<BTreeMap<String, String>>,
 }
 
 impl Seen {
+    /// Whether it is a further subnet of one of the swarm's.
+    fn is_branch(network: &str) -> bool {
+        serde_json::from_str::<Self>(network).is_ok_and(|it| is_branch(&it.name))
+    }
+
     /// The id and the name of the swarm's network that this one realises.
     pub(crate) fn of(network: &str) -> Option<(String, String)> {
         let mut labels = serde_json::from_str::<Self>(network).ok()?.labels?;
@@ -97,7 +104,8 @@ impl Names {
         known.insert(id.to_owned(), name.to_owned());
     }
 
-    /// The networks of the swarm that this engine realises: id, name, and what it says of them.
+    /// The networks of the swarm that this engine realises: id, name, and what it says of them, or
+    /// of their first subnets.
     pub(crate) async fn here(&self) -> Vec<(String, String, String)> {
         let listed = self.0.engine.get(OURS).await;
         let listed = listed.map(|(_, body)| body).unwrap_or_default();
@@ -105,7 +113,7 @@ impl Names {
         let seen = all.into_iter().filter_map(|network| {
             let (id, name) = Seen::of(network.get())?;
             self.keep(&id, &name);
-            Some((id, name, network.get().to_owned()))
+            (!Seen::is_branch(network.get())).then(|| (id, name, network.get().to_owned()))
         });
         seen.collect()
     }

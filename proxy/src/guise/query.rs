@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
-use skep_core::network::{ENGINE_PREFIXES, engine_name};
+use skep_core::network::{ENGINE_PREFIXES, MOST_SUBNETS, branch_name, engine_name};
 
 use super::id_in;
 use crate::conn::Connection;
@@ -96,9 +96,12 @@ fn translated(asked: &[String], here: &[(&str, &str)]) -> Vec<String> {
         let ours = here
             .iter()
             .filter(|(id, name)| name == term || id.starts_with(term.as_str()));
-        // One of the two is there.
-        let names = |id: &str| [false, true].map(|ingress| engine_name(&id.into(), ingress));
-        terms.extend(ours.flat_map(|(id, _)| names(id)));
+        for (id, _) in ours {
+            let id = &(*id).into();
+            // One of the two is there, and perhaps further subnets of the first.
+            terms.extend([false, true].map(|ingress| engine_name(id, ingress)));
+            terms.extend((1..MOST_SUBNETS).map(|branch| branch_name(id, branch)));
+        }
         // By the name that the engine has for one of ours it is not known.
         if id_in(term).is_none() {
             terms.push(term.clone());
@@ -135,11 +138,18 @@ mod tests {
             let terms: Vec<String> = terms.iter().map(|term| (*term).to_owned()).collect();
             translated(&terms, &[(id, "front")])
         };
-        assert_eq!(asked(&["front"]), [hidden.as_str(), &ingress, "front"]);
-        assert_eq!(
-            asked(&["abcd", "b"]),
-            [hidden.as_str(), &ingress, "abcd", "b"]
-        );
+        let branches = (1..8).map(|branch| format!("{hidden}.{branch}"));
+        let ours = [hidden.clone(), ingress.clone()]
+            .into_iter()
+            .chain(branches);
+        let ours: Vec<String> = ours.collect();
+        let and = |terms: &[&str]| {
+            let terms = terms.iter().map(|it| (*it).to_owned());
+            ours.iter().cloned().chain(terms).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(&["front"]), and(&["front"]));
+        assert_eq!(asked(&["abcd"]), and(&["abcd"]));
+        assert_eq!(asked(&["abcd", "b"]), and(&["abcd", "b"]));
         assert_eq!(asked(&["fron"]), ["fron"]);
         assert_eq!(asked(&[&hidden]), [NOBODY]);
     }

@@ -1,7 +1,7 @@
 //! `GET /networks/{id}`: the swarm's networks with what this node has of them, and the engine's own as
 //! they are.
 
-use skep_core::network::engine_name;
+use skep_core::network::{MOST_SUBNETS, branch_name, engine_name};
 
 use super::{answer, ask, engines_answer, part};
 use crate::conn::{Connection, Next, Shared};
@@ -38,9 +38,21 @@ async fn as_seen_from_here(shared: &Shared, network: &[u8]) -> Option<String> {
     let ingress = Object::parse(network.as_bytes()).ok()?.get("Ingress");
     let ingress = ingress.is_some_and(|it| it.get() == "true");
     match of_engine(shared, &engine_name(&id.as_str().into(), ingress)).await {
-        Some(engines) => part::shown(network, &engines),
+        Some(first) => with_part(shared, network, &first).await,
         None => part::from_afar(network),
     }
+}
+
+/// A network with what this node's engine has of it: `first`, and of its further subnets.
+async fn with_part(shared: &Shared, network: &str, first: &str) -> Option<String> {
+    let id = Object::parse(network.as_bytes()).ok()?.get("Id")?.get();
+    let id: String = serde_json::from_str(id).ok()?;
+    let mut others = Vec::new();
+    for branch in 1..part::subnets(network).min(MOST_SUBNETS) {
+        let name = branch_name(&id.as_str().into(), branch);
+        others.extend(of_engine(shared, &name).await);
+    }
+    part::shown(network, &part::gathered(network, first, &others)?)
 }
 
 /// What the engine says of its part in one of the swarm's networks, by its own name or id for it.
@@ -68,9 +80,12 @@ pub(super) async fn inspect_here(
     if let Err(error) = flag(&query, "verbose") {
         return answer(connection, head, error.into()).await;
     }
-    let engines = of_engine(connection.shared, &network).await;
-    let shown = engines.and_then(|engines| part::shown(&part::described(&engines)?, &engines));
-    match shown {
+    let shared = connection.shared;
+    let shown = async {
+        let engines = of_engine(shared, &network).await?;
+        with_part(shared, &part::described(&engines)?, &engines).await
+    };
+    match shown.await {
         Some(shown) => answer(connection, head, Reply::json_text(shown)).await,
         // It is gone by now.
         None => engines_answer(connection, head, id).await,

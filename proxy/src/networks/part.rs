@@ -59,6 +59,50 @@ pub(super) fn shown(network: &str, engines: &str) -> Option<String> {
     with(network, engines, &containers)
 }
 
+/// A network's IPv4 subnets, by what is said of it.
+fn pools(network: &str) -> Vec<Pool> {
+    #[derive(Deserialize)]
+    struct Described {
+        #[serde(rename = "IPAM")]
+        ipam: Ipam,
+    }
+    let described = serde_json::from_str::<Described>(network);
+    let pools = described.ok().and_then(|it| it.ipam.config);
+    let mut pools = pools.unwrap_or_default();
+    pools.retain(|pool| !pool.subnet.contains(':'));
+    pools
+}
+
+/// How many IPv4 subnets a network has, by its description.
+pub(super) fn subnets(network: &str) -> usize {
+    pools(network).len()
+}
+
+/// What the engine says of its networks that realise one of ours, as if they were one: the first,
+/// with whoever is on one of the others, and with the addresses of that on which the node has one of
+/// its own. On the others it has the address that is shown as the gateway.
+pub(super) fn gathered(network: &str, first: &str, others: &[String]) -> Option<String> {
+    let shown = pools(network);
+    let is_own = |engines: &str| {
+        let is_shown = |pool: &Pool| shown.iter().any(|it| it.gateway == pool.gateway);
+        pools(engines).first().is_some_and(|it| !is_shown(it))
+    };
+    let object = Object::parse(first.as_bytes()).ok()?;
+    let mut containers = object.get("Containers")?.get().to_owned();
+    let mut addresses = object.get("IPAM")?.get().to_owned();
+    for other in others {
+        let engines = Object::parse(other.as_bytes()).ok()?;
+        if is_own(other) {
+            addresses = engines.get("IPAM")?.get().to_owned();
+        }
+        let more = Object::parse(engines.get("Containers")?.get().as_bytes()).ok()?;
+        let more: Vec<(&str, &str)> = more.pairs().collect();
+        let all = Object::parse(containers.as_bytes()).ok()?.with(&more);
+        containers = all.trim_end().to_owned();
+    }
+    Some(object.with(&[("Containers", &containers), ("IPAM", &addresses)]))
+}
+
 /// A network on a manager that has no part in it: of containers there nothing is known.
 pub(super) fn from_afar(network: &str) -> Option<String> {
     let object = Object::parse(network.as_bytes()).ok()?;
@@ -181,6 +225,40 @@ mod tests {
         let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         assert_eq!(parse(&found), parse(HERE));
         assert_eq!(from_afar(&full).unwrap().trim_end(), AFAR.trim_end());
+    }
+
+    #[test]
+    fn what_realises_a_network_is_shown_as_one() {
+        let pool = |subnet: &str, gateway: &str| {
+            format!(r#"{{"Subnet":"{subnet}","Gateway":"{gateway}"}}"#)
+        };
+        let ipam = |pools: &[String]| format!(r#"{{"Config":[{}]}}"#, pools.join(","));
+        let described = ipam(&[
+            pool("10.5.0.0/24", "10.5.0.1"),
+            pool("10.6.0.0/24", "10.6.0.1"),
+            pool("fd00::/64", "fd00::1"),
+        ]);
+        let network = format!(r#"{{"IPAM":{described}}}"#);
+        assert_eq!(subnets(&network), 2);
+        assert_eq!(subnets(r#"{"IPAM":{"Config":null}}"#), 0);
+        let engines = |ipam: &str, containers: &str| {
+            format!(r#"{{"Id":"e","IPAM":{ipam},"Containers":{containers},"Labels":{{}}}}"#)
+        };
+        let (one, other) = (r#"{"a":{"Name":"x"}}"#, r#"{"b":{"Name":"y"},"c":{}}"#);
+        let both = r#"{"a":{"Name":"x"},"b":{"Name":"y"},"c":{}}"#;
+        let first = |own: &str| ipam(&[pool("10.5.0.0/24", own)]);
+        let second = |own: &str| ipam(&[pool("10.6.0.0/24", own)]);
+        let table = [
+            ("10.5.0.3", "10.6.0.1", first("10.5.0.3")),
+            ("10.5.0.1", "10.6.0.3", second("10.6.0.3")),
+        ];
+        for (on_first, on_second, own) in table {
+            let second = engines(&second(on_second), other);
+            let found = gathered(&network, &engines(&first(on_first), one), &[second]);
+            assert_eq!(found.unwrap().trim_end(), engines(&own, both));
+        }
+        let alone = engines(&first("10.5.0.3"), "{}");
+        assert_eq!(gathered(&network, &alone, &[]).unwrap().trim_end(), alone);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::attachment::Wish;
 use crate::cidr::Cidr;
 use crate::id::Id;
 use crate::ipv6::{Cidr6, Ipv6};
-use crate::network::LocalDriver;
+use crate::network::{LocalDriver, bridge_name};
 use crate::object::{Node, Task};
 use crate::plane::{Endpoint, Service};
 use crate::task_files::FileData;
@@ -156,9 +156,9 @@ pub struct Overlay {
     /// leave on another kind of wire goes by that.
     #[serde(default)]
     pub mtu_follows: bool,
-    /// Its subnet.
+    /// Its subnet; of several, the one in which the node has its address.
     pub subnet: Cidr,
-    /// The node's own address in it.
+    /// The node's own address.
     pub gateway: Ipv4Addr,
     /// Its IPv6 side, if it has one.
     #[serde(default)]
@@ -185,6 +185,23 @@ pub struct Overlay {
     /// How to make it if the engine does so by itself. Then nothing of it is elsewhere.
     #[serde(default)]
     pub driver: Option<LocalDriver>,
+    /// Which of the network's subnets that one is, counted from 0.
+    #[serde(default)]
+    pub number: usize,
+    /// Its other IPv4 subnets.
+    #[serde(default)]
+    pub branches: Vec<Branch>,
+}
+
+/// A subnet of a network in which a node has no address of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// Which of the network's subnets it is, counted from 0.
+    pub number: usize,
+    /// The subnet.
+    pub subnet: Cidr,
+    /// The way out of it: an address that every node has for its own containers, and nobody else.
+    pub gateway: Ipv4Addr,
 }
 
 /// A key of one network.
@@ -197,6 +214,36 @@ pub struct OverlayKey {
 }
 
 impl Overlay {
+    /// All its IPv4 subnets, first the one in which the node has its address.
+    pub fn subnets(&self) -> impl Iterator<Item = Branch> {
+        let first = Branch {
+            number: self.number,
+            subnet: self.subnet,
+            gateway: self.gateway,
+        };
+        std::iter::once(first).chain(self.branches.iter().copied())
+    }
+
+    /// The bridges that are its subnets here, in the same order.
+    pub fn bridges(&self) -> impl Iterator<Item = String> {
+        let own = (self.number, self.gateway);
+        self.subnets()
+            .map(move |it| bridge_name(&self.id, own, it.number))
+    }
+
+    /// Whether the two could not be on one node: they have an address or a VXLAN id in common.
+    pub fn collides(&self, other: &Self) -> bool {
+        let ipv6 = self.ipv6.zip(other.ipv6);
+        let theirs = |it: Branch| {
+            other
+                .subnets()
+                .any(|other| other.subnet.overlaps(it.subnet))
+        };
+        self.vni == other.vni
+            || self.subnets().any(theirs)
+            || ipv6.is_some_and(|(one, other)| one.subnet.overlaps(other.subnet))
+    }
+
     /// Whether both are the same but for what is on other nodes.
     pub fn same_here(&self, other: &Self) -> bool {
         let here = |it: &Self| {
@@ -211,6 +258,7 @@ impl Overlay {
                 it.ingress,
                 it.local,
                 it.keys.is_empty(),
+                (it.number, it.branches.clone()),
             )
         };
         here(self) == here(other)

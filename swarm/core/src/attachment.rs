@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cidr::Cidr;
 use crate::id::Id;
 use crate::ipv6::Cidr6;
-use crate::network::engine_name;
+use crate::network::{branch_name, engine_name};
 
 /// A task's place on a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Attachment {
     /// Where on its IPv6 side, if it has one.
     #[serde(default)]
     pub ipv6: Option<Cidr6>,
+    /// Which of the network's IPv4 subnets that is, counted from 0.
+    #[serde(default)]
+    pub branch: usize,
 }
 
 impl Attachment {
@@ -32,6 +35,15 @@ impl Attachment {
         };
         let ipv6 = self.ipv6.map(|cidr| cidr.address.into());
         ipv4.into_iter().chain(ipv6)
+    }
+
+    /// What the engine calls its part of the network.
+    pub fn engine_name(&self, ingress: bool) -> String {
+        match &self.place {
+            Place::Engine(name) => name.clone(),
+            Place::Address(_) if self.branch > 0 => branch_name(&self.network, self.branch),
+            Place::Address(_) => engine_name(&self.network, ingress),
+        }
     }
 
     /// Whether the node makes the network for its tasks, and the engine does not have it anyway.

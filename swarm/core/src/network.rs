@@ -33,6 +33,9 @@ pub const ENCRYPTED: &str = "encrypted";
 pub const ENCRYPTED_MTU: u32 = 1390;
 /// The first VXLAN id that is given out.
 pub const FIRST_VNI: u32 = 4096;
+/// The most IPv4 subnets of one network: a node has a bridge for each, and there are names for so
+/// many.
+pub const MOST_SUBNETS: usize = 8;
 
 /// On the engines' networks that realise ours: the network's id.
 pub const LABEL: &str = "skep.network";
@@ -58,19 +61,46 @@ pub fn engine_name(network: &Id, ingress: bool) -> String {
     format!("{prefix}{network}")
 }
 
+/// Between what the engine's network is called and the number of the subnet that it is for.
+pub const BRANCH_MARK: char = '.';
+
+/// What the engine's network is called that has the subnet of this number of one of ours: an engine's
+/// bridges have one IPv4 subnet each. Ports are published on networks with a single one.
+pub fn branch_name(network: &Id, branch: usize) -> String {
+    let first = engine_name(network, false);
+    match branch {
+        0 => first,
+        branch => format!("{first}{BRANCH_MARK}{branch}"),
+    }
+}
+
 /// How bridges that are networks are called: this, the beginning of the network's id, and what tells
 /// the node from others.
 pub const DEVICE_PREFIX: &str = "skep";
 
-/// What the bridge is called that is a network on the node with this address on it: nodes that share
-/// a network namespace have one each, whose names differ in their last four characters. Names of
-/// devices have 15 characters.
-pub fn bridge_name(network: &Id, gateway: Ipv4Addr) -> String {
+/// What the bridge is called that is a subnet of a network on a node: nodes that share a network
+/// namespace have one each, whose names differ in their last four characters. Names of devices have
+/// 15 characters. Subnets are counted from 0; the node has its address in the one named first, and
+/// the bridge is for the other.
+pub fn bridge_name(network: &Id, (own, gateway): (usize, Ipv4Addr), subnet: usize) -> String {
     let [_, _, high, low] = gateway.octets();
-    format!(
-        "{DEVICE_PREFIX}{}{high:02x}{low:02x}",
-        beginning(network, 7)
-    )
+    let last = match (own, subnet) {
+        (0, 0) => format!("{high:02x}{low:02x}"),
+        _ => beyond_hex(own, subnet, u16::from_be_bytes([high, low])),
+    };
+    format!("{DEVICE_PREFIX}{}{last}", beginning(network, 7))
+}
+
+/// Four characters for two numbers of subnets and a half of an address, the first of which is no
+/// hexadecimal digit: so they are no bridge's of a network with a single subnet.
+fn beyond_hex(own: usize, subnet: usize, half: u16) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    let digit = |at: usize| char::from(*DIGITS.get(at % 62).unwrap_or(&b'z'));
+    let pair = own * MOST_SUBNETS + subnet;
+    let all = pair * (1 << 16) + usize::from(half);
+    let (first, rest) = (16 + all / 62_usize.pow(3), all % 62_usize.pow(3));
+    let digits = [first, rest / 62 / 62, rest / 62, rest];
+    digits.map(digit).iter().collect()
 }
 
 /// What the device is called that leads from the bridge to other nodes. Nodes that share a network
@@ -155,23 +185,27 @@ impl NetworkObject {
         self.spec.labels.contains_key(PREDEFINED)
     }
 
-    fn config(&self) -> Option<&IpamConfig> {
-        self.ipam.as_ref().and_then(|ipam| ipv4_config(ipam))
+    /// Its IPv4 subnets; none for networks that are the engines' own.
+    pub fn pools(&self) -> impl Iterator<Item = Pool> {
+        let configs = self.ipam.iter().flat_map(ipv4_configs);
+        configs.filter_map(|config| {
+            Some(Pool {
+                subnet: config.subnet.parse::<Cidr>().ok()?.subnet(),
+                range: config.range.parse().ok(),
+                gateway: config.gateway.parse().ok(),
+            })
+        })
     }
 
-    /// Its subnet; `None` for networks that are the engines' own.
+    /// Its first subnet; `None` for networks that are the engines' own.
     pub fn subnet(&self) -> Option<Cidr> {
-        Some(self.config()?.subnet.parse::<Cidr>().ok()?.subnet())
+        Some(self.pools().next()?.subnet)
     }
 
-    /// The part of the subnet that addresses are given out of, if not all of it.
-    pub fn range(&self) -> Option<Cidr> {
-        self.config()?.range.parse().ok()
-    }
-
-    /// The address that is shown as its gateway, and that nobody gets.
-    pub fn gateway(&self) -> Option<Ipv4Addr> {
-        self.config()?.gateway.parse().ok()
+    /// Its IPv4 subnets in words.
+    pub(crate) fn subnets_in_words(&self) -> String {
+        let all = self.pools().map(|pool| pool.subnet.to_string());
+        all.collect::<Vec<_>>().join(", ")
     }
 
     /// Its IPv6 side, if it has one.
@@ -196,9 +230,15 @@ impl NetworkObject {
         options.get(name).map(String::as_str)
     }
 
-    /// Its VXLAN id.
+    /// Its VXLAN id: the first of its own, since one does for all of its subnets.
     pub fn vni(&self) -> Option<u32> {
-        self.option(VNI_OPTION)?.parse().ok()
+        self.vnis().next()
+    }
+
+    /// The VXLAN ids that are its own, as in the original one for each of its IPv4 subnets.
+    pub fn vnis(&self) -> impl Iterator<Item = u32> {
+        let list = self.option(VNI_OPTION).unwrap_or_default().split(',');
+        list.filter_map(|vni| vni.trim().parse().ok())
     }
 
     /// Whether what it sends between nodes is encrypted. As in the original the option is enough,
@@ -222,10 +262,21 @@ impl NetworkObject {
     }
 }
 
-/// The IPv4 subnet among those of a network, if there is one.
-pub(crate) fn ipv4_config(ipam: &IpamOptions) -> Option<&IpamConfig> {
-    let mut configs = ipam.configs.iter();
-    configs.find(|config| config.subnet.parse::<Cidr>().is_ok())
+/// One of a network's IPv4 subnets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The subnet.
+    pub subnet: Cidr,
+    /// The part of it that addresses are given out of, if not all of it.
+    pub range: Option<Cidr>,
+    /// The address that is shown as its gateway, and that nobody gets.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// The IPv4 subnets among those of a network.
+pub(crate) fn ipv4_configs(ipam: &IpamOptions) -> impl Iterator<Item = &IpamConfig> {
+    let configs = ipam.configs.iter();
+    configs.filter(|config| config.subnet.parse::<Cidr>().is_ok())
 }
 
 /// The IPv6 subnet among those of a network, if there is one.
@@ -289,21 +340,26 @@ fn ingress(subnet: Cidr, ids: &mut dyn IdSource) -> NetworkObject {
             ..NetworkSpec::default()
         },
         driver_state: Some(driver(OVERLAY, vni)),
-        ipam: Some(addressing(subnet, "", None)),
+        ipam: Some(addressing([pool(subnet, "", None)])),
         keys: Vec::new(),
     }
 }
 
-/// Addressing by one subnet. Without a gateway that is the subnet's first address.
-pub(crate) fn addressing(subnet: Cidr, range: &str, gateway: Option<Ipv4Addr>) -> IpamOptions {
-    let first = Ipv4Addr::from(subnet.first().saturating_add(1));
+/// Addressing by these subnets.
+pub(crate) fn addressing(configs: impl IntoIterator<Item = IpamConfig>) -> IpamOptions {
     IpamOptions {
         driver: driver("default", BTreeMap::new()),
-        configs: vec![IpamConfig {
-            subnet: subnet.subnet().to_string(),
-            range: range.to_owned(),
-            gateway: gateway.unwrap_or(first).to_string(),
-        }],
+        configs: configs.into_iter().collect(),
+    }
+}
+
+/// One subnet of a network. Without a gateway that is the subnet's first address.
+pub(crate) fn pool(subnet: Cidr, range: &str, gateway: Option<Ipv4Addr>) -> IpamConfig {
+    let first = Ipv4Addr::from(subnet.first().saturating_add(1));
+    IpamConfig {
+        subnet: subnet.subnet().to_string(),
+        range: range.to_owned(),
+        gateway: gateway.unwrap_or(first).to_string(),
     }
 }
 

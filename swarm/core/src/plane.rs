@@ -10,7 +10,6 @@ use crate::assignment::Overlay;
 use crate::cidr::Cidr;
 use crate::id::Id;
 use crate::ipv6::Ipv6;
-use crate::network::bridge_name;
 
 /// A network that is there on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +20,7 @@ pub struct Network {
     pub name: String,
     /// The bridge that it is here.
     pub bridge: String,
-    /// Its subnet.
+    /// Its subnet; of several, the one in which the node has its address.
     pub subnet: Cidr,
     /// The node's own address on it.
     pub gateway: Ipv4Addr,
@@ -33,22 +32,42 @@ pub struct Network {
     pub ingress: bool,
     /// If so, the other nodes' own addresses on it, with where they are.
     pub hosts: BTreeMap<Ipv4Addr, IpAddr>,
+    /// Its other IPv4 subnets.
+    pub branches: Vec<Branch>,
+}
+
+/// A subnet of a network in which this node has no address of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// The bridge that it is here.
+    pub bridge: String,
+    /// The subnet.
+    pub subnet: Cidr,
 }
 
 impl From<&Overlay> for Network {
     fn from(overlay: &Overlay) -> Self {
         let hosts = overlay.gateways.iter().filter(|_| overlay.ingress);
         let hosts = hosts.filter_map(|it| Some((*it, *overlay.remotes.get(it)?)));
+        let mut bridges = overlay.bridges();
+        let first = bridges.next();
+        let branches = bridges.zip(&overlay.branches);
         Self {
             id: overlay.id.clone(),
             name: overlay.name.clone(),
-            bridge: bridge_name(&overlay.id, overlay.gateway),
+            bridge: first.unwrap_or_default(),
             subnet: overlay.subnet,
             gateway: overlay.gateway,
             ipv6: overlay.ipv6,
             internal: overlay.internal,
             ingress: overlay.ingress,
             hosts: hosts.collect(),
+            branches: branches
+                .map(|(bridge, it)| Branch {
+                    bridge,
+                    subnet: it.subnet,
+                })
+                .collect(),
         }
     }
 }

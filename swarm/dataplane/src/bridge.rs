@@ -22,14 +22,17 @@ const FIRST: &str = "eth0";
 pub async fn ensure(overlay: &Overlay, bits: u8) -> Result<(), Error> {
     let kernel = Kernel::open()?;
     let (handle, name) = (&kernel.handle, &overlay.bridge);
-    if link::index(handle, name).await?.is_none() {
+    let is_new = link::index(handle, name).await?.is_none();
+    if is_new {
         let made = handle.link().add(LinkBridge::new(name).build()).execute();
         made.await.map_err(refused(format!("make bridge {name}")))?;
     }
     let index = link::index(handle, name).await?;
     let index = index.ok_or_else(|| Error::NoDevice(name.clone()))?;
-    // With one of its own, it does not take another one with each container.
-    link::address(handle, index, &mac(overlay.gateway)).await?;
+    if is_new {
+        // With one of its own, it does not take another one with each container.
+        link::address(handle, index, &mac(overlay.gateway)).await?;
+    }
     let up = LinkUnspec::new_with_index(index).mtu(overlay.mtu).up();
     let set = handle.link().set(up.build()).execute().await;
     set.map_err(refused(format!("start bridge {name}")))?;
@@ -99,7 +102,7 @@ async fn defaults(handle: &Handle) -> Result<Vec<RouteMessage>, Error> {
 
 impl Kernel {
     /// That of a process's namespace.
-    async fn open_in(pid: i32) -> Result<Self, Error> {
+    pub(crate) async fn open_in(pid: i32) -> Result<Self, Error> {
         let runtime = tokio::runtime::Handle::current();
         let opened = netns::within(Place::Of(pid), move || {
             let _here = runtime.enter();
@@ -107,10 +110,18 @@ impl Kernel {
         });
         let (connection, handle, _) = match opened.await {
             Ok(opened) => opened,
-            Err(netns::Error::Gone) => return Err(Error::NoProcess),
-            Err(netns::Error::Failed(error)) => return Err(error.into()),
+            Err(error) => return Err(error.into()),
         };
         let serving = tokio::spawn(connection);
         Ok(Self { handle, serving })
+    }
+}
+
+impl From<netns::Error> for Error {
+    fn from(error: netns::Error) -> Self {
+        match error {
+            netns::Error::Gone => Self::NoProcess,
+            netns::Error::Failed(error) => error.into(),
+        }
     }
 }

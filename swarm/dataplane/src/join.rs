@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 
-use super::{Error, Overlay, link, refused, settings};
+use super::{Error, Kernel, Overlay, link, refused, settings};
 
 /// How the two ends of what joins bridges are called, before what tells the bridge from others: on
 /// the bridge that is joined, and on the one that has the device.
@@ -78,9 +78,15 @@ pub(super) fn hub(overlay: &Overlay, devices: &Devices) -> Option<Hub> {
     Some(Hub { bridge, device })
 }
 
-/// Whether a network leads to other nodes: over its own device, or over another node's. One without
-/// a bridge leads nowhere, and nobody expects it to.
+/// Whether all bridges of a network lead to other nodes and to each other.
 pub(super) fn stands(overlay: &Overlay, devices: &Devices) -> bool {
+    let mut branches = overlay.branches.iter();
+    leads(overlay, devices) && branches.all(|it| leads(&overlay.branch(it), devices))
+}
+
+/// Whether a bridge leads to other nodes: over a device of its own, or over that of another bridge of
+/// the network. One that is not there leads nowhere, and nobody expects it to.
+fn leads(overlay: &Overlay, devices: &Devices) -> bool {
     let Some(bridge) = devices.get(&overlay.bridge) else {
         return true;
     };
@@ -101,7 +107,27 @@ pub(super) fn own(overlay: &Overlay, devices: &Devices) -> Option<(u32, u32)> {
     (device.bridge == Some(bridge)).then_some((device.index, bridge))
 }
 
-/// Joins a network's bridge to that of another node.
+/// Joins the further bridges of a network to the one that has its device.
+pub(super) async fn branches(overlay: &Overlay) -> Result<(), Error> {
+    if overlay.branches.is_empty() {
+        return Ok(());
+    }
+    let kernel = Kernel::open()?;
+    let devices = devices(&kernel.handle).await?;
+    for (number, name) in overlay.branches.iter().enumerate() {
+        let branch = overlay.branch(name);
+        let bridge = devices.get(name);
+        let bridge = bridge.ok_or_else(|| Error::NoDevice(name.clone()))?;
+        let mac = overlay.branch_mac(number);
+        link::address(&kernel.handle, bridge.index, &mac).await?;
+        let hub = hub(&branch, &devices);
+        let hub = hub.ok_or_else(|| Error::NoDevice(branch.device.clone()))?;
+        join(&kernel.handle, &branch, &devices, hub).await?;
+    }
+    Ok(())
+}
+
+/// Joins a network's bridge to the one that has its device.
 pub(super) async fn join(
     handle: &Handle,
     overlay: &Overlay,
@@ -205,6 +231,7 @@ mod tests {
             local: [192, 0, 2, 1].into(),
             gateway: Ipv4Addr::new(10, 0, 1, 3),
             ipv6: None,
+            branches: Vec::new(),
         }
     }
 
@@ -241,6 +268,23 @@ mod tests {
         }
         // Without its bridge it is the engine's to make first.
         assert!(stands(&overlay(), &devices(&[other])));
+    }
+
+    #[test]
+    fn further_bridges_lead_to_the_device_too() {
+        let branch = "skep0123456g003";
+        let mut two = overlay();
+        two.branches.push(branch.into());
+        let [end, far] = ends(branch);
+        let base = [(OWN_BRIDGE, 0), (branch, 0), (DEVICE, 1)];
+        let with = |more: &[(&str, u32)]| devices(&[&base[..], more].concat());
+        assert!(!stands(&two, &with(&[])));
+        assert!(stands(&two, &with(&[(&end, 2), (&far, 1)])));
+        assert!(!stands(&two, &with(&[(&end, 2), (&far, 2)])));
+        assert!(!stands(&two, &with(&[(&end, 2)])));
+        // The engine has not made it yet.
+        assert!(stands(&two, &devices(&[(OWN_BRIDGE, 0), (DEVICE, 1)])));
+        assert!(is_sibling(OWN_BRIDGE, branch));
     }
 
     #[test]

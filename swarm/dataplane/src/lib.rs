@@ -4,6 +4,7 @@
 //! nor engine: the bridge must be there, and somebody else says what is where.
 
 mod accept;
+mod across;
 mod aside;
 mod balance;
 pub mod bridge;
@@ -82,6 +83,29 @@ pub struct Overlay {
     pub gateway: Ipv4Addr,
     /// Its IPv6 side, if it has one.
     pub ipv6: Option<Ipv6>,
+    /// Its bridges for further subnets: joined to the one that has the network's device, as if they
+    /// were another node's.
+    pub branches: Vec<String>,
+}
+
+impl Overlay {
+    /// One of its further bridges, as if it were all that there is.
+    fn branch(&self, bridge: &str) -> Self {
+        Self {
+            bridge: bridge.to_owned(),
+            branches: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// The hardware address of one of its further bridges, counted from 0. Their own addresses are
+    /// the same on every host, these are not.
+    fn branch_mac(&self, number: usize) -> [u8; 6] {
+        let [first, second, rest @ ..] = mac(self.gateway);
+        let further = u8::try_from(number).unwrap_or(u8::MAX).saturating_add(1);
+        let [a, b, c, d] = rest;
+        [first, second.wrapping_add(further), a, b, c, d]
+    }
 }
 
 /// The hardware address of whoever has this address within an overlay.
@@ -90,7 +114,7 @@ pub fn mac(address: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
-/// Makes a network what it should be. What is there already and right is not touched, so that no
+/// Makes a network what it should be on its first bridge. What is there already and right is not touched, so that no
 /// packet is lost. Where another node of this namespace has its device, the network goes through
 /// that one's bridge.
 ///

@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// A subnet: its address and the length of its prefix.
+pub type Subnet = (Ipv4Addr, u8);
+
 /// A network that this host has a part in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -13,8 +16,8 @@ pub struct Network {
     pub name: String,
     /// The bridge that it is here.
     pub bridge: String,
-    /// Its first subnet: address and length of the prefix.
-    pub subnet: (Ipv4Addr, u8),
+    /// Its subnet; of several, the one in which the host has its address.
+    pub subnet: Subnet,
     /// The host's own address on it.
     pub gateway: Ipv4Addr,
     /// Its IPv6 subnet, if it has one.
@@ -27,6 +30,45 @@ pub struct Network {
     /// addresses on it, and with each the address at which the host itself is reached. Told of
     /// networks for ingress only.
     pub hosts: BTreeMap<Ipv4Addr, IpAddr>,
+    /// Its other IPv4 subnets.
+    pub branches: Vec<Branch>,
+}
+
+/// A subnet of a network in which the host has no address that nobody else has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// The bridge that it is here.
+    pub bridge: String,
+    /// The subnet.
+    pub subnet: Subnet,
+}
+
+impl Network {
+    /// All its IPv4 subnets.
+    pub fn subnets(&self) -> impl Iterator<Item = Subnet> {
+        let further = self.branches.iter().map(|it| it.subnet);
+        std::iter::once(self.subnet).chain(further)
+    }
+
+    /// All its bridges here.
+    pub fn bridges(&self) -> impl Iterator<Item = &str> {
+        let further = self.branches.iter().map(|it| it.bridge.as_str());
+        std::iter::once(self.bridge.as_str()).chain(further)
+    }
+
+    /// The bridge that an address of the network is behind, if it is on this host.
+    pub fn bridge_of(&self, address: IpAddr) -> &str {
+        let has = |it: &&Branch| matches!(address, IpAddr::V4(own) if is_in(own, it.subnet));
+        let branch = self.branches.iter().find(has);
+        branch.map_or(&self.bridge, |it| &it.bridge)
+    }
+}
+
+/// Whether an address belongs to a subnet.
+pub fn is_in(address: Ipv4Addr, (subnet, length): Subnet) -> bool {
+    let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32)));
+    let mask = mask.unwrap_or(0);
+    address.to_bits() & mask == subnet.to_bits() & mask
 }
 
 /// The IPv6 subnet of a network.

@@ -155,6 +155,12 @@ impl Overlays {
 
 impl Wanted {
     async fn make(&self, crypt: &Crypt) -> Result<(), Error> {
+        self.make_first(crypt).await?;
+        join::branches(&self.overlay).await
+    }
+
+    /// On the first bridge.
+    async fn make_first(&self, crypt: &Crypt) -> Result<(), Error> {
         let overlay = &self.overlay;
         if self.keys.is_empty() {
             return ensure(overlay, &self.remotes).await;

@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 
+use crate::across::Across;
 use crate::balance::Balance;
 use crate::mesh::Mesh;
 use crate::model::{Change, Reports};
@@ -21,7 +22,7 @@ use crate::state::{State, Touched};
 /// Changes that wait, in calls of [`Plane::apply`].
 const QUEUE: usize = 1024;
 /// How many parts there are.
-const PARTS: usize = 5;
+const PARTS: usize = 6;
 /// The first pause after a failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How often to see whether somebody else was at the kernel's rules.
@@ -142,6 +143,7 @@ async fn run(config: Config, mut inbox: mpsc::Receiver<Word>, report: watch::Sen
         Follower::start(Mesh::new(report), &mut parts),
         Follower::start(Passage::new(), &mut parts),
         Follower::start(Paths::default(), &mut parts),
+        Follower::start(Across::default(), &mut parts),
     ];
     let mut scout = Scout::start();
     loop {

@@ -104,6 +104,7 @@ fn run_host(local: u8, other: u8, keys: mpsc::Receiver<Vec<Key>>, done: mpsc::Se
         local: host(local),
         gateway: Ipv4Addr::new(10, 0, 1, 250 + local),
         ipv6: None,
+        branches: Vec::new(),
     };
     let remotes = BTreeMap::from([
         (Ipv4Addr::new(10, 0, 1, other), host(other)),

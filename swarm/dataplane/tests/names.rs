@@ -32,6 +32,7 @@ fn network(internal: bool) -> Change {
         internal,
         ingress: false,
         hosts: Default::default(),
+        branches: Vec::new(),
     })
 }
 

@@ -5,6 +5,8 @@
 
 #[path = "overlay/aside.rs"]
 mod aside;
+#[path = "overlay/branches.rs"]
+mod branches;
 #[path = "overlay/joined.rs"]
 mod joined;
 #[path = "hosts/net.rs"]
@@ -57,6 +59,7 @@ fn overlay() -> Overlay {
         local: "192.0.2.1".parse().unwrap(),
         gateway: Ipv4Addr::new(10, 0, 1, 4),
         ipv6: None,
+        branches: Vec::new(),
     }
 }
 

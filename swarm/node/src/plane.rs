@@ -1,7 +1,7 @@
 //! The data plane of this node: what the worker says, in the words of `skep_dataplane`. Never
 //! decides who is on a network.
 
-use skep_core::plane::{Change, Container, Endpoint, Network, Port, Protocol, Service};
+use skep_core::plane::{Branch, Change, Container, Endpoint, Network, Port, Protocol, Service};
 use skep_core::worker::PortsTaken;
 use skep_dataplane::model;
 use tokio::sync::watch;
@@ -93,6 +93,15 @@ fn network(network: Network) -> model::Network {
         internal: network.internal,
         ingress: network.ingress,
         hosts: network.hosts,
+        branches: network.branches.into_iter().map(branch).collect(),
+    }
+}
+
+fn branch(branch: Branch) -> model::Branch {
+    let subnet = branch.subnet.subnet();
+    model::Branch {
+        bridge: branch.bridge,
+        subnet: (subnet.address, subnet.bits),
     }
 }
 

@@ -1,21 +1,19 @@
-//! The addresses of one network: which are taken, and which comes next. Serial, so that an address
+//! The addresses of one subnet: which are taken, and which comes next. Serial, so that an address
 //! that has become free is not given out again at once: caches and connections still know it.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::cidr::Cidr;
-use crate::ipv6::{Cidr6, Ipv6};
-use crate::object::NetworkObject;
+use crate::network::Pool;
 
-/// Networks larger than this are used as if they had this many addresses.
+/// Subnets larger than this are used as if they had this many addresses.
 const MOST: u32 = 1 << 20;
 
-/// One network's addresses.
+/// One subnet's addresses.
 #[derive(Debug)]
 pub(super) struct Addresses {
     subnet: Cidr,
-    ipv6: Option<Ipv6>,
     /// The first address that may be given out.
     base: u32,
     count: u32,
@@ -29,10 +27,10 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// None of them taken but the gateway's; `None` for a network without addresses of its own.
-    pub(super) fn of(network: &NetworkObject) -> Option<Self> {
-        let subnet = network.subnet()?;
-        let range = network.range().unwrap_or(subnet);
+    /// None of them taken but the gateway's.
+    pub(super) fn of(pool: Pool) -> Self {
+        let subnet = pool.subnet;
+        let range = pool.range.unwrap_or(subnet);
         // Neither the subnet's own address nor that of everyone in it.
         let first = range.first().max(subnet.first().saturating_add(1));
         let last = range.last().min(subnet.last().saturating_sub(1));
@@ -41,7 +39,6 @@ impl Addresses {
         let words = usize::try_from(count.div_ceil(64)).unwrap_or_default();
         let mut addresses = Self {
             subnet,
-            ipv6: network.ipv6(),
             base: first,
             count,
             taken: vec![0; words],
@@ -49,14 +46,10 @@ impl Addresses {
             cursor: 0,
             apart: BTreeSet::new(),
         };
-        if let Some(gateway) = network.gateway() {
+        if let Some(gateway) = pool.gateway {
             addresses.mark(gateway);
         }
-        let gateway = network.ipv6_gateway();
-        if let Some(gateway) = addresses.ipv6.zip(gateway).and_then(|(it, of)| it.ipv4(of)) {
-            addresses.mark(gateway);
-        }
-        Some(addresses)
+        addresses
     }
 
     /// How many are left.
@@ -64,25 +57,32 @@ impl Addresses {
         self.free
     }
 
-    /// The network's subnet.
+    /// The subnet.
     pub(super) fn subnet(&self) -> Cidr {
         self.subnet
     }
 
-    /// What one of them stands for on the network's IPv6 side.
-    pub(super) fn ipv6(&self, address: Ipv4Addr) -> Option<Cidr6> {
-        self.ipv6.map(|it| it.cidr(address))
+    /// Takes the next one, wherever it is.
+    #[cfg(test)]
+    fn take(&mut self) -> Option<Ipv4Addr> {
+        self.take_ahead().or_else(|| {
+            self.rewind();
+            self.take_ahead()
+        })
     }
 
-    /// Takes the next one.
-    pub(super) fn take(&mut self) -> Option<Ipv4Addr> {
-        let index = self
-            .next(self.cursor, self.count)
-            .or_else(|| self.next(0, self.cursor))?;
+    /// Takes the next one behind that which was taken last.
+    pub(super) fn take_ahead(&mut self) -> Option<Ipv4Addr> {
+        let index = self.next(self.cursor, self.count)?;
         let address = Ipv4Addr::from(self.base + index);
         self.mark(address);
         self.go_on_at(index + 1);
         Some(address)
+    }
+
+    /// Goes on at the first one.
+    pub(super) fn rewind(&mut self) {
+        self.cursor = 0;
     }
 
     /// The first free one of `from..to`.
@@ -140,7 +140,7 @@ impl Addresses {
     }
 
     fn go_on_at(&mut self, index: u32) {
-        self.cursor = if index < self.count { index } else { 0 };
+        self.cursor = index.min(self.count);
     }
 
     /// This one is free again.
@@ -165,19 +165,14 @@ impl Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::addressing;
-    use crate::object::Meta;
 
     fn network(subnet: &str, range: &str) -> Addresses {
-        let network = NetworkObject {
-            id: "n".into(),
-            meta: Meta::default(),
-            spec: Default::default(),
-            driver_state: None,
-            ipam: Some(addressing(subnet.parse().unwrap(), range, None)),
-            keys: Vec::new(),
-        };
-        Addresses::of(&network).unwrap()
+        let subnet: Cidr = subnet.parse().unwrap();
+        Addresses::of(Pool {
+            subnet,
+            range: range.parse().ok(),
+            gateway: Some((subnet.first() + 1).into()),
+        })
     }
 
     #[test]

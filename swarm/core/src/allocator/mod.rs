@@ -6,6 +6,7 @@
 
 mod addresses;
 mod keys;
+mod pools;
 mod ports;
 mod publishing;
 pub(crate) mod subnets;
@@ -24,8 +25,8 @@ use crate::object::{Node, Object, Place, Service, Task};
 use crate::reconcile::{Plan, Reconciler};
 use crate::store::{Change, Event, State};
 
-use addresses::Addresses;
 pub use keys::Keys;
+use pools::Pools;
 use publishing::Publishing;
 use wants::has_endpoint;
 
@@ -40,7 +41,7 @@ enum Want {
 /// Gives out addresses, and moves tasks from new to pending.
 #[derive(Debug, Default)]
 pub struct Allocator {
-    networks: BTreeMap<Id, Addresses>,
+    networks: BTreeMap<Id, Pools>,
     dirty: BTreeSet<Want>,
     /// Who found no address left, by network.
     waiting: BTreeMap<Id, BTreeSet<Want>>,
@@ -57,7 +58,7 @@ impl Reconciler for Allocator {
     fn mark_all(&mut self, view: &State) {
         *self = Self::default();
         for network in view.networks().iter() {
-            let addresses = Addresses::of(network).map(|it| (network.id.clone(), it));
+            let addresses = Pools::of(network).map(|it| (network.id.clone(), it));
             self.networks.extend(addresses);
             self.publishing.network_came(network);
         }
@@ -121,7 +122,7 @@ impl Reconciler for Allocator {
             }
             (Some(Object::Node(before)), None) => self.drop(gateways(before)),
             (None, Some(Object::Network(network))) => {
-                let addresses = Addresses::of(network).map(|it| (network.id.clone(), it));
+                let addresses = Pools::of(network).map(|it| (network.id.clone(), it));
                 self.networks.extend(addresses);
                 self.eased.insert(network.id.clone());
                 self.publishing.network_came(network);
@@ -292,7 +293,7 @@ impl Allocator {
 
     /// Lets as many try again as there are addresses.
     fn call(&mut self, network: &Id) {
-        let free = self.networks.get(network).map_or(0, Addresses::free);
+        let free = self.networks.get(network).map_or(0, Pools::free);
         let Some(waiting) = self.waiting.get_mut(network) else {
             return;
         };

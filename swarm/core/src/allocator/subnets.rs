@@ -16,7 +16,8 @@ pub(crate) const LAST_VNI: u32 = (1 << 24) - 1;
 /// The subnets of all networks.
 pub(crate) fn taken(view: &State) -> Vec<Cidr> {
     let networks = view.networks().iter();
-    networks.filter_map(|network| network.subnet()).collect()
+    let pools = networks.flat_map(|network| network.pools());
+    pools.map(|pool| pool.subnet).collect()
 }
 
 /// What is left of networks that were removed while their last tasks were stopping: addresses that
@@ -81,8 +82,7 @@ fn first_free(pool: Cidr, bits: u8, taken: &[Cidr]) -> Option<Cidr> {
 
 /// A VXLAN id that no network has: the one that goes with the place of the subnet in the pools, so
 /// that it, too, is not given out again at once, or else the lowest.
-pub(crate) fn next_vni(view: &State, subnet: Cidr) -> Option<u32> {
-    let taken: BTreeSet<u32> = view.networks().iter().filter_map(|n| n.vni()).collect();
+pub(crate) fn next_vni(view: &State, subnet: Cidr, taken: &BTreeSet<u32>) -> Option<u32> {
     let pools = view.cluster().map(|it| it.default_addr_pool.as_slice());
     let pools = pools.unwrap_or_default().iter();
     let mut pools = pools.filter_map(|pool| pool.parse::<Cidr>().ok());

@@ -12,12 +12,13 @@ use skep_api::task::TaskState;
 use super::*;
 use crate::control::testing::{NOW, cluster, node, service, state, task};
 use crate::id::CountingIds;
-use crate::network::{addressing, driver, first_networks};
+use crate::network::{addressing, driver, first_networks, pool};
 use crate::object::{Kind, Meta, NetworkObject};
 use crate::store::{Author, Tx};
 
 mod ipv6;
 mod published;
+mod subnets;
 
 /// A network that engines make.
 fn local() -> NetworkObject {
@@ -41,11 +42,14 @@ struct Harness {
 }
 
 impl Harness {
-    fn new(subnet: &str) -> Self {
-        Self::with(subnet, |_| {})
+    /// With a network of these subnets.
+    fn new(subnets: &str) -> Self {
+        Self::with(subnets, |_| {})
     }
 
-    fn with(subnet: &str, edit: impl FnOnce(&mut NetworkObject)) -> Self {
+    fn with(subnets: &str, edit: impl FnOnce(&mut NetworkObject)) -> Self {
+        let pools = subnets.split(' ');
+        let pools = pools.map(|it| pool(it.parse().unwrap(), "", None));
         let mut network = NetworkObject {
             id: "net".into(),
             meta: Meta::default(),
@@ -54,7 +58,7 @@ impl Harness {
                 ..NetworkSpec::default()
             },
             driver_state: Some(driver("overlay", Default::default())),
-            ipam: Some(addressing(subnet.parse().unwrap(), "", None)),
+            ipam: Some(addressing(pools)),
             keys: Vec::new(),
         };
         edit(&mut network);
@@ -343,8 +347,11 @@ proptest! {
 
     /// Nobody shares an address, whatever comes and goes, also when there are too few.
     #[test]
-    fn no_two_share_an_address(steps in prop::collection::vec((0_u8..8, 0_u8..12), 1..80)) {
-        let mut swarm = Harness::new("10.0.1.0/28");
+    fn no_two_share_an_address(
+        steps in prop::collection::vec((0_u8..8, 0_u8..12), 1..80),
+        subnets in prop::sample::select(vec!["10.0.1.0/28", "10.0.1.0/29 10.9.1.0/29"]),
+    ) {
+        let mut swarm = Harness::new(subnets);
         for (number, (kind, who)) in steps.into_iter().enumerate() {
             let on = if who % 2 == 0 { "n1" } else { "n2" };
             match kind {
@@ -378,7 +385,9 @@ proptest! {
             let held = swarm.held();
             let distinct: BTreeSet<&String> = held.iter().collect();
             prop_assert_eq!(distinct.len(), held.len(), "{:?}", held);
-            prop_assert!(!held.contains(&"net 10.0.1.1".to_owned()), "that is the gateway's");
+            for gateway in ["net 10.0.1.1", "net 10.9.1.1"] {
+                prop_assert!(!held.contains(&gateway.to_owned()), "that is the gateway's");
+            }
             let services = swarm.state.services().iter();
             let ports = services.flat_map(|it| it.endpoint.iter().flat_map(|it| &it.ports));
             let ports: Vec<u32> = ports.map(|port| port.published_port).collect();

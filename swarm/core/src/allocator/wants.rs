@@ -234,30 +234,37 @@ impl Allocator {
                 self.wait(&network.id, taken, want);
                 return Err(exhausted(network));
             };
-            let ipv6 = match &place {
-                Place::Address(cidr) => self.ipv6(&network.id, *cidr),
-                Place::Engine(_) => None,
+            let (ipv6, branch) = match &place {
+                Place::Address(cidr) => (
+                    self.ipv6(&network.id, *cidr),
+                    self.branch(&network.id, *cidr),
+                ),
+                Place::Engine(_) => (None, 0),
             };
             attachments.push(Attachment {
                 network: network.id.clone(),
                 place,
                 ipv6,
+                branch,
             });
         }
         Ok(attachments)
     }
 
     fn take(&mut self, network: &Id) -> Option<Cidr> {
-        let addresses = self.networks.get_mut(network)?;
-        let address = addresses.take()?;
-        Some(addresses.subnet().with(address))
+        self.networks.get_mut(network)?.take()
     }
 
     fn take_this(&mut self, network: &Id, address: Ipv4Addr) -> Option<Cidr> {
-        let addresses = self.networks.get_mut(network)?;
-        let subnet = addresses.subnet();
-        let taken = addresses.take_this(address);
-        taken.then(|| subnet.with(address))
+        self.networks.get_mut(network)?.take_this(address)
+    }
+
+    /// Which of its network's subnets an address is in.
+    fn branch(&self, network: &Id, cidr: Cidr) -> usize {
+        let pools = self.networks.get(network);
+        pools
+            .and_then(|pools| pools.branch(cidr.address))
+            .unwrap_or_default()
     }
 
     /// What an address stands for on its network's IPv6 side.
@@ -288,20 +295,12 @@ impl Allocator {
 
 /// What a task says that waits for an address. The original leaves the user without a reason.
 fn exhausted(network: &NetworkObject) -> String {
-    let subnet = network.subnet().map(|it| it.to_string());
-    format!(
-        "no address is left on network {} ({})",
-        network.spec.name,
-        subnet.unwrap_or_default()
-    )
+    let (name, subnets) = (&network.spec.name, network.subnets_in_words());
+    format!("no address is left on network {name} ({subnets})")
 }
 
 /// What a task says whose container must have an address that it cannot have now.
 fn not_to_be_had(network: &NetworkObject, address: Ipv4Addr) -> String {
-    let subnet = network.subnet().map(|it| it.to_string());
-    format!(
-        "address {address} is taken, or none of network {} ({})",
-        network.spec.name,
-        subnet.unwrap_or_default()
-    )
+    let (name, subnets) = (&network.spec.name, network.subnets_in_words());
+    format!("address {address} is taken, or none of network {name} ({subnets})")
 }

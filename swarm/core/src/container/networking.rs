@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde_json::{Value, json};
 
 use super::Body;
-use crate::network::{engine_name, mac};
+use crate::network::mac;
 use crate::object::{Attachment, Place, Task};
 
 /// The priority of the network that is a container's way out; that of others is 0.
@@ -46,10 +46,7 @@ fn first(task: &Task) -> Option<&Attachment> {
 
 /// What the engine calls one of the task's networks.
 fn called(task: &Task, attachment: &Attachment) -> String {
-    match &attachment.place {
-        Place::Engine(name) => name.clone(),
-        Place::Address(_) => engine_name(&attachment.network, is_ingress(task, attachment)),
-    }
+    attachment.engine_name(is_ingress(task, attachment))
 }
 
 /// Whether the task's published ports are on the network. It has to be the container's way out: on
@@ -105,6 +102,7 @@ mod tests {
             network: (*network).into(),
             place: place(text),
             ipv6: None,
+            branch: 0,
         });
         task.attachments = attachments.collect();
         task
@@ -141,6 +139,16 @@ mod tests {
             "MacAddress": "02:42:0a:00:01:05",
         });
         assert_eq!(body(&task).1["EndpointsConfig"]["skep-a"], config);
+    }
+
+    #[test]
+    fn each_subnet_is_a_network_of_the_engines() {
+        let mut task = on(&[("a", "10.0.1.5/24"), ("b", "10.6.0.5/24")]);
+        for attachment in &mut task.attachments {
+            attachment.branch = 1;
+        }
+        assert_eq!(body(&task).0, json!("skep-a.1"));
+        assert_eq!(further_networks(&task)[0].0, "skep-b.1");
     }
 
     #[test]

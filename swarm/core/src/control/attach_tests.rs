@@ -11,7 +11,7 @@ use crate::control::testing::{NOW, cluster, node, state};
 use crate::dispatcher::Peer;
 use crate::id::CountingIds;
 use crate::leader::{Input, Leader};
-use crate::network::{VNI_OPTION, addressing, driver};
+use crate::network::{VNI_OPTION, addressing, driver, pool};
 use crate::object::{Meta, Node, Place};
 
 struct Swarm {
@@ -35,7 +35,7 @@ fn network(id: &str, subnet: &str, attachable: bool) -> NetworkObject {
             ..NetworkSpec::default()
         },
         driver_state: Some(driver("overlay", [(VNI_OPTION.to_owned(), vni)].into())),
-        ipam: Some(addressing(subnet.parse().unwrap(), "", None)),
+        ipam: Some(addressing([pool(subnet.parse().unwrap(), "", None)])),
         keys: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@
 //! Source of the behaviour and of the texts: swarmkit `manager/controlapi/network.go`. There the
 //! allocator comes later, and a network without a subnet stays one without a word.
 
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
 use skep_api::go::Driver;
@@ -19,7 +20,7 @@ use crate::command::Reply;
 use crate::id::{Id, IdSource};
 use crate::ipv6::{Cidr6, Ipv6};
 use crate::network::{
-    OVERLAY, VNI_OPTION, addressing, driver, ipv4_config, ipv6_config, is_engines,
+    OVERLAY, VNI_OPTION, addressing, driver, ipv4_configs, ipv6_config, is_engines, pool,
 };
 use crate::object::{Kind, Meta, NetworkObject};
 use crate::ports::publishes;
@@ -70,43 +71,53 @@ fn local(spec: &NetworkSpec) -> Option<&str> {
 
 /// What an overlay is given from the first.
 fn chosen(view: &State, spec: &NetworkSpec) -> Result<(Driver, IpamOptions), Error> {
-    let asked = spec.ipam_options.as_ref().and_then(ipv4_config);
-    let subnet = subnet(view, asked.map(|config| config.subnet.as_str()))?;
-    let gateway = asked.and_then(|config| config.gateway.parse().ok());
-    let range = asked.map_or("", |config| &config.range);
+    let pools = ipv4(view, spec.ipam_options.as_ref())?;
+    let subnets = pools.iter().filter_map(|pool| pool.subnet.parse().ok());
+    let subnets: Vec<Cidr> = subnets.collect();
     let mut options = spec
         .driver_configuration
         .clone()
         .unwrap_or_default()
         .options;
-    let vni = vni(view, subnet, options.get(VNI_OPTION))?;
-    options.insert(VNI_OPTION.to_owned(), vni.to_string());
-    let mut ipam = addressing(subnet, range, gateway);
-    if spec.ipv6_enabled {
+    let vnis = vnis(view, &subnets, options.get(VNI_OPTION))?;
+    let list: Vec<String> = vnis.iter().map(u32::to_string).collect();
+    options.insert(VNI_OPTION.to_owned(), list.join(","));
+    let mut ipam = addressing(pools);
+    if let (true, Some(subnet), Some(vni)) = (spec.ipv6_enabled, subnets.first(), vnis.first()) {
         let asked = spec.ipam_options.as_ref().and_then(ipv6_config);
-        ipam.configs.push(ipv6(view, subnet, vni, asked)?);
+        ipam.configs.push(ipv6(view, *subnet, *vni, asked)?);
     }
     Ok((driver(OVERLAY, options), ipam))
 }
 
-/// The subnet that was asked for, or else one out of the pools.
-fn subnet(view: &State, asked: Option<&str>) -> Result<Cidr, Error> {
+/// The subnets that were asked for, or else one out of the pools.
+fn ipv4(view: &State, asked: Option<&IpamOptions>) -> Result<Vec<IpamConfig>, Error> {
     let mut taken = subnets::taken(view);
-    let Some(asked) = asked else {
-        taken.extend(subnets::remains(view));
-        // What nodes have themselves is avoided as long as there is anything else.
-        let wider = [taken.clone(), subnets::of_nodes(view)].concat();
-        let choose = |taken| view.cluster().and_then(|it| subnets::choose(it, taken));
-        let chosen = choose(wider).or_else(|| choose(taken));
-        let text = "could not find an available, non-overlapping IPv4 address pool among the \
-                    defaults to assign to the network";
-        return chosen.ok_or_else(|| Error::rpc(Code::FailedPrecondition, text));
-    };
-    let asked: Cidr = asked.parse().map_err(refused)?;
-    if taken.iter().any(|other| other.overlaps(asked)) {
-        return Err(Error::rpc(Code::FailedPrecondition, OVERLAPS));
+    let mut pools = Vec::new();
+    for config in asked.into_iter().flat_map(ipv4_configs) {
+        let subnet: Cidr = config.subnet.parse().map_err(refused)?;
+        if taken.iter().any(|other| other.overlaps(subnet)) {
+            return Err(Error::rpc(Code::FailedPrecondition, OVERLAPS));
+        }
+        taken.push(subnet.subnet());
+        pools.push(pool(subnet, &config.range, config.gateway.parse().ok()));
     }
-    Ok(asked.subnet())
+    if pools.is_empty() {
+        pools.push(pool(any_subnet(view, taken)?, "", None));
+    }
+    Ok(pools)
+}
+
+/// A subnet that nobody has asked for.
+fn any_subnet(view: &State, mut taken: Vec<Cidr>) -> Result<Cidr, Error> {
+    taken.extend(subnets::remains(view));
+    // What nodes have themselves is avoided as long as there is anything else.
+    let wider = [taken.clone(), subnets::of_nodes(view)].concat();
+    let choose = |taken| view.cluster().and_then(|it| subnets::choose(it, taken));
+    let chosen = choose(wider).or_else(|| choose(taken));
+    let text = "could not find an available, non-overlapping IPv4 address pool among the \
+                defaults to assign to the network";
+    chosen.ok_or_else(|| Error::rpc(Code::FailedPrecondition, text))
 }
 
 /// The IPv6 subnet that was asked for, or else one of the swarm's own.
@@ -153,18 +164,32 @@ fn ipv6(
     })
 }
 
-fn vni(view: &State, subnet: Cidr, asked: Option<&String>) -> Result<u32, Error> {
-    let Some(asked) = asked.and_then(|text| text.parse::<u32>().ok()) else {
-        let none = || Error::rpc(Code::ResourceExhausted, "no VXLAN id is left");
-        return subnets::next_vni(view, subnet).ok_or_else(none);
-    };
-    match view.networks().iter().find(|it| it.vni() == Some(asked)) {
-        None => Ok(asked),
-        Some(other) => {
-            let text = format!("VXLAN id {asked} is that of network {}", other.spec.name);
-            Err(Error::rpc(Code::FailedPrecondition, text))
+/// As in the original, an id for every subnet: those that were asked for, as far as they go, and
+/// others. One would do.
+fn vnis(view: &State, subnets: &[Cidr], asked: Option<&String>) -> Result<Vec<u32>, Error> {
+    let networks = view.networks().iter();
+    let mut taken: BTreeSet<u32> = networks.flat_map(|it| it.vnis()).collect();
+    let refuse = |text: String| Error::rpc(Code::FailedPrecondition, text);
+    let asked = asked.iter().flat_map(|list| list.split(','));
+    let asked = asked.filter_map(|vni| vni.parse().ok());
+    let mut vnis: Vec<u32> = asked.take(subnets.len()).collect();
+    for vni in &vnis {
+        let mut networks = view.networks().iter();
+        if let Some(other) = networks.find(|it| it.vnis().any(|it| it == *vni)) {
+            let name = &other.spec.name;
+            return Err(refuse(format!("VXLAN id {vni} is that of network {name}")));
+        }
+        if !taken.insert(*vni) {
+            return Err(refuse(format!("VXLAN id {vni} is asked for twice")));
         }
     }
+    for subnet in subnets.iter().skip(vnis.len()) {
+        let none = || Error::rpc(Code::ResourceExhausted, "no VXLAN id is left");
+        let vni = subnets::next_vni(view, *subnet, &taken).ok_or_else(none)?;
+        taken.insert(vni);
+        vnis.push(vni);
+    }
+    Ok(vnis)
 }
 
 pub(super) fn remove(view: &State, id: &Id) -> Result<Outcome, Error> {

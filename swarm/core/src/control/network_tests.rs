@@ -70,7 +70,10 @@ fn each_gets_a_subnet_and_a_vxlan_id_of_its_own() {
     ] {
         let mut network = created(&state(objects.clone()), spec(name, asked)).unwrap();
         assert_eq!(network.subnet().unwrap().to_string(), subnet);
-        assert_eq!(network.gateway().unwrap().to_string(), gateway);
+        assert_eq!(
+            network.pools().next().unwrap().gateway.unwrap().to_string(),
+            gateway
+        );
         assert_eq!(network.vni(), Some(vni));
         network.id = name.to_uppercase().as_str().into();
         objects.push(network.into());
@@ -145,6 +148,80 @@ fn what_nodes_have_of_ipv6_is_avoided_too() {
     assert!(!next.overlaps(first), "{next}");
     assert_eq!(having(&["2001:db8::/32"]), first);
     assert_eq!(having(&["fc00::/7"]), first, "there is nothing else");
+}
+
+/// A network of several subnets.
+fn several(name: &str, subnets: &[&str], vnis: &str) -> NetworkSpec {
+    let configs = subnets.iter().map(|subnet| IpamConfig {
+        subnet: (*subnet).into(),
+        ..IpamConfig::default()
+    });
+    let vnis = (!vnis.is_empty()).then(|| (VNI_OPTION.to_owned(), vnis.to_owned()));
+    NetworkSpec {
+        ipam_options: Some(IpamOptions {
+            configs: configs.collect(),
+            ..IpamOptions::default()
+        }),
+        driver_configuration: Some(driver(OVERLAY, vnis.into_iter().collect())),
+        ..spec(name, "")
+    }
+}
+
+#[test]
+fn each_of_several_subnets_has_a_vxlan_id() {
+    let view = state(fresh());
+    let table = [
+        ("", "4097,4098"),
+        ("5000", "5000,4098"),
+        ("5000,5001", "5000,5001"),
+        ("5000,5001,5002", "5000,5001"),
+    ];
+    for (asked, expected) in table {
+        let spec = several("n", &["10.0.1.0/24", "10.0.2.7/24"], asked);
+        let network = created(&view, spec).unwrap();
+        let options = &network.driver_state.as_ref().unwrap().options;
+        assert_eq!(options[VNI_OPTION], expected, "{asked}");
+        let pools = network
+            .pools()
+            .map(|it| (it.subnet.to_string(), it.gateway));
+        let expected = [
+            ("10.0.1.0/24".to_owned(), Some([10, 0, 1, 1].into())),
+            ("10.0.2.0/24".to_owned(), Some([10, 0, 2, 1].into())),
+        ];
+        assert_eq!(pools.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn subnets_and_ids_of_one_network_are_not_the_same_either() {
+    let mut objects = fresh();
+    let view = state(objects.clone());
+    let refused = |view: &State, subnets: &[&str], vnis: &str| {
+        let refused = created(view, several("n", subnets, vnis)).unwrap_err();
+        refused.message.rsplit(" = ").next().unwrap().to_owned()
+    };
+    for other in ["10.5.0.0/24", "10.5.0.128/25", "10.5.0.9/16"] {
+        assert_eq!(refused(&view, &["10.5.0.0/24", other], ""), OVERLAPS);
+    }
+    let two = ["10.5.0.0/24", "10.6.0.0/24"];
+    assert_eq!(
+        refused(&view, &two, "5000,5000"),
+        "VXLAN id 5000 is asked for twice"
+    );
+    assert_eq!(
+        refused(&view, &two, "5000,4096"),
+        "VXLAN id 4096 is that of network ingress"
+    );
+    // The second one's are its own, too.
+    let mut network = created(&view, several("two", &two, "5000,5001")).unwrap();
+    network.id = "two".into();
+    objects.push(network.into());
+    let view = state(objects);
+    assert_eq!(refused(&view, &["10.6.0.128/25"], ""), OVERLAPS);
+    assert_eq!(
+        refused(&view, &["10.7.0.0/24"], "5001"),
+        "VXLAN id 5001 is that of network two"
+    );
 }
 
 #[test]
@@ -255,6 +332,7 @@ fn what_is_used_is_not_removed() {
         network: "n".into(),
         place: Place::Address("10.0.1.2/24".parse().unwrap()),
         ipv6: None,
+        branch: 0,
     }];
     let mut ended = running.clone();
     ended.status.state = TaskState::Shutdown;

@@ -6,8 +6,6 @@ use skep_api::task::TaskState;
 
 use super::{Busy, Controller, Seen, Step};
 use crate::Timestamp;
-use crate::id::Id;
-use crate::network::engine_name;
 use crate::object::Attached;
 use crate::worker::{Container, ContainerState, EngineOp, Ready};
 
@@ -70,7 +68,7 @@ impl Controller {
             Seen::Unknown => return self.inspect(),
             Seen::There(container) if !self.held && self.is_on_network(container) => {
                 let container = container.id.clone();
-                if let Some(network) = self.network().map(|id| engine_name(id, false)) {
+                if let Some(network) = self.network() {
                     let op = EngineOp::Disconnect { container, network };
                     return self.op(Busy::Disconnect, op);
                 }
@@ -86,18 +84,19 @@ impl Controller {
         Step::Wait(None)
     }
 
-    /// The task's network.
-    fn network(&self) -> Option<&Id> {
+    /// What the engine calls the task's network.
+    fn network(&self) -> Option<String> {
         let mut places = self.task.attachments.iter();
         let ours = places.find(|it| it.is_made_here());
-        ours.map(|it| &it.network)
+        ours.map(|it| it.engine_name(false))
     }
 
     /// Whether the container runs and is connected with the task's network.
     pub(super) fn is_on_network(&self, container: &Container) -> bool {
-        let name = self.network().map(|id| engine_name(id, false));
         container.state == ContainerState::Running
-            && name.is_some_and(|name| container.networks.contains(&name))
+            && self
+                .network()
+                .is_some_and(|name| container.networks.contains(&name))
     }
 }
 

@@ -22,6 +22,7 @@ fn controller(ready: Ready) -> Controller {
         network: "net".into(),
         place: Place::Address("10.0.1.5/24".parse().unwrap()),
         ipv6: None,
+        branch: 0,
     }];
     let mut controller = Controller::assigned(task);
     controller.network = ready;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::Session;
 use super::directory::{Directories, Page};
-use crate::assignment::{Assignments, Move, Overlay, OverlayKey};
+use crate::assignment::{Assignments, Branch, Move, Overlay, OverlayKey};
 use crate::bootstrap::DATA_PATH_PORT;
 use crate::cidr::Cidr;
 use crate::id::Id;
@@ -269,6 +269,9 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
     if of.is_encrypted() && keys.is_empty() {
         return None;
     }
+    let (own, branches): (Vec<Branch>, Vec<Branch>) =
+        subnets(of).partition(|it| it.subnet.contains(gateway));
+    let own = own.first()?;
     Some(Overlay {
         id: network.clone(),
         name: of.spec.name.clone(),
@@ -276,7 +279,7 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         port: u16::try_from(port).ok()?,
         mtu: of.mtu().unwrap_or_else(|| of.usual_mtu()),
         mtu_follows: of.mtu().is_none(),
-        subnet: of.subnet()?,
+        subnet: own.subnet,
         gateway,
         ipv6: of.ipv6(),
         internal: of.spec.internal,
@@ -288,6 +291,17 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         shown: serde_json::to_string(&wire::network(of)).unwrap_or_default(),
         gateways,
         driver: None,
+        number: own.number,
+        branches,
+    })
+}
+
+/// A network's IPv4 subnets, as nodes have them in which they have no address.
+fn subnets(of: &NetworkObject) -> impl Iterator<Item = Branch> {
+    of.pools().enumerate().map(|(number, pool)| Branch {
+        number,
+        subnet: pool.subnet,
+        gateway: pool.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED),
     })
 }
 
@@ -312,6 +326,8 @@ fn local(of: &NetworkObject, driver: LocalDriver) -> Overlay {
         keys: Vec::new(),
         shown: serde_json::to_string(&wire::network(of)).unwrap_or_default(),
         driver: Some(driver),
+        number: 0,
+        branches: Vec::new(),
     }
 }
 

@@ -15,7 +15,9 @@ use super::{missing, refused};
 use crate::allocator::subnets::LAST_VNI;
 use crate::cidr::Cidr;
 use crate::ipv6::Cidr6;
-use crate::network::{MTU_OPTION, OVERLAY, PREDEFINED, SCOPE, VNI_OPTION, is_engines};
+use crate::network::{
+    MOST_SUBNETS, MTU_OPTION, OVERLAY, PREDEFINED, SCOPE, VNI_OPTION, is_engines,
+};
 
 /// The drivers that every engine has. Plugins are each engine's own, and none is known to the swarm.
 const DRIVERS: [&str; 5] = [OVERLAY, BRIDGE, "macvlan", "ipvlan", "host"];
@@ -160,30 +162,56 @@ pub fn check_network(spec: &NetworkSpec) -> Result<(), Error> {
         return Err(missing("IPv6 on the network that ports are published on"));
     }
     if let Some(ipam) = &spec.ipam_options {
-        addressing(ipam, spec.ipv6_enabled)?;
+        let subnets = addressing(ipam, spec.ipv6_enabled)?;
+        several(subnets, spec)?;
     }
     driver.map_or(Ok(()), |driver| options(&driver.options, spec.ipv6_enabled))
 }
 
 fn options(options: &Labels, ipv6: bool) -> Result<(), Error> {
-    let within = |option: &str, range: &std::ops::RangeInclusive<u32>| match options.get(option) {
-        Some(text) if text.parse().is_ok_and(|number| range.contains(&number)) => Ok(()),
-        Some(text) => Err(refused(format!(
+    let is_in = |text: &str, range: &std::ops::RangeInclusive<u32>| {
+        text.parse().is_ok_and(|number| range.contains(&number))
+    };
+    let check = |option: &str, is_valid: &dyn Fn(&str) -> bool| match options.get(option) {
+        Some(text) if !is_valid(text) => Err(refused(format!(
             "invalid value {text:?} of option {option}"
         ))),
-        None => Ok(()),
+        _ => Ok(()),
     };
-    within(MTU_OPTION, &MTUS)?;
+    check(MTU_OPTION, &|text| is_in(text, &MTUS))?;
     let mtu = options.get(MTU_OPTION).and_then(|mtu| mtu.parse().ok());
     if ipv6 && mtu.is_some_and(|mtu: u32| mtu < LEAST_OF_IPV6) {
         return Err(refused(format!(
             "IPv6 needs an MTU of at least {LEAST_OF_IPV6} (option {MTU_OPTION})"
         )));
     }
-    within(VNI_OPTION, &(1..=LAST_VNI))
+    // One for each subnet; those that are missing are chosen.
+    check(VNI_OPTION, &|list| {
+        list.split(',').all(|vni| is_in(vni, &(1..=LAST_VNI)))
+    })
 }
 
-fn addressing(ipam: &IpamOptions, ipv6: bool) -> Result<(), Error> {
+/// Refuses what networks of several IPv4 subnets cannot be.
+fn several(subnets: usize, spec: &NetworkSpec) -> Result<(), Error> {
+    if subnets < 2 {
+        return Ok(());
+    }
+    if spec.ingress {
+        let what = "a second subnet of the network that ports are published on";
+        return Err(missing(what));
+    }
+    if spec.ipv6_enabled {
+        return Err(missing("IPv6 on a network of several IPv4 subnets"));
+    }
+    if subnets > MOST_SUBNETS {
+        let text = format!("a network has at most {MOST_SUBNETS} IPv4 subnets");
+        return Err(refused(format!("ipam configuration: {text}")));
+    }
+    Ok(())
+}
+
+/// Checks the subnets; how many of IPv4 there are.
+fn addressing(ipam: &IpamOptions, ipv6: bool) -> Result<usize, Error> {
     let driver = ipam.driver.name.as_str();
     if !matches!(driver, "" | "default") {
         // Plugins are an engine's, and none of them could give out addresses for all nodes.
@@ -202,10 +230,7 @@ fn addressing(ipam: &IpamOptions, ipv6: bool) -> Result<(), Error> {
     if of_ipv6 > 1 {
         return Err(missing("a second IPv6 subnet of a network of the swarm"));
     }
-    if ipam.configs.len() > of_ipv6 + 1 {
-        return Err(missing("a second subnet of a network of the swarm"));
-    }
-    Ok(())
+    Ok(ipam.configs.len() - of_ipv6)
 }
 
 fn check_pool(config: &IpamConfig) -> Result<(), Error> {
@@ -242,135 +267,5 @@ fn check_pool(config: &IpamConfig) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use skep_api::{Kind, decode};
-
-    use super::*;
-
-    fn refusal(body: &str) -> Option<(Kind, String)> {
-        let mut asked: CreateRequest = decode(body.as_bytes()).unwrap();
-        if asked.driver.is_empty() {
-            asked.driver = OVERLAY.to_owned();
-        }
-        let checked = network_spec(asked).and_then(|spec| check_network(&spec));
-        checked.err().map(|error| (error.kind, error.message))
-    }
-
-    #[test]
-    fn what_is_wrong_is_refused_in_the_originals_words() {
-        let rpc = |code: &str, text: &str| format!("rpc error: code = {code} desc = {text}");
-        let ipam = |config: &str| format!(r#"{{"Name":"n","IPAM":{{"Config":[{config}]}}}}"#);
-        let invalid = |text: &str| rpc("InvalidArgument", text);
-        let table = [
-            (
-                r#"{"Name":" "}"#.to_owned(),
-                "invalid name:  ".to_owned(),
-            ),
-            (
-                r#"{"Name":"a.b"}"#.to_owned(),
-                invalid("name must be valid as a DNS name component"),
-            ),
-            (
-                r#"{"Name":"n","Ingress":true,"Attachable":true}"#.to_owned(),
-                invalid("ingress network cannot be attachable"),
-            ),
-            (
-                ipam(r#"{"Subnet":"x"}"#),
-                "Invalid subnet x : invalid CIDR address: x".to_owned(),
-            ),
-            (
-                ipam(r#"{"Subnet":"fd00::/129"}"#),
-                "Invalid subnet fd00::/129 : invalid CIDR address: fd00::/129".to_owned(),
-            ),
-            (
-                ipam(r#"{"Subnet":"10.1.0.0/24","IPRange":"x"}"#),
-                invalid("ipam configuration: invalid range x"),
-            ),
-            (
-                ipam(r#"{"Subnet":"10.1.0.0/24","IPRange":"10.2.0.0/25"}"#),
-                invalid(
-                    "ipam configuration: subnet 10.1.0.0/24 does not contain range 10.2.0.0/25",
-                ),
-            ),
-            (
-                ipam(r#"{"Subnet":"10.1.0.0/24","Gateway":"10.2.0.1"}"#),
-                invalid("ipam configuration: subnet 10.1.0.0/24 does not contain gateway 10.2.0.1"),
-            ),
-            (
-                r#"{"Name":"n","Labels":{"com.docker.swarm.predefined":""}}"#.to_owned(),
-                rpc(
-                    "PermissionDenied",
-                    "label com.docker.swarm.predefined is for internally created predefined \
-                     networks and cannot be applied by users",
-                ),
-            ),
-            (
-                r#"{"Name":"n","Driver":"overlay","Scope":"local"}"#.to_owned(),
-                "cannot downgrade network scope for overlay networks".to_owned(),
-            ),
-            (
-                r#"{"Name":"n","Driver":"macvlan","Ingress":true,"Attachable":true}"#.to_owned(),
-                "Ingress network can only be global scope network".to_owned(),
-            ),
-            (
-                r#"{"Name":"n","Driver":"odd","Scope":"swarm"}"#.to_owned(),
-                "plugin \"odd\" not found".to_owned(),
-            ),
-            (
-                r#"{"Name":"n","Driver":"null","Scope":"swarm"}"#.to_owned(),
-                invalid("error during lookup of plugin null"),
-            ),
-            (
-                r#"{"Name":"n","IPAM":{"Driver":"mine"}}"#.to_owned(),
-                invalid("error during lookup of plugin mine"),
-            ),
-            (
-                r#"{"Name":"n","ConfigFrom":{"Network":"c"},"IPAM":{"Config":[{"Subnet":"10.1.0.0/24"}]}}"#
-                    .to_owned(),
-                "user specified configurations are not supported if the network depends on a \
-                 configuration network"
-                    .to_owned(),
-            ),
-            (
-                r#"{"Name":"n","EnableIPv4":false}"#.to_owned(),
-                "IPv4 cannot be disabled in a Swarm scoped network".to_owned(),
-            ),
-        ];
-        for (body, text) in table {
-            assert_eq!(refusal(&body).map(|(_, text)| text), Some(text), "{body}");
-        }
-    }
-
-    #[test]
-    fn what_skep_cannot_do_is_refused_by_name() {
-        let text = "IPv6 on the network that ports are published on is not supported by this version of skep";
-        assert_eq!(
-            refusal(r#"{"Name":"n","EnableIPv6":true,"Ingress":true}"#),
-            Some((Kind::NotImplemented, text.to_owned()))
-        );
-    }
-
-    #[test]
-    fn drivers_of_engines_make_what_they_like() {
-        for driver in ["bridge", "macvlan", "ipvlan", "host"] {
-            let body =
-                format!(r#"{{"Name":"n","Driver":"{driver}","Scope":"swarm","EnableIPv6":true}}"#);
-            assert_eq!(refusal(&body), None, "{driver}");
-        }
-    }
-
-    #[test]
-    fn a_network_may_name_another_as_its_configuration() {
-        let body = r#"{"Name":"n","IPAM":{"Driver":"default"},"ConfigFrom":{"Network":"c"}}"#;
-        assert_eq!(refusal(body), None);
-    }
-
-    #[test]
-    fn what_the_cli_sends_passes() {
-        let body = r#"{"Name":"n","CheckDuplicate":true,"Driver":"overlay","Scope":"",
-            "EnableIPv6":false,"IPAM":{"Driver":"default","Options":{},"Config":[]},
-            "Internal":false,"Attachable":true,"Ingress":false,"ConfigOnly":false,
-            "ConfigFrom":null,"Options":{},"Labels":{}}"#;
-        assert_eq!(refusal(body), None);
-    }
-}
+#[path = "network_tests.rs"]
+mod tests;

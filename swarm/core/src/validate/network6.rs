@@ -161,16 +161,9 @@ mod tests {
         plain.ipv6_enabled = false;
         let expected = text("subnet fd00:7::/64 needs IPv6 to be enabled (--ipv6)");
         assert_eq!(refusal(&plain), Some(expected));
-        for (one, other, which) in [
-            ("fd00:7::/64", "fd00:8::/64", "second IPv6 subnet"),
-            ("10.7.0.0/24", "10.8.0.0/24", "second subnet"),
-        ] {
-            let text = format!(
-                "a {which} of a network of the swarm is not supported by this version of skep"
-            );
-            let two = spec(&[(one, "", ""), (other, "", "")]);
-            assert_eq!(refusal(&two), Some(text));
-        }
+        let text = "a second IPv6 subnet of a network of the swarm is not supported by this version of skep";
+        let two = spec(&[("fd00:7::/64", "", ""), ("fd00:8::/64", "", "")]);
+        assert_eq!(refusal(&two).as_deref(), Some(text));
     }
 
     #[test]

@@ -196,6 +196,7 @@ fn attachment(real: &skep_api::task::NetworkAttachment) -> Attachment {
         network: real.network.id.as_str().into(),
         place: Place::Address(real.addresses[0].parse().unwrap()),
         ipv6: None,
+        branch: 0,
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Standing {
     pub container: String,
     /// The network.
     pub network: Id,
+    /// What the engine calls its part of it.
+    pub engines: String,
     /// Its name; empty while it is not known here.
     pub name: String,
     /// The container's address there.
@@ -176,6 +178,7 @@ fn standing(controller: &Controller) -> Option<Standing> {
         task: task.id.clone(),
         container: controller.attached()?.id.clone(),
         network: attachment.network.clone(),
+        engines: attachment.engine_name(false),
         name: String::new(),
         address,
         ipv6: attachment.ipv6,

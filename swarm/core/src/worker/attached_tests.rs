@@ -94,6 +94,7 @@ impl Bench {
                 network: "net".into(),
                 place: Place::Address("10.0.1.5/24".parse().unwrap()),
                 ipv6: None,
+                branch: 0,
             }];
             task
         });
@@ -113,6 +114,8 @@ impl Bench {
             local: "192.0.2.1".parse().unwrap(),
             remotes: Default::default(),
             gateways: Default::default(),
+            branches: Default::default(),
+            number: 0,
             shown: String::new(),
             keys: Vec::new(),
         };

@@ -23,6 +23,8 @@ fn overlay() -> Overlay {
         keys: Vec::new(),
         shown: String::new(),
         gateways: Default::default(),
+        branches: Default::default(),
+        number: 0,
     }
 }
 

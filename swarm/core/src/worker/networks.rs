@@ -196,9 +196,11 @@ impl Networks {
             // In the engine's own words alone, as the original does.
             (Some(wanted), _, Some(error)) if wanted.driver.is_some() => Ready::No(error.clone()),
             (Some(wanted), _, Some(error)) => {
-                let (name, subnet) = (&wanted.name, wanted.subnet);
+                let name = &wanted.name;
+                let subnets = wanted.subnets().map(|it| it.subnet.to_string());
+                let subnets = subnets.collect::<Vec<_>>().join(", ");
                 Ready::No(format!(
-                    "network {name} ({subnet}) cannot be made here: {error}"
+                    "network {name} ({subnets}) cannot be made here: {error}"
                 ))
             }
             _ => Ready::NotYet,
@@ -242,12 +244,7 @@ impl Networks {
             .filter(|(other, it)| *other != id && it.there);
         others.any(|(_, other)| {
             let shape = other.made.as_ref().or(other.wanted.as_ref());
-            shape.is_some_and(|it| {
-                let ipv6 = it.ipv6.zip(wanted.ipv6);
-                it.vni == wanted.vni
-                    || it.subnet.overlaps(wanted.subnet)
-                    || ipv6.is_some_and(|(one, other)| one.subnet.overlaps(other.subnet))
-            })
+            shape.is_some_and(|it| it.collides(wanted))
         })
     }
 

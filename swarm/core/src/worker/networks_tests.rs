@@ -1,7 +1,7 @@
 //! When a network is made, changed and removed, and who waits for it. Pure.
 
 use super::*;
-use crate::assignment::Move;
+use crate::assignment::{Branch, Move};
 use crate::cidr::Cidr;
 use crate::controller::Controller;
 use crate::network::LocalDriver;
@@ -32,6 +32,8 @@ fn overlay(gateway: &str, remotes: &[(&str, &str)]) -> Overlay {
         keys: Vec::new(),
         shown: String::new(),
         gateways: Default::default(),
+        branches: Default::default(),
+        number: 0,
     }
 }
 
@@ -193,6 +195,57 @@ fn a_network_waits_for_one_whose_subnet_it_has() {
 }
 
 #[test]
+fn every_subnet_counts() {
+    let two = Overlay {
+        branches: vec![Branch {
+            number: 1,
+            subnet: "10.9.0.0/24".parse().unwrap(),
+            gateway: "10.9.0.1".parse().unwrap(),
+        }],
+        ..overlay("10.0.1.4", &[])
+    };
+    let mut networks = Networks::default();
+    told(&mut networks, two.clone());
+    next(&mut networks, DONE);
+    let other = Overlay {
+        id: "next".into(),
+        vni: 5000,
+        subnet: "10.9.0.128/25".parse().unwrap(),
+        ..overlay("10.9.0.130", &[])
+    };
+    told(&mut networks, other);
+    let step = networks.step(&"next".into(), NOW);
+    assert!(
+        matches!(step, Step::Wait(None)),
+        "its subnet is the second of another"
+    );
+    // With its address in another subnet it is another network.
+    let first = two.branches[0];
+    let moved = Overlay {
+        number: first.number,
+        subnet: first.subnet,
+        branches: vec![Branch {
+            number: 0,
+            subnet: two.subnet,
+            gateway: "10.0.1.1".parse().unwrap(),
+        }],
+        ..overlay("10.9.0.4", &[])
+    };
+    let names = |of: &Overlay| of.bridges().collect::<Vec<_>>();
+    assert_eq!(names(&two)[0], "skepn0104");
+    let all: BTreeSet<String> = [&two, &moved].into_iter().flat_map(names).collect();
+    assert_eq!(all.len(), 4, "{all:?}");
+    told(&mut networks, moved);
+    assert_eq!(networks.ready(&"n".into()), Ready::NotYet);
+    let removed = next(&mut networks, DONE);
+    assert!(matches!(removed, Some(EngineOp::RemoveNetwork { .. })));
+    let refused = Err(OpError::Failed("Pool overlaps".into()));
+    assert!(next(&mut networks, refused).is_some());
+    let why = "network front (10.9.0.0/24, 10.0.1.0/24) cannot be made here: Pool overlaps";
+    assert_eq!(networks.ready(&"n".into()), Ready::No(why.into()));
+}
+
+#[test]
 fn what_fails_is_tried_again_and_told_to_tasks() {
     let mut networks = Networks::default();
     told(&mut networks, overlay("10.0.1.4", &[]));
@@ -245,6 +298,7 @@ fn a_task_waits_for_its_networks() {
         network: "n".into(),
         place: Place::Address("10.0.1.5/24".parse().unwrap()),
         ipv6: None,
+        branch: 0,
     }];
     let mut controller = Controller::assigned(task);
     controller.see_networks(|_| Ready::NotYet);

@@ -62,6 +62,7 @@ fn join(host: &Host, all: &[Host]) -> Sealed {
         local: outside(host.number),
         gateway: address(own),
         ipv6: Some(IPV6),
+        branches: Vec::new(),
     };
     let others = all.iter().filter(|it| it.number != host.number);
     let remotes: BTreeMap<_, _> = others

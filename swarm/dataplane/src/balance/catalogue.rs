@@ -200,6 +200,7 @@ mod tests {
             internal: false,
             ingress: false,
             hosts: Default::default(),
+            branches: Vec::new(),
         };
         follow(it.0, it.1, vec![Change::Network(network)]);
         assert_eq!(

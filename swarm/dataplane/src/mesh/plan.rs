@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::model::{Network, Protocol, Service};
+use crate::model::{Network, Protocol, Service, Subnet};
 use crate::state::{Known, State};
 
 /// A port of this host.
@@ -79,7 +79,7 @@ pub(super) fn plan(state: &State) -> Option<Plan> {
     let here = here.filter_map(|known| known.network.as_ref());
     Some(Plan {
         ports,
-        inside: here.map(subnet).collect(),
+        inside: here.flat_map(|it| it.subnets().map(plain)).collect(),
         ..of(network)
     })
 }
@@ -87,7 +87,7 @@ pub(super) fn plan(state: &State) -> Option<Plan> {
 fn of(network: &Network) -> Plan {
     Plan {
         bridge: network.bridge.clone(),
-        subnet: subnet(network),
+        subnet: plain(network.subnet),
         gateway: network.gateway,
         hosts: network.hosts.clone(),
         inside: BTreeSet::new(),
@@ -96,8 +96,7 @@ fn of(network: &Network) -> Plan {
 }
 
 /// The subnet without what an address in it may have below the prefix.
-fn subnet(network: &Network) -> (Ipv4Addr, u8) {
-    let (address, length) = network.subnet;
+fn plain((address, length): Subnet) -> Subnet {
     let inside = u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);
     (Ipv4Addr::from(u32::from(address) & !inside), length)
 }
@@ -170,6 +169,7 @@ pub(super) mod tests {
                 })),
                 false => BTreeMap::new(),
             },
+            branches: Vec::new(),
         };
         let mut state = State::default();
         let networks = [network("in", 0, true), network("back", 1, false)];

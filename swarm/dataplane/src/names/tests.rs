@@ -30,6 +30,7 @@ fn network(id: u8, name: &str) -> Network {
         internal: false,
         ingress: false,
         hosts: Default::default(),
+        branches: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::{Endpoint, Network, Service};
+use crate::model::{Endpoint, Network, Service, is_in};
 use crate::state::Known;
 
 /// What stands before a service's name, or another name of it, for the addresses of its tasks.
@@ -132,12 +132,7 @@ impl Zone {
             return false;
         };
         match address {
-            IpAddr::V4(address) => {
-                let (subnet, length) = network.subnet;
-                let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32)));
-                let mask = mask.unwrap_or(0);
-                address.to_bits() & mask == subnet.to_bits() & mask
-            }
+            IpAddr::V4(address) => network.subnets().any(|it| is_in(address, it)),
             IpAddr::V6(address) => network.ipv6.is_some_and(|it| {
                 let (subnet, length) = it.subnet;
                 let mask = u128::MAX.checked_shl(128 - u32::from(length.min(128)));

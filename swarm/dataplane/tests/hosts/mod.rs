@@ -191,6 +191,7 @@ impl Host {
             local: outside(self.number),
             gateway: inside(self.number),
             ipv6: None,
+            branches: Vec::new(),
         };
         let gateways = hosts.iter().map(|host| (*host, *host));
         let all = gateways.chain(tasks.iter().copied());
@@ -216,6 +217,7 @@ impl Host {
             internal: false,
             ingress: true,
             hosts: others.map(|host| (inside(*host), outside(*host))).collect(),
+            branches: Vec::new(),
         })
     }
 

@@ -249,6 +249,7 @@ pub fn network() -> Change {
         internal: false,
         ingress: false,
         hosts: Default::default(),
+        branches: Vec::new(),
     })
 }
 

@@ -13,13 +13,13 @@ use tokio::sync::mpsc;
 use crate::net::{Namespace, block_on, until};
 
 const NETWORK: &str = "0123456";
-const DEVICE: &str = "skvx0123456789a";
+pub const DEVICE: &str = "skvx0123456789a";
 
 fn inside(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 1, last)
 }
 
-fn outside(last: u8) -> IpAddr {
+pub fn outside(last: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, last])
 }
 
@@ -93,6 +93,7 @@ impl<'a> Node<'a> {
             local: outside(self.address),
             gateway: inside(gateway),
             ipv6: None,
+            branches: Vec::new(),
         };
         let remotes = remotes
             .iter()
@@ -140,7 +141,7 @@ impl<'a> Node<'a> {
 }
 
 /// Two hosts on one cable.
-fn hosts() -> Option<[Namespace; 2]> {
+pub fn hosts() -> Option<[Namespace; 2]> {
     let hosts = [Namespace::new()?, Namespace::new()?];
     hosts[0].link("eth0", &hosts[1], "eth0");
     for (host, number) in hosts.iter().zip(1..) {
@@ -154,7 +155,7 @@ fn hosts() -> Option<[Namespace; 2]> {
 }
 
 /// Answers with what it is sent, for as long as the test.
-fn echo(net: &Namespace) {
+pub fn echo(net: &Namespace) {
     net.within(|| {
         let listener = TcpListener::bind(("0.0.0.0", 7)).unwrap();
         std::thread::spawn(move || {
@@ -175,7 +176,7 @@ fn reach(from: &Namespace, to: u8) {
 }
 
 /// Sends some full frames, and reads them again.
-fn talk(to: Ipv4Addr) -> std::io::Result<()> {
+pub fn talk(to: Ipv4Addr) -> std::io::Result<()> {
     let wait = Duration::from_secs(1);
     let mut stream = TcpStream::connect_timeout(&(to, 7).into(), wait)?;
     stream.set_read_timeout(Some(wait))?;
@@ -187,7 +188,7 @@ fn talk(to: Ipv4Addr) -> std::io::Result<()> {
 }
 
 /// How many devices are there whose names begin so.
-fn count(net: &Namespace, prefix: &str) -> usize {
+pub fn count(net: &Namespace, prefix: &str) -> usize {
     let all = net.sh("ip -o link show");
     let names = all.lines().filter_map(|it| it.split(": ").nth(1));
     names.filter(|it| it.starts_with(prefix)).count()

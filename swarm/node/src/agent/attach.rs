@@ -276,6 +276,7 @@ mod tests {
             task: "t".into(),
             container: "c".into(),
             network: "net".into(),
+            engines: "skep-net".into(),
             name: "front".into(),
             address: "10.0.1.5/24".parse().unwrap(),
             ready,

@@ -146,6 +146,8 @@ mod tests {
                 keys: Vec::new(),
                 shown: String::new(),
                 gateways: Default::default(),
+                branches: Default::default(),
+                number: 0,
             },
             services: vec![service],
             endpoints: Vec::new(),

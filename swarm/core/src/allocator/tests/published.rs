@@ -96,7 +96,7 @@ fn another_network_takes_the_place_of_the_one_for_ports() {
     swarm.write(Author::Control, vec![removal]);
     let other = NetworkObject {
         id: "other".into(),
-        ipam: Some(addressing("10.7.0.0/16".parse().unwrap(), "", None)),
+        ipam: Some(addressing([pool("10.7.0.0/16".parse().unwrap(), "", None)])),
         ..ingress
     };
     swarm.write(Author::Control, vec![Change::Create(other.into())]);

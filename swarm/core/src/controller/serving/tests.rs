@@ -18,6 +18,7 @@ fn connected() -> Task {
         network: "net".into(),
         place: Place::Address("10.0.1.5/24".parse().unwrap()),
         ipv6: None,
+        branch: 0,
     }];
     let mut spec = TaskSpec::clone(&task.spec);
     spec.container_spec.as_mut().unwrap().dns_config = Some(DnsConfig {

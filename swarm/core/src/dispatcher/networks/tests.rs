@@ -3,10 +3,10 @@
 use skep_api::network::NetworkSpec;
 use skep_api::task::TaskState;
 
-use crate::assignment::{Assignments, ToAgent};
+use crate::assignment::{Assignments, Branch, ToAgent};
 use crate::dispatcher::tests::Bench;
 use crate::id::Id;
-use crate::network::{VNI_OPTION, addressing, driver};
+use crate::network::{VNI_OPTION, addressing, driver, pool};
 use crate::object::{Attachment, Meta, NetworkObject, Object, Place};
 use crate::store::{Author, Change};
 use crate::testing;
@@ -20,7 +20,7 @@ pub(in crate::dispatcher) fn bench() -> Bench {
         meta: Meta::default(),
         spec: NetworkSpec::default(),
         driver_state: Some(driver("overlay", options)),
-        ipam: Some(addressing("10.0.1.0/24".parse().unwrap(), "", None)),
+        ipam: Some(addressing([pool("10.0.1.0/24".parse().unwrap(), "", None)])),
         keys: Vec::new(),
     };
     bench.write(Author::Control, vec![Change::Create(network.into())]);
@@ -52,6 +52,7 @@ pub(in crate::dispatcher) fn place(bench: &mut Bench, id: &str, node: &str, last
         network: "net".into(),
         place: Place::Address(format!("10.0.1.{last}/24").parse().unwrap()),
         ipv6: None,
+        branch: 0,
     }];
     bench.write(Author::Orchestrator, vec![Change::Create(task.into())]);
     let gateway = [10, 0, 1, last + 10].into();
@@ -128,6 +129,30 @@ fn who_has_a_part_is_told_all_and_then_what_moves() {
     edit(&mut bench, "n2", |it| it.gateways.clear());
     assert_eq!(moves(&told(&mut bench, "n1")), ["10.0.1.22 -"]);
     assert_eq!(told(&mut bench, "n1"), Assignments::default());
+}
+
+#[test]
+fn a_part_is_in_every_subnet_and_has_an_address_in_one() {
+    let mut bench = bench();
+    let mut network = bench.state.networks().get("net").unwrap().as_ref().clone();
+    let pools = ["10.9.0.0/24", "10.0.1.0/24"].map(|it| pool(it.parse().unwrap(), "", None));
+    network.ipam = Some(addressing(pools));
+    bench.write(Author::Control, vec![Change::Update(network.into())]);
+    ready(&mut bench, "n1", "192.0.2.1");
+    let first = told(&mut bench, "n1");
+    let subnets: Vec<_> = first.networks[0].subnets().collect();
+    let expected = [
+        (1, "10.0.1.0/24", [10, 0, 1, 21]),
+        (0, "10.9.0.0/24", [10, 9, 0, 1]),
+    ];
+    let expected = expected.map(|(number, subnet, gateway)| Branch {
+        number,
+        subnet: subnet.parse().unwrap(),
+        gateway: gateway.into(),
+    });
+    assert_eq!(subnets, expected);
+    let own = ["10.0.1.12 192.0.2.2", "10.0.1.22 192.0.2.2"];
+    assert_eq!(remotes(&first), own, "what every node has is nowhere else");
 }
 
 #[test]

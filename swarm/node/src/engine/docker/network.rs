@@ -6,17 +6,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bollard::models::{
-    NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, NetworkInspect,
+    Network, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, NetworkInspect,
 };
 use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptions};
 use bollard::{BollardRequest, body_full};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use skep_core::Id;
-use skep_core::assignment::Overlay;
+use skep_core::assignment::{Branch, Overlay};
 use skep_core::ipv6::Ipv6;
 use skep_core::network::{
-    LABEL, LABEL_NAME, LABEL_SHOWN, MTU_OPTION, bridge_name, engine_name, vxlan_name,
+    LABEL, LABEL_NAME, LABEL_SHOWN, MTU_OPTION, branch_name, engine_name, vxlan_name,
 };
 use skep_core::worker::{OpError, OpOutput, OpResult};
 use skep_dataplane::Overlays;
@@ -31,21 +31,65 @@ const ASK: Duration = Duration::from_secs(30);
 /// Networks are made and removed in moments, but the engine may be busy.
 const ACT: Duration = Duration::from_secs(120);
 
+/// A bridge network of the engine's that is one of a network's IPv4 subnets.
+pub(super) struct Piece {
+    /// What the engine calls it.
+    pub(super) name: String,
+    /// Its bridge.
+    pub(super) bridge: String,
+    /// The host's address on it.
+    pub(super) gateway: Ipv4Addr,
+    /// Bits of the subnet's prefix.
+    pub(super) bits: u8,
+    /// The subnet, and the IPv6 subnet beside it if it has one: each with the host's own address.
+    pub(super) pools: Vec<(String, String)>,
+}
+
+/// All that the engine is to have of a network: an engine's bridges have one IPv4 subnet each.
+pub(super) fn pieces(overlay: &Overlay) -> Vec<Piece> {
+    let all = overlay.subnets().zip(overlay.bridges());
+    let piece = |(it, bridge): (Branch, String)| {
+        let ipv4 = (it.subnet.to_string(), it.gateway.to_string());
+        // With IPv6 there is but one.
+        let ipv6 = overlay.ipv6.filter(|_| it.gateway == overlay.gateway);
+        let ipv6 = ipv6.map(|of| (of.subnet.to_string(), of.address(it.gateway).to_string()));
+        Piece {
+            name: match it.number {
+                0 => engine_name(&overlay.id, overlay.ingress),
+                number => branch_name(&overlay.id, number),
+            },
+            bridge,
+            gateway: it.gateway,
+            bits: it.subnet.bits,
+            pools: std::iter::once(ipv4).chain(ipv6).collect(),
+        }
+    };
+    all.map(piece).collect()
+}
+
 /// The networks of the swarm that the engine has something of.
 pub(super) async fn list(link: &Link) -> OpResult {
-    let filters = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
-    let options = Some(ListNetworksOptions {
-        filters: Some(filters),
-    });
-    let found = link
-        .call(Some(ASK), |docker| async move {
-            docker.list_networks(options).await
-        })
-        .await?;
+    let found = labelled(link, LABEL.to_owned()).await?;
     let ids = found.into_iter().filter_map(|it| it.labels?.remove(LABEL));
     Ok(OpOutput::Networks(
         ids.map(|id| Id::from(id.as_str())).collect(),
     ))
+}
+
+/// What the engine calls all that it has of one network.
+pub(super) async fn names(link: &Link, network: &Id) -> Result<Vec<String>, OpError> {
+    let found = labelled(link, format!("{LABEL}={network}")).await?;
+    Ok(found.into_iter().filter_map(|it| it.name).collect())
+}
+
+async fn labelled(link: &Link, label: String) -> Result<Vec<Network>, OpError> {
+    let options = Some(ListNetworksOptions {
+        filters: Some(HashMap::from([("label".to_owned(), vec![label])])),
+    });
+    link.call(Some(ASK), |docker| async move {
+        docker.list_networks(options).await
+    })
+    .await
 }
 
 /// Makes a network what it should be.
@@ -53,20 +97,28 @@ pub(super) async fn make(link: &Link, overlays: &Overlays, overlay: &Overlay) ->
     if let Some(driver) = &overlay.driver {
         return local::make(link, overlay, driver).await;
     }
-    let name = engine_name(&overlay.id, overlay.ingress);
-    let there = match inspect(link, &name).await {
-        Ok(found) if is_same(&found, overlay) => Some(found),
-        Ok(_) => {
-            delete(link, &name).await?;
-            None
+    let mut size = None;
+    for piece in pieces(overlay) {
+        let there = match inspect(link, &piece.name).await {
+            Ok(found) if is_same(&found, &piece, overlay) => Some(found),
+            Ok(_) => {
+                delete(link, &piece.name).await?;
+                None
+            }
+            Err(OpError::NotFound(_)) => None,
+            Err(error) => return Err(error),
+        };
+        // All of it goes by what the first one has.
+        let mtu = match size {
+            Some(mtu) => mtu,
+            None => mtu(overlay, there.as_ref()).await,
+        };
+        size = Some(mtu);
+        if there.is_none() {
+            create(link, &piece, overlay, mtu).await?;
         }
-        Err(OpError::NotFound(_)) => None,
-        Err(error) => return Err(error),
-    };
-    let mtu = mtu(overlay, there.as_ref()).await;
-    if there.is_none() {
-        create(link, &name, overlay, mtu).await?;
     }
+    let mtu = size.unwrap_or(overlay.mtu);
     lead_elsewhere(overlays, &in_kernel(overlay, mtu), overlay).await
 }
 
@@ -89,8 +141,11 @@ pub(super) async fn mtu(overlay: &Overlay, there: Option<&NetworkInspect>) -> u3
 
 /// What is to be of a network in the kernel.
 pub(super) fn in_kernel(overlay: &Overlay, mtu: u32) -> skep_dataplane::Overlay {
+    let mut bridges = overlay.bridges();
+    let first = bridges.next();
     skep_dataplane::Overlay {
-        bridge: bridge_name(&overlay.id, overlay.gateway),
+        bridge: first.unwrap_or_default(),
+        branches: bridges.collect(),
         device: vxlan_name(&overlay.id),
         vni: overlay.vni,
         port: overlay.port,
@@ -144,8 +199,7 @@ pub(super) async fn remove(link: &Link, overlays: &Overlays, network: &Id) -> Op
 /// Removes the engine's part of a network. Containers of tasks are gone by then; what else is there
 /// has no place on it, and is taken off.
 pub(super) async fn withdraw(link: &Link, network: &Id) -> Result<(), OpError> {
-    for ingress in [false, true] {
-        let name = engine_name(network, ingress);
+    for name in names(link, network).await? {
         let outcome = match delete(link, &name).await {
             Err(OpError::Failed(_) | OpError::Conflict(_)) => clear(link, &name).await,
             other => other,
@@ -219,30 +273,22 @@ pub(super) async fn inspect(link: &Link, name: &str) -> Result<NetworkInspect, O
     .await
 }
 
-/// The subnets of a network, and the node's own address in each.
-pub(super) fn pools(overlay: &Overlay) -> Vec<(String, String)> {
-    let gateway = overlay.gateway;
-    let ipv4 = (overlay.subnet.to_string(), gateway.to_string());
-    let ipv6 = overlay.ipv6;
-    let ipv6 = ipv6.map(|it| (it.subnet.to_string(), it.address(gateway).to_string()));
-    std::iter::once(ipv4).chain(ipv6).collect()
-}
-
-async fn create(link: &Link, name: &str, overlay: &Overlay, mtu: u32) -> Result<(), OpError> {
-    let pools = pools(overlay)
-        .into_iter()
+async fn create(link: &Link, piece: &Piece, overlay: &Overlay, mtu: u32) -> Result<(), OpError> {
+    let pools = piece
+        .pools
+        .iter()
         .map(|(subnet, gateway)| json!({ "Subnet": subnet, "Gateway": gateway }));
     let pools: Vec<Value> = pools.collect();
     let body = json!({
-        "Name": name,
+        "Name": piece.name,
         // Older engines would make a second one of the same name.
         "CheckDuplicate": true,
         "Driver": "bridge",
         "Internal": overlay.internal,
-        "EnableIPv6": overlay.ipv6.is_some(),
+        "EnableIPv6": pools.len() > 1,
         "IPAM": { "Driver": "default", "Config": pools },
         "Options": {
-            "com.docker.network.bridge.name": bridge_name(&overlay.id, overlay.gateway),
+            "com.docker.network.bridge.name": piece.bridge,
             MTU_OPTION: mtu.to_string(),
         },
         "Labels": {
@@ -276,11 +322,11 @@ fn raw(body: Value) -> impl Fn(BollardRequest) -> BollardRequest + Send + Sync +
 }
 
 /// Whether the engine's network is ours as it should be.
-pub(super) fn is_same(found: &NetworkInspect, overlay: &Overlay) -> bool {
+pub(super) fn is_same(found: &NetworkInspect, piece: &Piece, overlay: &Overlay) -> bool {
     let configs = found.ipam.as_ref().and_then(|ipam| ipam.config.as_ref());
     let configs = configs.into_iter().flatten();
     let configs = configs.map(|it| (it.subnet.clone(), it.gateway.clone()));
-    let wanted = pools(overlay).into_iter();
+    let wanted = piece.pools.iter().cloned();
     let wanted = wanted.map(|(subnet, gateway)| (Some(subnet), Some(gateway)));
     configs.eq(wanted) && found.internal.unwrap_or_default() == overlay.internal
 }

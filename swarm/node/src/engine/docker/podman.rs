@@ -10,15 +10,14 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use skep_core::Id;
 use skep_core::assignment::Overlay;
-use skep_core::network::{
-    ENGINE_PREFIXES, LABEL, LABEL_NAME, LABEL_SHOWN, bridge_name, engine_name, vxlan_name,
-};
+use skep_core::network::{ENGINE_PREFIXES, LABEL, LABEL_NAME, LABEL_SHOWN, vxlan_name};
 use skep_core::worker::{EngineOp, OpError, OpOutput, OpResult};
 use skep_dataplane::{Overlays, bridge};
 use tokio::time::timeout;
 
 use super::connect::Link;
 use super::error::unintelligible;
+use super::network::Piece;
 use super::ops::{self, Tell};
 use super::{network, raw};
 
@@ -174,12 +173,28 @@ async fn make(link: &Link, overlays: &Overlays, overlay: &Overlay) -> OpResult {
     if overlay.driver.is_some() {
         return network::make(link, overlays, overlay).await;
     }
-    let name = engine_name(&overlay.id, overlay.ingress);
-    let there = match network::inspect(link, &name).await {
-        Ok(found) if network::is_same(&found, overlay) => Some(found),
+    let mut size = None;
+    for piece in network::pieces(overlay) {
+        size = Some(make_piece(link, overlay, &piece, size).await?);
+    }
+    let local = network::in_kernel(overlay, size.unwrap_or(overlay.mtu));
+    network::lead_elsewhere(overlays, &local, overlay).await
+}
+
+/// Makes one of a network's subnets, whose packets are as long as those of the others, if that is
+/// known. How long that is.
+async fn make_piece(
+    link: &Link,
+    overlay: &Overlay,
+    piece: &Piece,
+    size: Option<u32>,
+) -> Result<u32, OpError> {
+    let name = &piece.name;
+    let there = match network::inspect(link, name).await {
+        Ok(found) if network::is_same(&found, piece, overlay) => Some(found),
         Ok(_) => {
-            let before = bridge_of(link, &name).await?;
-            network::delete(link, &name).await?;
+            let before = bridge_of(link, name).await?;
+            network::delete(link, name).await?;
             if let Some(it) = before {
                 network::done(bridge::remove(&it).await)?;
             }
@@ -188,36 +203,37 @@ async fn make(link: &Link, overlays: &Overlays, overlay: &Overlay) -> OpResult {
         Err(OpError::NotFound(_)) => None,
         Err(error) => return Err(error),
     };
-    let mtu = network::mtu(overlay, there.as_ref()).await;
-    let local = network::in_kernel(overlay, mtu);
+    let mtu = match size {
+        Some(mtu) => mtu,
+        None => network::mtu(overlay, there.as_ref()).await,
+    };
     if there.is_none() {
-        network::done(bridge::remove(&local.bridge).await)?;
+        network::done(bridge::remove(&piece.bridge).await)?;
         let path = format!("{API}/networks/create");
-        raw::ask(
-            link,
-            ACT,
-            Method::POST,
-            &path,
-            Some(&wanted(&name, overlay, mtu)),
-        )
-        .await?;
+        let body = wanted(piece, overlay, mtu);
+        raw::ask(link, ACT, Method::POST, &path, Some(&body)).await?;
     }
-    network::done(bridge::ensure(&local, overlay.subnet.bits).await)?;
-    network::lead_elsewhere(overlays, &local, overlay).await
+    let local = skep_dataplane::Overlay {
+        bridge: piece.bridge.clone(),
+        gateway: piece.gateway,
+        ..network::in_kernel(overlay, mtu)
+    };
+    network::done(bridge::ensure(&local, piece.bits).await)?;
+    Ok(mtu)
 }
 
 /// The network in podman's own words: what dockerd's cannot say is that it shall answer no names
 /// there, which is ours to do.
-fn wanted(name: &str, overlay: &Overlay, mtu: u32) -> Value {
-    let pools = network::pools(overlay).into_iter();
+fn wanted(piece: &Piece, overlay: &Overlay, mtu: u32) -> Value {
+    let pools = piece.pools.iter();
     let pools = pools.map(|(subnet, gateway)| json!({ "subnet": subnet, "gateway": gateway }));
     let pools: Vec<Value> = pools.collect();
     json!({
-        "name": name,
+        "name": piece.name,
         "driver": "bridge",
-        "network_interface": bridge_name(&overlay.id, overlay.gateway),
+        "network_interface": piece.bridge,
+        "ipv6_enabled": pools.len() > 1,
         "subnets": pools,
-        "ipv6_enabled": overlay.ipv6.is_some(),
         "internal": overlay.internal,
         "dns_enabled": false,
         "options": { "mtu": mtu.to_string() },
@@ -229,8 +245,7 @@ fn wanted(name: &str, overlay: &Overlay, mtu: u32) -> Value {
 
 async fn remove(link: &Link, overlays: &Overlays, id: &Id) -> OpResult {
     let mut bridges = Vec::new();
-    for ingress in [false, true] {
-        let name = engine_name(id, ingress);
+    for name in network::names(link, id).await? {
         bridges.extend(bridge_of(link, &name).await?);
         clear(link, overlays, &name).await?;
     }

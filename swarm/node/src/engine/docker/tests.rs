@@ -224,6 +224,11 @@ async fn a_client_is_kept_until_the_engine_was_away() {
 async fn a_network_is_not_gone_because_a_container_on_it_is() {
     let fake = FakeEngine::start(&[
         (
+            "GET /v1.41/networks?",
+            "200 OK",
+            r#"[{"Name":"skep-n","Labels":{"skep.network":"n"}}]"#,
+        ),
+        (
             "DELETE /v1.41/networks/skep-n",
             "500 Internal Server Error",
             r#"{"message":"in use"}"#,

@@ -1,0 +1,214 @@
+//! A network of several IPv4 subnets: whoever is on it, in whichever of them, is found and reached by
+//! whoever else is, between hosts and by the hosts themselves; it is shown as one, and nothing of it
+//! is left behind.
+
+use serde_json::Value;
+
+use super::ipv6::fetch;
+use super::*;
+
+/// What the network is called. Its subnets are so small that one alone does not do.
+pub const NAME: &str = "wide";
+const SUBNETS: [&str; 3] = ["10.71.0.0/29", "10.72.0.0/29", "10.73.0.0/29"];
+/// One that nothing else is on.
+const BRIEF: &str = "brief";
+const TASKS: u64 = 4;
+
+/// Makes the network.
+pub fn create_network(host: &Host) -> Result<()> {
+    create_as(host, NAME, &SUBNETS)
+}
+
+fn create_as(host: &Host, name: &str, subnets: &[&str]) -> Result<()> {
+    let mut create = vec!["network", "create", "--driver", "overlay", "--attachable"];
+    create.extend(subnets.iter().flat_map(|it| ["--subnet", it]));
+    create.push(name);
+    host.docker(&create).map(drop)
+}
+
+/// Makes a service whose tasks say who they are, and who asks.
+pub fn create_page(host: &Host) -> Result<()> {
+    let create = [
+        "service", "create", "--detach", "--quiet", "--name", "spread",
+    ];
+    let replicas = TASKS.to_string();
+    let rest = [
+        "--replicas",
+        &replicas,
+        "--network",
+        NAME,
+        "registry:5000/web:v1",
+    ];
+    host.docker(&[&create[..], &rest].concat()).map(drop)
+}
+
+/// Runs all of it.
+pub fn hold(fleet: &Fleet) -> Result<()> {
+    let n1 = fleet.host("n1")?;
+    await_running(&n1, "spread", TASKS)?;
+    let found = addresses(&n1, "spread", NAME)?;
+    let all = set(&found);
+    ensure!(all.len() == 4, "{all:?}");
+    let askers = set(&addresses(&n1, "ask", NAME)?);
+    let used = all.iter().chain(&askers).filter_map(|it| it.get(..5));
+    ensure!(
+        used.collect::<BTreeSet<_>>().len() > 1,
+        "{all:?} {askers:?}"
+    );
+    let vip = vip(&n1, "spread", NAME)?;
+    told(fleet, "spread", &one(&vip))?;
+    told(fleet, "tasks.spread.wide", &all)?;
+    for (address, name) in &found {
+        told(fleet, address, &one(&format!("{name}.wide")))?;
+    }
+    for host in fleet.hosts()? {
+        reaches(&host, &vip, &all).with_context(|| format!("from {}", host.name()))?;
+    }
+    shown(fleet, &all, &askers)?;
+    a_container_asks_for_an_address(&fleet.host("n2")?, &vip)?;
+    nothing_stays(&n1, &fleet.host("n2")?)
+}
+
+/// Whether a host's container reaches every task, as itself, by the service's address and by its
+/// own; and whether the host does.
+fn reaches(host: &Host, vip: &str, tasks: &BTreeSet<String>) -> Result<()> {
+    let containers = containers(host)?;
+    let asker = containers.iter().find(|it| it.starts_with("ask."));
+    let asker = asker.context("nobody asks")?;
+    let own = own_address(host, asker)?;
+    let mut answers = BTreeSet::new();
+    for _ in 0..2 * tasks.len() {
+        let page = fetch(host, asker, vip)?;
+        ensure!(page.contains(&format!("client: {own}\n")), "{own}: {page}");
+        let name = page.lines().find(|line| line.starts_with("hostname:"));
+        answers.extend(name.map(str::to_owned));
+    }
+    ensure!(answers.len() == tasks.len(), "{answers:?}");
+    for address in tasks {
+        let page = fetch(host, asker, address)?;
+        ensure!(page.contains(&format!("client: {own}\n")), "{own}: {page}");
+        let ping = host.exec(&["ping", "-c", "1", "-W", "5", address])?;
+        ensure!(
+            ping.success(),
+            "the host does not reach {address}: {}",
+            ping.stdout
+        );
+    }
+    Ok(())
+}
+
+/// A container's address on the network, as clients see it.
+fn own_address(host: &Host, container: &str) -> Result<String> {
+    let format = "{{.NetworkSettings.Networks.wide.IPAddress}}";
+    let own = host.docker(&["container", "inspect", "--format", format, container])?;
+    Ok(own.trim().to_owned())
+}
+
+/// It is one network to whoever looks at it, with all who are there.
+fn shown(fleet: &Fleet, tasks: &BTreeSet<String>, askers: &BTreeSet<String>) -> Result<()> {
+    let mut there = BTreeSet::new();
+    for host in fleet.hosts()? {
+        let network = inspect(&host, "network", NAME)?;
+        let pools = network["IPAM"]["Config"].as_array().cloned();
+        let pools = pools.unwrap_or_default();
+        let subnets: BTreeSet<&str> = pools
+            .iter()
+            .filter_map(|it| it["Subnet"].as_str())
+            .collect();
+        ensure!(subnets == SUBNETS.into(), "{network}");
+        let ids = &network["Options"]["com.docker.network.driver.overlay.vxlanid_list"];
+        ensure!(
+            ids.as_str().is_some_and(|it| it.split(',').count() == 3),
+            "{ids}"
+        );
+        let containers = network["Containers"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        ensure!(containers.contains_key("lb-wide"), "{network}");
+        let gateways: Vec<&Value> = pools.iter().map(|it| &it["Gateway"]).collect();
+        for it in containers.values() {
+            let address = it["IPv4Address"]
+                .as_str()
+                .and_then(|it| it.split('/').next());
+            let address = address.context("no address")?;
+            ensure!(!gateways.iter().any(|it| *it == address), "{network}");
+            ensure!(there.insert(address.to_owned()), "{network}");
+        }
+        let listed = host.docker(&[
+            "network",
+            "ls",
+            "--filter",
+            "name=wide",
+            "--format",
+            "{{.Name}}",
+        ]);
+        ensure!(listed? == "wide\n");
+        let on = host.docker(&["ps", "--quiet", "--filter", "network=wide"])?;
+        ensure!(
+            on.lines().count() == containers.len() - 1,
+            "{on}: {network}"
+        );
+    }
+    // Two hosts, and those of the tasks.
+    ensure!(there.len() == 2 + tasks.len() + askers.len(), "{there:?}");
+    ensure!(
+        there.is_superset(tasks) && there.is_superset(askers),
+        "{there:?}"
+    );
+    Ok(())
+}
+
+/// A container that is no task's may ask for an address of any subnet, and uses it at once.
+fn a_container_asks_for_an_address(host: &Host, vip: &str) -> Result<()> {
+    let network = inspect(host, "network", NAME)?;
+    // The last one is given out last.
+    let last = network["IPAM"]["Config"][2]["Subnet"].as_str();
+    let address = last.context("no subnet")?.replace(".0/29", ".6");
+    // Out of the network it goes by the way that every node has there.
+    let out = format!("ping -c 1 -W 5 {RESOLVER} > /dev/null || echo nothing outside");
+    let script = format!("ip route; {out}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {vip} 80");
+    let run = ["run", "--rm", "--network", NAME, "--ip", &address];
+    let what = ["registry:5000/busybox", "sh", "-c", script.as_str()];
+    let page = host.docker(&[&run[..], &what].concat())?;
+    ensure!(page.contains(&format!("client: {address}\n")), "{page}");
+    ensure!(!page.contains("nothing outside"), "{page}");
+    Ok(())
+}
+
+/// What the host had of a network goes with the last who was on it.
+fn nothing_stays(manager: &Host, host: &Host) -> Result<()> {
+    create_as(manager, BRIEF, &["10.75.0.0/24", "10.76.0.0/24"])?;
+    let run = [
+        "run",
+        "--detach",
+        "--name",
+        "short",
+        "--stop-timeout",
+        "0",
+        "--network",
+        BRIEF,
+    ];
+    host.docker(&[&run[..], &["registry:5000/busybox", "sleep", "100000"]].concat())?;
+    let id = inspect(manager, "network", BRIEF)?["Id"].clone();
+    let start = id.as_str().and_then(|it| it.get(..7)).context("no id")?;
+    let left = || -> Result<String> {
+        let devices = host.exec(&["ip", "-o", "link", "show"])?.stdout;
+        let routes = host.exec(&["ip", "route", "show"])?.stdout;
+        let is_its = |line: &&str| {
+            line.contains(start) || line.contains("10.75.0.") || line.contains("10.76.0.")
+        };
+        let all = [devices, routes].concat();
+        let all: Vec<&str> = all.lines().filter(is_its).collect();
+        Ok(all.join("\n"))
+    };
+    // Two bridges, the way between them and the one to other hosts.
+    let before = left()?;
+    ensure!(before.lines().count() >= 5, "{before}");
+    host.docker(&["rm", "--force", "short"])?;
+    wait_for("nothing to be left of the network", PATIENCE, || {
+        left().is_ok_and(|it| it.is_empty())
+    })
+    .with_context(|| left().unwrap_or_default())?;
+    manager.docker(&["network", "rm", BRIEF]).map(drop)
+}

@@ -1,0 +1,217 @@
+//! A network of two subnets on two hosts, each of which has its own address in another one: everybody
+//! reaches everybody, the hosts too, whatever of it comes late or is taken away meanwhile.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use skep_dataplane::crypt::Key;
+use skep_dataplane::model::{Branch, Change, Container, Network};
+use skep_dataplane::{Overlay, Overlays, Plane, mac};
+use tokio::sync::mpsc;
+
+use crate::joined::{DEVICE, count, echo, hosts, outside, talk};
+use crate::net::{Namespace, block_on, until};
+
+const MTU: u32 = 1390;
+
+/// In a subnet of this number.
+fn at(subnet: u8, last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, subnet, last)
+}
+
+enum Order {
+    Tell(Vec<Change>),
+    Leave(std::sync::mpsc::Sender<()>),
+}
+
+struct Host<'a> {
+    net: &'a Namespace,
+    /// The subnet in which it has an address of its own, and that.
+    own: (u8, u8),
+    orders: mpsc::UnboundedSender<Order>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+fn bridge((own, last): (u8, u8), subnet: u8) -> String {
+    format!("skep0123456g{own}{subnet}{last}")
+}
+
+impl<'a> Host<'a> {
+    fn new(
+        net: &'a Namespace,
+        number: u8,
+        own: (u8, u8),
+        keys: &[Key],
+        there: &[(Ipv4Addr, u8)],
+    ) -> Self {
+        let other = 3 - own.0;
+        let bridges = [bridge(own, own.0), bridge(own, other)];
+        for (bridge, address) in bridges.iter().zip([at(own.0, own.1), at(other, 1)]) {
+            net.sh(&format!(
+                "ip link add {bridge} mtu {MTU} type bridge && ip link set {bridge} up
+                ip addr add {address}/24 dev {bridge}"
+            ));
+        }
+        let [bridge, branch] = bridges;
+        let overlay = Overlay {
+            bridge: bridge.clone(),
+            device: DEVICE.into(),
+            vni: 4097,
+            port: 4789,
+            mtu: MTU,
+            local: outside(number),
+            gateway: at(own.0, own.1),
+            ipv6: None,
+            branches: vec![branch.clone()],
+        };
+        let network = Change::Network(Network {
+            id: "n".into(),
+            name: "n".into(),
+            bridge,
+            subnet: (at(own.0, 0), 24),
+            gateway: at(own.0, own.1),
+            ipv6: None,
+            internal: false,
+            ingress: false,
+            hosts: BTreeMap::new(),
+            branches: vec![Branch {
+                bridge: branch,
+                subnet: (at(other, 0), 24),
+            }],
+        });
+        let remotes: BTreeMap<Ipv4Addr, IpAddr> = there
+            .iter()
+            .map(|(address, host)| (*address, outside(*host)))
+            .collect();
+        let keys = keys.to_vec();
+        let (orders, mut inbox) = mpsc::unbounded_channel();
+        let thread = net.begin(move || {
+            block_on(async move {
+                let overlays = Overlays::default();
+                overlays.ensure(&overlay, keys, &remotes).await.unwrap();
+                let plane = Plane::start(Default::default());
+                plane.apply(vec![network]).await;
+                while let Some(order) = inbox.recv().await {
+                    match order {
+                        Order::Tell(changes) => plane.apply(changes).await,
+                        Order::Leave(done) => {
+                            overlays.remove(DEVICE).await.unwrap();
+                            done.send(()).unwrap();
+                        }
+                    }
+                }
+            });
+        });
+        Self {
+            net,
+            own,
+            orders,
+            thread,
+        }
+    }
+
+    /// A container, of which the data plane hears before it has a device.
+    fn container(&self, subnet: u8, last: u8) -> Namespace {
+        let inside = Namespace::new().unwrap();
+        let address = at(subnet, last);
+        let change = Change::Container(Container {
+            id: format!("task{last}"),
+            pid: inside.pid,
+            addresses: BTreeMap::from([("n".to_owned(), vec![address.into()])]),
+            ..Container::default()
+        });
+        assert!(self.orders.send(Order::Tell(vec![change])).is_ok());
+        let outer = format!("v{last}");
+        self.net.link(&outer, &inside, "eth0");
+        self.net.sh(&format!(
+            "ip link set {outer} mtu {MTU} master {}",
+            bridge(self.own, subnet)
+        ));
+        let mac = mac(address).map(|it| format!("{it:02x}")).join(":");
+        inside.sh(&format!(
+            "ip link set eth0 mtu {MTU} address {mac} && ip addr add {address}/24 dev eth0"
+        ));
+        echo(&inside);
+        inside
+    }
+
+    fn leave(self) {
+        for subnet in [1, 2] {
+            self.net
+                .sh(&format!("ip link del {}", bridge(self.own, subnet)));
+        }
+        let (done, wait) = std::sync::mpsc::channel();
+        assert!(self.orders.send(Order::Leave(done)).is_ok());
+        wait.recv().unwrap();
+        drop(self.orders);
+        self.thread.join().unwrap();
+        assert_eq!(
+            count(self.net, "sk"),
+            0,
+            "{}",
+            self.net.sh("ip -o link show")
+        );
+    }
+}
+
+#[track_caller]
+fn reach(from: &Namespace, to: Ipv4Addr) {
+    until(&format!("{to} is not reached"), || {
+        from.within(move || talk(to).map_err(|error| error.to_string()))
+    });
+}
+
+fn works(keys: &[Key]) -> Option<()> {
+    let [here, there] = hosts()?;
+    let (on_here, on_there) = ([at(1, 11), at(2, 12)], [at(2, 13), at(1, 14)]);
+    let places = |own: Ipv4Addr, all: [Ipv4Addr; 2], host| {
+        [own, all[0], all[1]].map(|address| (address, host))
+    };
+    let a = Host::new(&here, 1, (1, 3), keys, &places(at(2, 4), on_there, 2));
+    let b = Host::new(&there, 2, (2, 4), keys, &places(at(1, 3), on_here, 1));
+    let containers = [
+        a.container(1, 11),
+        a.container(2, 12),
+        b.container(2, 13),
+        b.container(1, 14),
+    ];
+    let all = [on_here, on_there].concat();
+    for (container, own) in containers.iter().zip(&all) {
+        let others = all.iter().filter(|it| *it != own);
+        others.for_each(|it| reach(container, *it));
+        [at(1, 3), at(2, 4)]
+            .into_iter()
+            .for_each(|it| reach(container, it));
+    }
+    for host in [&here, &there] {
+        all.iter().for_each(|it| reach(host, *it));
+    }
+    // A route that is gone comes back, and so does the way between the bridges.
+    containers[0].sh("ip route del 10.0.2.0/24");
+    here.sh("ip link del $(ip -o link show | grep -o 'skej[^@:]*' | head -n 1)");
+    assert_eq!(count(&here, "skej"), 0);
+    reach(&containers[1], at(1, 14));
+    reach(&containers[0], at(2, 13));
+    assert_eq!(count(&here, "skej"), 1);
+    a.leave();
+    b.leave();
+    Some(())
+}
+
+#[test]
+fn all_subnets_of_a_network_are_one() {
+    if works(&[]).is_none() {
+        eprintln!("skipped: network namespaces need root");
+    }
+}
+
+#[test]
+fn so_they_are_if_it_is_encrypted() {
+    let key = Key {
+        id: 1,
+        secret: b"a secret of the network that nobody else knows".to_vec(),
+    };
+    if works(&[key]).is_none() {
+        eprintln!("skipped: network namespaces need root");
+    }
+}
