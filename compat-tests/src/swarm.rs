@@ -128,8 +128,9 @@ pub fn await_ready(fleet: &Fleet, count: usize) -> Result<()> {
             PATIENCE,
             || {
                 let nodes = listed(&host).unwrap_or_default();
-                let has = |at: usize, what| nodes.iter().filter(|it| it[at] == what).count();
-                has(1, "Ready") == count && has(2, "Leader") == 1
+                let ready = nodes.iter().filter(|[_, status, _]| status == "Ready");
+                let leaders = nodes.iter().filter(|[.., manager]| manager == "Leader");
+                ready.count() == count && leaders.count() == 1
             },
         )?;
     }

@@ -32,7 +32,8 @@ pub fn are_one_network(fleet: &Fleet) -> Result<()> {
     await_running(&n1, "far", 6)?;
     let mut addresses = BTreeSet::new();
     for task in tasks(&n1, "far")? {
-        let address = task["NetworksAttachments"][0]["Addresses"][0].as_str();
+        let address = task.pointer("/NetworksAttachments/0/Addresses/0");
+        let address = address.and_then(serde_json::Value::as_str);
         let address = address.and_then(|it| it.split('/').next());
         addresses.insert(address.context("no address")?.to_owned());
     }
