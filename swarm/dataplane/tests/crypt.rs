@@ -175,12 +175,14 @@ fn frames_arrive_and_nobody_reads_them() {
 
     // Whoever listens between them.
     let (seen, packets) = mpsc::channel::<Vec<u8>>();
+    let (ready, listens) = mpsc::channel();
     lab.within(0, move || {
         let everything = SockProtocol::EthAll;
         let packet = AddressFamily::Packet;
         let socket = socket(packet, SockType::Raw, SockFlag::empty(), everything).unwrap();
         let mut file = File::from(socket);
         assert!(file.as_raw_fd() > 0);
+        ready.send(()).unwrap();
         let mut bytes = [0; 4096];
         while let Ok(length) = file.read(&mut bytes) {
             if seen.send(bytes[..length].to_vec()).is_err() {
@@ -188,6 +190,7 @@ fn frames_arrive_and_nobody_reads_them() {
             }
         }
     });
+    listens.recv().unwrap();
     lab.within(3, || {
         let socket = UdpSocket::bind("10.0.1.2:7").unwrap();
         let mut bytes = [0; 2000];
@@ -220,7 +223,9 @@ fn frames_arrive_and_nobody_reads_them() {
     client.send_to(&[0], echo).unwrap();
 
     let mut keys = std::collections::BTreeSet::new();
-    for packet in packets.try_iter() {
+    // Who listens may be behind.
+    while keys.len() < 3 {
+        let packet = packets.recv_timeout(Duration::from_secs(5)).unwrap();
         // The bridge's own side of it may be read: this is what goes over eth0.
         let is_ours = packet.get(23) == Some(&17) && packet.get(36..38) == Some(&[0x12, 0xb6]);
         let from_host = packet.get(26..29) == Some(&[192, 0, 2]);
