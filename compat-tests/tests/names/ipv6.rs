@@ -94,6 +94,25 @@ pub fn fetch(host: &Host, container: &str, address: &str) -> Result<String> {
     docker_ok(&host.engine_socket(), &ask)
 }
 
+/// That, which has to be said to this address of the container.
+pub fn fetch_as(host: &Host, (container, own): (&str, &str), address: &str) -> Result<String> {
+    let page = fetch(host, container, address)?;
+    ensure!(page.contains(&format!("client: {own}\n")), "{own}: {page}");
+    Ok(page)
+}
+
+/// Whether all tasks of a service answer at its address in turn.
+pub fn take_turns(host: &Host, from: (&str, &str), vip: &str, tasks: usize) -> Result<()> {
+    let mut answers = BTreeSet::new();
+    for _ in 0..2 * tasks {
+        let page = fetch_as(host, from, vip)?;
+        let name = page.lines().find(|line| line.starts_with("hostname:"));
+        answers.extend(name.map(str::to_owned));
+    }
+    ensure!(answers.len() == tasks, "{answers:?}");
+    Ok(())
+}
+
 /// Not wget: busybox's, linked statically, crashes in some containers.
 fn request(address: &str) -> String {
     format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {address} 80")
@@ -110,17 +129,9 @@ fn reaches(host: &Host, vip: &str, tasks: &[([String; 2], String)]) -> Result<()
     let own = own.lines().find_map(|it| it.trim().strip_prefix("inet6 "));
     let own = own.and_then(|it| it.split('/').next());
     let own = own.context("no address")?;
-    let mut answers = BTreeSet::new();
-    for _ in 0..2 * tasks.len() {
-        let page = fetch(host, asker, vip)?;
-        ensure!(page.contains(&format!("client: {own}\n")), "{own}: {page}");
-        let name = page.lines().find(|line| line.starts_with("hostname:"));
-        answers.extend(name.map(str::to_owned));
-    }
-    ensure!(answers.len() == tasks.len(), "{answers:?}");
+    take_turns(host, (asker, own), vip, tasks.len())?;
     for ([_, address], _) in tasks {
-        let page = fetch(host, asker, address)?;
-        ensure!(page.contains(&format!("client: {own}\n")), "{own}: {page}");
+        fetch_as(host, (asker, own), address)?;
     }
     let ping = ["exec", &name, "ping", "-c", "1", "-W", "5", vip];
     docker_ok(&host.engine_socket(), &ping).map(drop)

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::ipv6::fetch;
+use super::ipv6::{fetch_as, take_turns};
 use super::*;
 
 /// What the network is called. Its subnets are so small that one alone does not do.
@@ -76,17 +76,9 @@ fn reaches(host: &Host, vip: &str, tasks: &BTreeSet<String>) -> Result<()> {
     let asker = containers.iter().find(|it| it.starts_with("ask."));
     let asker = asker.context("nobody asks")?;
     let own = own_address(host, asker)?;
-    let mut answers = BTreeSet::new();
-    for _ in 0..2 * tasks.len() {
-        let page = fetch(host, asker, vip)?;
-        ensure!(page.contains(&format!("client: {own}\n")), "{own}: {page}");
-        let name = page.lines().find(|line| line.starts_with("hostname:"));
-        answers.extend(name.map(str::to_owned));
-    }
-    ensure!(answers.len() == tasks.len(), "{answers:?}");
+    take_turns(host, (asker, &own), vip, tasks.len())?;
     for address in tasks {
-        let page = fetch(host, asker, address)?;
-        ensure!(page.contains(&format!("client: {own}\n")), "{own}: {page}");
+        fetch_as(host, (asker, &own), address)?;
         let ping = host.exec(&["ping", "-c", "1", "-W", "5", address])?;
         ensure!(
             ping.success(),

@@ -101,9 +101,8 @@ pub(crate) fn set(wanted: Wanted) -> io::Result<()> {
 
 /// Whether the rules are where they belong.
 pub(crate) fn is_set(wanted: Wanted) -> bool {
-    let is_set = |listed: String, chain, names: &[_]| steps(&listed, chain, names).is_empty();
     firewalls(wanted).all(|([show, _], chain, names)| {
-        list(show, chain).is_ok_and(|listed| is_set(listed, chain, &names))
+        list(show, chain).is_ok_and(|listed| steps(&listed, chain, &names).is_empty())
     })
 }
 

@@ -114,9 +114,9 @@ pub fn mac(address: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
-/// Makes a network what it should be on its first bridge. What is there already and right is not touched, so that no
-/// packet is lost. Where another node of this namespace has its device, the network goes through
-/// that one's bridge.
+/// Makes a network what it should be on its first bridge. What is there already and right is not
+/// touched, so that no packet is lost. Where another node of this namespace has its device, the
+/// network goes through that one's bridge.
 ///
 /// # Errors
 /// When the bridge is not there, or the kernel refuses.

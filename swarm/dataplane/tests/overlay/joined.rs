@@ -194,6 +194,21 @@ pub fn count(net: &Namespace, prefix: &str) -> usize {
     names.filter(|it| it.starts_with(prefix)).count()
 }
 
+/// That of an encrypted network.
+pub fn a_key() -> Key {
+    Key {
+        id: 1,
+        secret: b"a secret of the network that nobody else knows".to_vec(),
+    }
+}
+
+/// Says so where a test could not run.
+pub fn ran(done: Option<()>) {
+    if done.is_none() {
+        eprintln!("skipped: network namespaces need root");
+    }
+}
+
 fn works(keys: &[Key]) -> Option<()> {
     let [host, far] = hosts()?;
     let (a, b, c) = (
@@ -260,18 +275,10 @@ fn works(keys: &[Key]) -> Option<()> {
 
 #[test]
 fn nodes_that_share_a_namespace_are_on_one_network() {
-    if works(&[]).is_none() {
-        eprintln!("skipped: network namespaces need root");
-    }
+    ran(works(&[]));
 }
 
 #[test]
 fn so_they_are_if_it_is_encrypted() {
-    let key = Key {
-        id: 1,
-        secret: b"a secret of the network that nobody else knows".to_vec(),
-    };
-    if works(&[key]).is_none() {
-        eprintln!("skipped: network namespaces need root");
-    }
+    ran(works(&[a_key()]));
 }
