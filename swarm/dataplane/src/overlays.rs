@@ -195,6 +195,7 @@ impl Shared {
         if known.is_empty() {
             return Ok(());
         }
+        self.crypt.take_over().await;
         let kernel = Kernel::open()?;
         let devices = join::devices(&kernel.handle).await?;
         for (device, wanted) in known.iter_mut() {

@@ -5,6 +5,8 @@
 
 #[path = "overlay/aside.rs"]
 mod aside;
+#[path = "overlay/beside.rs"]
+mod beside;
 #[path = "overlay/branches.rs"]
 mod branches;
 #[path = "overlay/joined.rs"]

@@ -80,16 +80,28 @@ impl Batch {
     }
 }
 
-/// Lets the kernel give packets that came together in one, and keep those of some long frames until
-/// they are taken. One that cannot gives each by itself, or loses more.
+/// Lets the kernel give packets that came together in one. One that cannot gives each by itself.
 pub(super) fn together(socket: &UdpSocket) {
     let _ = setsockopt(socket, UdpGroSegment, &true);
+}
+
+/// Lets the kernel keep what has come of some long frames until it is taken. One that does not loses
+/// more.
+pub(super) fn keep_received(socket: &UdpSocket) {
     let _ = setsockopt(socket, RcvBufForce, &WAITING);
+}
+
+/// The same of what is to go out.
+pub(super) fn keep_sent(socket: &UdpSocket) {
     let _ = setsockopt(socket, SndBufForce, &WAITING);
 }
 
-/// Takes what has come: how many bytes, and how many of them each packet has, but for the last.
-pub(super) async fn receive(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<(usize, usize)> {
+/// Takes what has come: how many bytes, and how many of them each packet has, but for the last, if
+/// the kernel says so.
+pub(super) async fn receive(
+    socket: &UdpSocket,
+    bytes: &mut [u8],
+) -> io::Result<(usize, Option<usize>)> {
     let take = || {
         let mut space = nix::cmsg_space!(i32);
         let mut into = [IoSliceMut::new(bytes)];
@@ -100,8 +112,7 @@ pub(super) async fn receive(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<
             ControlMessageOwned::UdpGroSegments(length) => usize::try_from(length).ok(),
             _ => None,
         });
-        let length = cut.filter(|length| *length > 0).unwrap_or(came.bytes);
-        Ok((came.bytes, length))
+        Ok((came.bytes, cut.filter(|length| *length > 0)))
     };
     socket.async_io(Interest::READABLE, take).await
 }
@@ -162,8 +173,9 @@ mod tests {
 
         let (mut came, mut bytes) = (Vec::new(), vec![0; 65_535]);
         while came.len() < sent.len() {
-            let (all, length) = receive(&other, &mut bytes).await.unwrap();
-            came.extend(bytes[..all].chunks(length).map(<[u8]>::to_vec));
+            let (all, each) = receive(&other, &mut bytes).await.unwrap();
+            let each = each.unwrap_or(all);
+            came.extend(bytes[..all].chunks(each).map(<[u8]>::to_vec));
         }
         assert_eq!(came, sent);
     }

@@ -5,8 +5,11 @@
 mod batch;
 mod cut;
 mod device;
+mod filter;
 mod frame;
 mod gather;
+mod inlet;
+mod listening;
 mod packet;
 mod pump;
 mod vnet;
@@ -15,10 +18,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
 
+use listening::Listening;
 pub use packet::Key;
 use packet::{Opener, Sealer};
 
@@ -46,24 +51,14 @@ struct Shared {
     listening: tokio::sync::Mutex<Option<Listening>>,
 }
 
-struct Listening {
-    at: SocketAddr,
-    socket: Arc<UdpSocket>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// One network.
 struct Network {
     device: String,
     vni: u32,
     port: u16,
     tap: Arc<AsyncDevice>,
+    /// What it sends through, from a port of its own: what comes from one port together is of one
+    /// network.
     socket: RwLock<Arc<UdpSocket>>,
     remotes: RwLock<BTreeMap<Ipv4Addr, IpAddr>>,
     ipv6: RwLock<Option<Ipv6>>,
@@ -87,27 +82,32 @@ impl Crypt {
     /// opened with any.
     ///
     /// # Errors
-    /// When the bridge is not there, the port is taken, or the kernel refuses.
+    /// When the bridge is not there, or the kernel refuses.
     pub async fn ensure(
         &self,
         overlay: &Overlay,
         keys: &[Key],
         remotes: &BTreeMap<Ipv4Addr, IpAddr>,
     ) -> Result<(), Error> {
-        let socket = self.listen(overlay).await?;
+        let local = self.listen(overlay).await?;
         let known = self.network(overlay.vni).filter(|it| it.is_same(overlay));
         let network = match known {
             Some(network) => {
                 // The host may have another address now.
-                *write(&network.socket) = socket;
+                if !network.sends_from(local) {
+                    *write(&network.socket) = outlet(local).await?;
+                }
                 network
             }
-            None => self.open(overlay, socket)?,
+            None => self.open(overlay, outlet(local).await?)?,
         };
         *write(&network.remotes) = remotes.clone();
         *write(&network.ipv6) = overlay.ipv6;
         *write(&network.keys) = keys.to_vec();
         self.shared.retire(overlay.vni, keys);
+        if let Some(listening) = self.shared.listening.lock().await.as_ref() {
+            listening.admit(&self.shared.vnis());
+        }
         device::enslave(overlay, remotes).await
     }
 
@@ -135,11 +135,21 @@ impl Crypt {
             write(&self.shared.networks).remove(&network.vni);
             self.shared.retire(network.vni, &[]);
         }
-        // Another node of this host may have a use for the port. Whoever is about to listen keeps it.
-        if read(&self.shared.networks).is_empty()
-            && let Ok(mut listening) = self.shared.listening.try_lock()
-        {
-            *listening = None;
+        // Whoever is about to listen says the same then.
+        if let Ok(mut listening) = self.shared.listening.try_lock() {
+            match self.shared.vnis().as_slice() {
+                // Another node of this host may have a use for the port.
+                [] => *listening = None,
+                left => listening.iter().for_each(|it| it.admit(left)),
+            }
+        }
+    }
+
+    /// Where daemons share a host, takes the port over from one that is gone. To be asked now and
+    /// then; without it everything works too, if less well.
+    pub(crate) async fn take_over(&self) {
+        if let Some(listening) = self.shared.listening.lock().await.as_mut() {
+            listening.take_over(&Arc::downgrade(&self.shared), &self.shared.vnis());
         }
     }
 
@@ -147,9 +157,9 @@ impl Crypt {
         read(&self.shared.networks).get(&vni).cloned()
     }
 
-    /// The socket that everything goes through, at the address that others send to, if the host
-    /// has it.
-    async fn listen(&self, overlay: &Overlay) -> Result<Arc<UdpSocket>, Error> {
+    /// Listens for what others send to this host, at the address that they send to, if the host
+    /// has it. From the same it is to send.
+    async fn listen(&self, overlay: &Overlay) -> Result<IpAddr, Error> {
         let any = match overlay.local {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -158,23 +168,13 @@ impl Crypt {
         let local = if is_own { overlay.local } else { any };
         let at = SocketAddr::new(local, port(overlay.port));
         let mut listening = self.shared.listening.lock().await;
-        if let Some(open) = listening.as_ref().filter(|open| open.at == at) {
-            return Ok(Arc::clone(&open.socket));
+        if listening.as_ref().is_none_or(|open| open.at() != at) {
+            *listening = None;
+            let what = || format!("listen for encrypted networks on UDP port {}", at.port());
+            let begun = Listening::begin(&Arc::downgrade(&self.shared), at);
+            *listening = Some(begun.map_err(failed(what()))?);
         }
-        *listening = None;
-        let socket = UdpSocket::bind(at).await.map_err(|error| Error::Refused {
-            what: format!("listen for encrypted networks on UDP port {}", at.port()),
-            why: error.to_string(),
-        })?;
-        batch::together(&socket);
-        let socket = Arc::new(socket);
-        let task = tokio::spawn(pump::inward(Arc::downgrade(&self.shared), socket.clone()));
-        *listening = Some(Listening {
-            at,
-            socket: socket.clone(),
-            task,
-        });
-        Ok(socket)
+        Ok(local)
     }
 
     fn open(&self, overlay: &Overlay, socket: Arc<UdpSocket>) -> Result<Arc<Network>, Error> {
@@ -187,10 +187,7 @@ impl Crypt {
             .build_async()
             // The device stays when the daemon goes, so that the bridge keeps its port.
             .and_then(|tap| tap.persist().map(|()| tap));
-        let tap = made.map_err(|error| Error::Refused {
-            what: format!("open the TAP device {}", overlay.device),
-            why: error.to_string(),
-        })?;
+        let tap = made.map_err(failed(format!("open the TAP device {}", overlay.device)))?;
         let tap = Arc::new(tap);
         let network = Arc::new(Network {
             device: overlay.device.clone(),
@@ -211,7 +208,29 @@ impl Crypt {
     }
 }
 
+/// A socket to send through, from this address and a port of its own. Nothing comes in by it.
+async fn outlet(local: IpAddr) -> Result<Arc<UdpSocket>, Error> {
+    let opened = UdpSocket::bind((local, 0)).await;
+    let opened = opened.map_err(failed("open a socket for an encrypted network"))?;
+    filter::deafen(&SockRef::from(&opened));
+    batch::keep_sent(&opened);
+    Ok(Arc::new(opened))
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
+    let what = what.into();
+    move |error| Error::Refused {
+        what,
+        why: error.to_string(),
+    }
+}
+
 impl Shared {
+    /// The networks that there are.
+    fn vnis(&self) -> Vec<u32> {
+        read(&self.networks).keys().copied().collect()
+    }
+
     fn of_device(&self, device: &str) -> Option<Arc<Network>> {
         let networks = read(&self.networks);
         networks.values().find(|it| it.device == device).cloned()
@@ -233,6 +252,11 @@ impl Network {
                 None => remotes.remove(address),
             };
         }
+    }
+
+    fn sends_from(&self, local: IpAddr) -> bool {
+        let own = read(&self.socket).local_addr();
+        own.is_ok_and(|own| own.ip() == local)
     }
 
     fn is_same(&self, overlay: &Overlay) -> bool {

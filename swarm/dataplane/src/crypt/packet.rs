@@ -18,6 +18,8 @@ pub(super) const TAG: usize = 16;
 /// Packets that may overtake each other without being taken for a repetition.
 const WINDOW: u64 = 2048;
 const WORDS: usize = (WINDOW / 64) as usize;
+/// So much of the head is the same in all packets of one sender under one key.
+const SENDER: usize = 24;
 
 /// A key of a network. Shows nothing of itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -77,6 +79,22 @@ impl Head {
             counter: u64::from_be_bytes(counter.try_into().ok()?),
         })
     }
+}
+
+/// The first four bytes of a network's packets, as a number.
+pub(super) fn opening(vni: u32) -> u32 {
+    u32::from(VERSION) << 24 | vni & 0x00ff_ffff
+}
+
+/// How many bytes each of a sender's packets has that came together without being told apart, but
+/// for the last. No packet has another's head within: what is sealed looks like nothing at all.
+pub(super) fn each(together: &[u8]) -> usize {
+    let whole = together.len();
+    let Some((first, rest)) = together.split_at_checked(HEAD + TAG) else {
+        return whole;
+    };
+    let sender = first.get(..SENDER).unwrap_or_default();
+    memchr::memmem::find(rest, sender).map_or(whole, |at| first.len() + at)
 }
 
 /// A sender's key.
@@ -250,6 +268,30 @@ mod tests {
         assert_eq!(open(&mut opener, &first).unwrap(), b"a frame of plain text");
         assert_eq!(open(&mut opener, &first), None);
         assert_eq!(open(&mut opener, &second), None);
+    }
+
+    #[test]
+    fn packets_that_came_together_are_told_apart() {
+        let (mut sealer, _) = pair();
+        let frame = |length: usize| vec![0; length];
+        for (lengths, expected) in [
+            (&[100, 100, 100, 7][..], 100),
+            (&[100, 100], 100),
+            (&[100, 7], 100),
+            (&[60_000], 60_000),
+            (&[14], 14),
+            (&[0, 0, 0], 0),
+        ] {
+            let packets = lengths.iter().map(|it| sealed(&mut sealer, &frame(*it)));
+            let together = packets.collect::<Vec<_>>().concat();
+            assert_eq!(each(&together), HEAD + expected + TAG, "{lengths:?}");
+        }
+        // What is none of ours is one.
+        for length in [0, 1, 24, 47, 48, 100] {
+            let _ = each(&vec![1; length]);
+        }
+        let packet = sealed(&mut sealer, b"x");
+        assert_eq!(packet[..4], opening(4097).to_be_bytes());
     }
 
     #[test]

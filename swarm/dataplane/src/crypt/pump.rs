@@ -9,8 +9,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::UdpSocket;
 use tracing::warn;
 
-use super::batch::{self, Batch};
+use super::batch::Batch;
 use super::gather::Gather;
+use super::inlet::Inlet;
 use super::packet::{Head, Key, Opener, Sealer};
 use super::{Network, SENDERS, Shared, cut, frame, lock, port, read, vnet};
 use crate::Ipv6;
@@ -69,17 +70,16 @@ pub(super) async fn outward(network: Weak<Network>) {
 }
 
 /// Gives the bridges what comes from other hosts.
-pub(super) async fn inward(shared: Weak<Shared>, socket: Arc<UdpSocket>) {
+pub(super) async fn inward(shared: Weak<Shared>, inlet: Arc<Inlet>) {
     let (mut bytes, mut bridge) = (vec![0; LONGEST], Bridge::default());
     loop {
         // Errors are about packets that were sent before, and not reached.
-        let Ok((length, each)) = batch::receive(&socket, &mut bytes).await else {
+        let Ok((came, each)) = inlet.receive(&mut bytes).await else {
             continue;
         };
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        let came = bytes.get_mut(..length).unwrap_or_default();
         for packet in came.chunks_mut(each.max(1)) {
             shared.take(packet, &mut bridge);
         }

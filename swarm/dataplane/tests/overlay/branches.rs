@@ -9,8 +9,8 @@ use skep_dataplane::model::{Branch, Change, Container, Network};
 use skep_dataplane::{Overlay, Overlays, Plane, mac};
 use tokio::sync::mpsc;
 
-use crate::joined::{DEVICE, a_key, count, echo, hosts, outside, ran, talk};
-use crate::net::{Namespace, block_on, until};
+use crate::joined::{DEVICE, a_key, count, echo, hosts, outside, ran, reaches as reach};
+use crate::net::{Namespace, block_on};
 
 const MTU: u32 = 1390;
 
@@ -152,13 +152,6 @@ impl<'a> Host<'a> {
             self.net.sh("ip -o link show")
         );
     }
-}
-
-#[track_caller]
-fn reach(from: &Namespace, to: Ipv4Addr) {
-    until(&format!("{to} is not reached"), || {
-        from.within(move || talk(to).map_err(|error| error.to_string()))
-    });
 }
 
 fn works(keys: &[Key]) -> Option<()> {

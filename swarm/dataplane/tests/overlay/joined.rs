@@ -12,11 +12,15 @@ use tokio::sync::mpsc;
 
 use crate::net::{Namespace, block_on, until};
 
-const NETWORK: &str = "0123456";
 pub const DEVICE: &str = "skvx0123456789a";
 
 fn inside(last: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 1, last)
+    at(0, last)
+}
+
+/// On the network of this number.
+pub fn at(network: u8, last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 1 + network, last)
 }
 
 pub fn outside(last: u8) -> IpAddr {
@@ -26,12 +30,13 @@ pub fn outside(last: u8) -> IpAddr {
 enum Order {
     Ensure(Box<Overlay>, Vec<Key>, BTreeMap<Ipv4Addr, IpAddr>),
     Change(BTreeMap<Ipv4Addr, Option<IpAddr>>),
-    Remove,
+    Remove(String),
 }
 
-/// A node in a namespace that it may share.
-struct Node<'a> {
+/// A node in a namespace that it may share, on one network.
+pub struct Node<'a> {
     net: &'a Namespace,
+    network: u8,
     bridge: String,
     gateway: u8,
     address: u8,
@@ -42,7 +47,12 @@ struct Node<'a> {
 impl<'a> Node<'a> {
     /// With a bridge of its own, whose address within the network ends in `gateway`.
     fn new(net: &'a Namespace, address: u8, gateway: u8) -> Self {
-        let bridge = format!("skep{NETWORK}01{gateway:02x}");
+        Self::on(0, net, address, gateway)
+    }
+
+    /// The same on the network of this number.
+    pub fn on(network: u8, net: &'a Namespace, address: u8, gateway: u8) -> Self {
+        let bridge = format!("skep{network}12345601{gateway:02x}");
         let (orders, mut inbox) = mpsc::channel::<(Order, std::sync::mpsc::Sender<()>)>(1);
         let thread = net.begin(move || {
             block_on(async move {
@@ -55,7 +65,7 @@ impl<'a> Node<'a> {
                         Order::Change(moves) => {
                             overlays.change(DEVICE, None, &moves).await.unwrap();
                         }
-                        Order::Remove => overlays.remove(DEVICE).await.unwrap(),
+                        Order::Remove(device) => overlays.remove(&device).await.unwrap(),
                     }
                     done.send(()).unwrap();
                 }
@@ -63,12 +73,21 @@ impl<'a> Node<'a> {
         });
         Self {
             net,
+            network,
             bridge,
             gateway,
             address,
             orders,
             thread,
         }
+    }
+
+    fn device(&self) -> String {
+        format!("skvx{}123456789a", self.network)
+    }
+
+    fn at(&self, last: u8) -> Ipv4Addr {
+        at(self.network, last)
     }
 
     fn order(&self, order: Order) {
@@ -78,26 +97,27 @@ impl<'a> Node<'a> {
     }
 
     /// Has a part in the network, with these addresses on another host.
-    fn ensure(&self, keys: &[Key], remotes: &[(u8, u8)]) {
+    pub fn ensure(&self, keys: &[Key], remotes: &[(u8, u8)]) {
         let (bridge, gateway) = (&self.bridge, self.gateway);
         self.net.sh(&format!(
             "[ -e /proc/sys/net/ipv4/conf/{bridge} ] || ip link add {bridge} type bridge
-            ip link set {bridge} up && ip addr replace 10.0.1.{gateway}/24 dev {bridge}"
+            ip link set {bridge} up && ip addr replace {}/24 dev {bridge}",
+            self.at(gateway)
         ));
         let overlay = Overlay {
             bridge: bridge.clone(),
-            device: DEVICE.into(),
-            vni: 4097,
+            device: self.device(),
+            vni: 4097 + u32::from(self.network),
             port: 4789,
             mtu: 1390,
             local: outside(self.address),
-            gateway: inside(gateway),
+            gateway: self.at(gateway),
             ipv6: None,
             branches: Vec::new(),
         };
         let remotes = remotes
             .iter()
-            .map(|(last, host)| (inside(*last), outside(*host)));
+            .map(|(last, host)| (self.at(*last), outside(*host)));
         let order = Order::Ensure(Box::new(overlay), keys.to_vec(), remotes.collect());
         self.order(order);
     }
@@ -114,26 +134,26 @@ impl<'a> Node<'a> {
     /// Has no part in it any more.
     fn leave(&self) {
         self.net.sh(&format!("ip link del {}", self.bridge));
-        self.order(Order::Remove);
+        self.order(Order::Remove(self.device()));
     }
 
     /// Its daemon ends, and leaves everything as it is.
-    fn end(self) {
+    pub fn end(self) {
         drop(self.orders);
         self.thread.join().unwrap();
     }
 
-    fn container(&self, last: u8) -> Namespace {
+    pub fn container(&self, last: u8) -> Namespace {
         let inside_it = Namespace::new().unwrap();
-        let outer = format!("v{last}");
+        let (outer, address) = (format!("v{last}"), self.at(last));
         self.net.link(&outer, &inside_it, "eth0");
         self.net.sh(&format!(
             "ip link set {outer} mtu 1390 master {}",
             self.bridge
         ));
-        let mac = mac(inside(last)).map(|it| format!("{it:02x}")).join(":");
+        let mac = mac(address).map(|it| format!("{it:02x}")).join(":");
         inside_it.sh(&format!(
-            "ip link set eth0 mtu 1390 address {mac} && ip addr add 10.0.1.{last}/24 dev eth0"
+            "ip link set eth0 mtu 1390 address {mac} && ip addr add {address}/24 dev eth0"
         ));
         echo(&inside_it);
         inside_it
@@ -170,17 +190,25 @@ pub fn echo(net: &Namespace) {
 
 #[track_caller]
 fn reach(from: &Namespace, to: u8) {
-    until(&format!("10.0.1.{to} is not reached"), || {
-        from.within(move || talk(inside(to)).map_err(|error| error.to_string()))
+    reaches(from, inside(to));
+}
+
+#[track_caller]
+pub fn reaches(from: &Namespace, to: Ipv4Addr) {
+    until(&format!("{to} is not reached"), || {
+        from.within(move || talk(to).map_err(|error| error.to_string()))
     });
 }
+
+/// What is said.
+pub const WORD: u8 = 7;
 
 /// Sends some full frames, and reads them again.
 pub fn talk(to: Ipv4Addr) -> std::io::Result<()> {
     let wait = Duration::from_secs(1);
     let mut stream = TcpStream::connect_timeout(&(to, 7).into(), wait)?;
     stream.set_read_timeout(Some(wait))?;
-    let (words, mut answer) = ([7; 4000], [0; 4000]);
+    let (words, mut answer) = ([WORD; 4000], [0; 4000]);
     stream.write_all(&words)?;
     stream.read_exact(&mut answer)?;
     assert_eq!(words, answer);
