@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+use rtnetlink::{Handle, LinkBridgePort, LinkUnspec, LinkVeth};
 
 use super::{Error, Kernel, Overlay, link, refused, settings};
 
@@ -150,7 +150,13 @@ pub(super) async fn join(
         let set = handle.link().set(end.controller(on).up().build());
         set.execute().await.map_err(refused(what()))?;
     }
-    Ok(())
+    // Of a further subnet all bridges have the same address: whoever asks for it is to hear of the
+    // bridge that he is on, which does not pass on then what it answers itself.
+    let end = link::index(handle, &ends[0]).await?;
+    let end = end.ok_or_else(|| Error::NoDevice(ends[0].clone()))?;
+    let port = LinkBridgePort::new(end).neigh_suppress(true);
+    let set = handle.link().set_port(port.build()).execute();
+    set.await.map_err(refused(what()))
 }
 
 /// Takes a bridge apart from that of another node. Before it has a device of its own, since two ways

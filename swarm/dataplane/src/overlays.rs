@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::aside::Aside;
 use crate::crypt::{Crypt, Key};
-use crate::{Error, Ipv6, Kernel, Overlay, change, ensure, join, link};
+use crate::{Error, Ipv6, Kernel, Overlay, change, ensure, join, link, mac};
 
 /// How often to see whether something is gone.
 const LOOK: Duration = Duration::from_millis(500);
@@ -143,7 +143,8 @@ impl Overlays {
     pub async fn remove(&self, device: &str) -> Result<(), Error> {
         let mut known = self.shared.known.lock().await;
         known.remove(device);
-        self.shared.crypt.forget(device);
+        // Of an encrypted network no other node takes the device before it is gone.
+        let _held = self.shared.crypt.forget(device);
         let kernel = Kernel::open()?;
         let devices = join::devices(&kernel.handle).await?;
         for index in join::left(device, &devices) {
@@ -168,7 +169,13 @@ impl Wanted {
         let kernel = Kernel::open()?;
         let devices = join::devices(&kernel.handle).await?;
         match join::hub(overlay, &devices) {
-            Some(hub) => join::join(&kernel.handle, overlay, &devices, hub).await,
+            Some(hub) => {
+                // It answers with its own, and what is sealed goes where that is.
+                let bridge = devices.get(&overlay.bridge);
+                let bridge = bridge.ok_or_else(|| Error::NoDevice(overlay.bridge.clone()))?;
+                link::address(&kernel.handle, bridge.index, &mac(overlay.gateway)).await?;
+                join::join(&kernel.handle, overlay, &devices, hub).await
+            }
             None => crypt.ensure(overlay, &self.keys, &self.remotes).await,
         }
     }

@@ -14,6 +14,8 @@ mod joined;
 #[path = "hosts/net.rs"]
 #[allow(dead_code)]
 mod net;
+#[path = "overlay/together.rs"]
+mod together;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -27,7 +27,7 @@ use listening::Listening;
 pub use packet::Key;
 use packet::{Opener, Sealer};
 
-use crate::{Error, Ipv6, Overlay, underlay};
+use crate::{Error, Ipv6, Kernel, Overlay, link, underlay};
 
 /// Senders whose packets are opened, over all networks. Nobody becomes one without a key.
 const SENDERS: usize = 16_384;
@@ -54,6 +54,8 @@ struct Shared {
 /// One network.
 struct Network {
     device: String,
+    /// The device's number: one of this name may be another by now.
+    index: u32,
     vni: u32,
     port: u16,
     tap: Arc<AsyncDevice>,
@@ -69,11 +71,13 @@ struct Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let task = self.task.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(task) = task.take() {
-            task.abort();
-        }
+        self.end();
     }
+}
+
+/// The device of a network that is no more.
+pub struct Held {
+    _tap: Arc<AsyncDevice>,
 }
 
 impl Crypt {
@@ -90,7 +94,9 @@ impl Crypt {
         remotes: &BTreeMap<Ipv4Addr, IpAddr>,
     ) -> Result<(), Error> {
         let local = self.listen(overlay).await?;
-        let known = self.network(overlay.vni).filter(|it| it.is_same(overlay));
+        let there = link::index(&Kernel::open()?.handle, &overlay.device).await?;
+        let known = self.network(overlay.vni);
+        let known = known.filter(|it| it.is_same(overlay) && there == Some(it.index));
         let network = match known {
             Some(network) => {
                 // The host may have another address now.
@@ -129,12 +135,17 @@ impl Crypt {
         Ok(true)
     }
 
-    /// Forgets a network. Its device is removed as any other.
-    pub fn forget(&self, device: &str) {
-        if let Some(network) = self.shared.of_device(device) {
+    /// Forgets a network. Its device is removed as any other; until what is returned is dropped no
+    /// other daemon can take it for its own.
+    pub fn forget(&self, device: &str) -> Option<Held> {
+        let network = self.shared.of_device(device);
+        let held = network.map(|network| {
             write(&self.shared.networks).remove(&network.vni);
             self.shared.retire(network.vni, &[]);
-        }
+            network.end();
+            let _tap = network.tap.clone();
+            Held { _tap }
+        });
         // Whoever is about to listen says the same then.
         if let Ok(mut listening) = self.shared.listening.try_lock() {
             match self.shared.vnis().as_slice() {
@@ -143,6 +154,7 @@ impl Crypt {
                 left => listening.iter().for_each(|it| it.admit(left)),
             }
         }
+        held
     }
 
     /// Where daemons share a host, takes the port over from one that is gone. To be asked now and
@@ -188,9 +200,11 @@ impl Crypt {
             // The device stays when the daemon goes, so that the bridge keeps its port.
             .and_then(|tap| tap.persist().map(|()| tap));
         let tap = made.map_err(failed(format!("open the TAP device {}", overlay.device)))?;
+        let index = tap.if_index().map_err(failed("number a TAP device"))?;
         let tap = Arc::new(tap);
         let network = Arc::new(Network {
             device: overlay.device.clone(),
+            index,
             vni: overlay.vni,
             port: overlay.port,
             tap,
@@ -244,6 +258,13 @@ impl Shared {
 }
 
 impl Network {
+    /// Sends nothing any more.
+    fn end(&self) {
+        if let Some(task) = lock(&self.task).take() {
+            task.abort();
+        }
+    }
+
     fn moved(&self, moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>) {
         let mut remotes = write(&self.remotes);
         for (address, host) in moves {

@@ -15,7 +15,7 @@ use crate::net::{Namespace, block_on};
 const MTU: u32 = 1390;
 
 /// In a subnet of this number.
-fn at(subnet: u8, last: u8) -> Ipv4Addr {
+pub fn at(subnet: u8, last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, subnet, last)
 }
 
@@ -24,7 +24,8 @@ enum Order {
     Leave(std::sync::mpsc::Sender<()>),
 }
 
-struct Host<'a> {
+/// A node, which may share its namespace with others.
+pub struct Host<'a> {
     net: &'a Namespace,
     /// The subnet in which it has an address of its own, and that.
     own: (u8, u8),
@@ -32,12 +33,13 @@ struct Host<'a> {
     thread: std::thread::JoinHandle<()>,
 }
 
-fn bridge((own, last): (u8, u8), subnet: u8) -> String {
+/// That of a subnet on the host with an address of its own in another.
+pub fn bridge((own, last): (u8, u8), subnet: u8) -> String {
     format!("skep0123456g{own}{subnet}{last}")
 }
 
 impl<'a> Host<'a> {
-    fn new(
+    pub fn new(
         net: &'a Namespace,
         number: u8,
         own: (u8, u8),
@@ -111,7 +113,7 @@ impl<'a> Host<'a> {
     }
 
     /// A container, of which the data plane hears before it has a device.
-    fn container(&self, subnet: u8, last: u8) -> Namespace {
+    pub fn container(&self, subnet: u8, last: u8) -> Namespace {
         let inside = Namespace::new().unwrap();
         let address = at(subnet, last);
         let change = Change::Container(Container {
@@ -129,13 +131,35 @@ impl<'a> Host<'a> {
         ));
         let mac = mac(address).map(|it| format!("{it:02x}")).join(":");
         inside.sh(&format!(
-            "ip link set eth0 mtu {MTU} address {mac} && ip addr add {address}/24 dev eth0"
+            "ip link set eth0 mtu {MTU} address {mac} && ip addr add {address}/24 dev eth0
+            ip route add default via {}",
+            self.gateway(subnet)
         ));
         echo(&inside);
         inside
     }
 
-    fn leave(self) {
+    /// The way out of a subnet.
+    fn gateway(&self, subnet: u8) -> Ipv4Addr {
+        let last = if subnet == self.own.0 { self.own.1 } else { 1 };
+        at(subnet, last)
+    }
+
+    /// What a container of a subnet takes for its way out is this node's own bridge.
+    #[track_caller]
+    pub fn is_way_out(&self, subnet: u8, inside: &Namespace) {
+        let known = inside.sh(&format!("ip neigh show {}", self.gateway(subnet)));
+        let bridge = bridge(self.own, subnet);
+        let bridge = self.net.sh(&format!("ip -o link show {bridge}"));
+        let mac = bridge
+            .split_whitespace()
+            .skip_while(|it| *it != "link/ether");
+        let mac = mac.skip(1).map(str::to_owned).next().unwrap();
+        assert!(known.contains(&mac), "{known}{bridge}");
+    }
+
+    /// Has no part in it any more; what is left belongs to others.
+    pub fn leave(self) {
         for subnet in [1, 2] {
             self.net
                 .sh(&format!("ip link del {}", bridge(self.own, subnet)));
@@ -145,12 +169,6 @@ impl<'a> Host<'a> {
         wait.recv().unwrap();
         drop(self.orders);
         self.thread.join().unwrap();
-        assert_eq!(
-            count(self.net, "sk"),
-            0,
-            "{}",
-            self.net.sh("ip -o link show")
-        );
     }
 }
 
@@ -182,13 +200,18 @@ fn works(keys: &[Key]) -> Option<()> {
     // A route that is gone comes back, and so does the way between the bridges.
     containers[0].sh("ip route del 10.0.2.0/24");
     here.sh("ip link del $(ip -o link show | grep -o 'skej[^@:]*' | head -n 1)");
-    assert_eq!(count(&here, "skej"), 0);
     reach(&containers[1], at(1, 14));
     reach(&containers[0], at(2, 13));
     assert_eq!(count(&here, "skej"), 1);
     a.leave();
     b.leave();
+    [&here, &there].into_iter().for_each(nothing_left);
     Some(())
+}
+
+/// Nothing of a network is there.
+pub fn nothing_left(net: &Namespace) {
+    assert_eq!(count(net, "sk"), 0, "{}", net.sh("ip -o link show"));
 }
 
 #[test]

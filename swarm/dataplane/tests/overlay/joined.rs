@@ -286,6 +286,9 @@ fn works(keys: &[Key]) -> Option<()> {
     reach(&on_b, 13);
     reach(&on_c, 12);
     assert_eq!(count(&host, "ske"), 1, "{}", host.sh("ip -o link show"));
+    // Somebody takes it away.
+    host.sh(&format!("ip link del {DEVICE}"));
+    reach(&on_b, 13);
     a.ensure(keys, &here);
     a.container(14);
     reach(&on_c, 12);
