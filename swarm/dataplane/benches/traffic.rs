@@ -28,13 +28,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hosts::net::{Namespace, until};
-use hosts::{Host, Lab, Task, WEB, gone, outside};
+use hosts::{Host, Lab, NETWORK, Task, WEB, gone, outside};
 use load::{BYTES, CONNECTIONS, Rate, Taken};
 use sealed::Sealed;
 use skep_dataplane::model::{Change, Container, Endpoint, Network, Protocol, Service};
 
 /// How often each way has its turn.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 31;
 /// How often a task begins to serve.
 const BEGINNINGS: usize = 20;
 /// Until then whoever asks for it gives up, and how soon they ask again.
@@ -187,10 +187,11 @@ fn told(host: &Host) -> Vec<Change> {
     ];
     let (_, last) = [CLIENT, TASK][usize::from(host.number) - 1];
     let addresses = vec![IpAddr::V4(hosts::inside(last))];
+    let on = [NETWORK, INNER].map(|it| (it.to_owned(), addresses.clone()));
     told.push(Change::Container(Container {
         id: format!("{WEB}-{last}"),
         pid: host.containers[0].pid,
-        addresses: BTreeMap::from([(INNER.to_owned(), addresses)]),
+        addresses: BTreeMap::from(on),
         ..Container::default()
     }));
     told
@@ -403,6 +404,8 @@ fn main() {
     let sealed = sealed::network(&lab.hosts);
     by_hand(&lab.hosts[0]);
     lab.tell(told);
+    let known = lab.hosts.iter().map(|it| &it.containers[0]);
+    known.for_each(hosts::prepared);
     lab.tell(serves);
     let servers = Servers::start(&lab, &outer, &sealed);
     let mut ways = ways(&lab, &outer, &sealed, &servers);

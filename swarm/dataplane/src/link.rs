@@ -22,6 +22,21 @@ pub(super) async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, Er
     Ok(find(handle, name).await?.map(|link| link.header.index))
 }
 
+/// What the device of this number is called, if there is one.
+pub(super) async fn name(handle: &Handle, index: u32) -> Result<Option<String>, Error> {
+    let mut links = handle.link().get().match_index(index).execute();
+    let link = match links.try_next().await {
+        Ok(link) => link,
+        Err(error) if is_absence(&error) => None,
+        Err(error) => return Err(refused("look for the name of a device")(error)),
+    };
+    let mut attributes = link.into_iter().flat_map(|it| it.attributes);
+    Ok(attributes.find_map(|it| match it {
+        LinkAttribute::IfName(name) => Some(name),
+        _ => None,
+    }))
+}
+
 /// Gives a device its hardware address.
 pub(super) async fn address(handle: &Handle, index: u32, mac: &[u8; 6]) -> Result<(), Error> {
     let message = LinkUnspec::new_with_index(index)

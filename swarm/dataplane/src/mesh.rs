@@ -4,8 +4,10 @@
 //! ```text
 //! client ──► this host: a published port? choose a task, mark the connection
 //!              ├─ the task is here: on to it over the bridge
-//!              └─ it is on another host: through that host's address on the network, with the
-//!                 client's address; that host marks it by who sent it, and sends answers back here
+//!              └─ it is on another host: over the network to the task itself, with the client's
+//!                 address; it answers to the host whose hardware address that came from (see
+//!                 replies.rs). Where it cannot, its host takes what comes for it, marks it by who
+//!                 sent it, and sends answers back here
 //! ```
 //!
 //! Clients whose address means nothing to another host (this host itself, its containers, other
@@ -64,6 +66,8 @@ pub(crate) struct Mesh {
     waits: bool,
     /// Nothing of ours is in the kernel, for all that we know.
     clean: bool,
+    /// Tasks answer to other hosts by themselves.
+    direct: bool,
     done: Option<Done>,
     looks: usize,
 }
@@ -80,8 +84,10 @@ struct Done {
 }
 
 impl Mesh {
-    pub(crate) fn new(reports: watch::Sender<Reports>) -> Self {
+    /// Tasks on this host answer to other hosts by themselves if `direct`.
+    pub(crate) fn new(reports: watch::Sender<Reports>, direct: bool) -> Self {
         Self {
+            direct,
             ports: Ports::new(reports),
             owner: None,
             begun: Instant::now(),
@@ -147,7 +153,7 @@ impl Mesh {
             Some(before) => before.inside.clone(),
             None => routes::engine_subnets().await.map_err(text)?,
         };
-        let rules = Rules::of(&plan, &taken, &inside);
+        let rules = Rules::of(&plan, &taken, &inside, self.direct);
         let script = match before {
             Some(before) => rules.since(&before.rules),
             None => rules.anew(),
@@ -263,6 +269,8 @@ pub(crate) fn publishes(state: &State) -> bool {
 /// Removes what is the same wherever ports are published.
 async fn remove() -> Result<(), String> {
     nft::load(Place::Host, rules::gone()).await.map_err(text)?;
+    // A kernel that does not know of such tables has none.
+    let _ = nft::load(Place::Host, nft::gone(rules::BRIDGES)).await;
     routes::clear().await.map_err(text)
 }
 
@@ -333,6 +341,7 @@ async fn list() -> String {
     for table in [
         &["-t", "list", "table", "ip", "skep-mesh"],
         &["-t", "list", "table", "ip6", "skep-mesh"],
+        &["-t", "list", "table", "bridge", "skep-mesh"],
     ] {
         // One that is not there is listed as nothing.
         all.push_str(&nft::ask(Place::Host, table).await.unwrap_or_default());

@@ -2,6 +2,7 @@
 //! For what is spoken in many namespaces or in great numbers; for the rest there is rtnetlink.
 
 pub(crate) mod conntrack;
+pub(crate) mod expression;
 pub(crate) mod link;
 pub(crate) mod nftables;
 pub(crate) mod route;

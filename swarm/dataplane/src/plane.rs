@@ -9,20 +9,22 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 
-use crate::across::Across;
+use crate::across::Ways;
 use crate::balance::Balance;
+use crate::errands::Errands;
 use crate::mesh::Mesh;
 use crate::model::{Change, Reports};
 use crate::names::Names;
 use crate::passage::Passage;
 use crate::paths::Paths;
+use crate::replies::{self, Reply};
 use crate::scout::Scout;
 use crate::state::{State, Touched};
 
 /// Changes that wait, in calls of [`Plane::apply`].
 const QUEUE: usize = 1024;
 /// How many parts there are.
-const PARTS: usize = 6;
+const PARTS: usize = 7;
 /// The first pause after a failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How often to see whether somebody else was at the kernel's rules.
@@ -33,6 +35,9 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Config {
     /// Resolvers for names that are not ours; none: those of `/etc/resolv.conf`.
     pub resolvers: Vec<std::net::IpAddr>,
+    /// This host sends on what its tasks answer to clients of other hosts, as it does where the
+    /// kernel has no place for rules that let tasks do so by themselves.
+    pub routes_replies: bool,
 }
 
 /// A part of the data plane. Everything it does can be done again.
@@ -137,14 +142,18 @@ pub async fn clean() -> Result<(), String> {
 /// Hands on what is told to all parts, and what is found out about containers that start.
 async fn run(config: Config, mut inbox: mpsc::Receiver<Word>, report: watch::Sender<Reports>) {
     let mut parts = JoinSet::new();
-    let words = [
+    let direct = !config.routes_replies && replies::is_possible();
+    let mut words = vec![
         Follower::start(Balance::new(), &mut parts),
         Follower::start(Names::new(&config), &mut parts),
-        Follower::start(Mesh::new(report), &mut parts),
+        Follower::start(Mesh::new(report, direct), &mut parts),
         Follower::start(Passage::new(), &mut parts),
         Follower::start(Paths::default(), &mut parts),
-        Follower::start(Across::default(), &mut parts),
+        Follower::start(Errands::<Ways>::default(), &mut parts),
     ];
+    if direct {
+        words.push(Follower::start(Errands::<Reply>::default(), &mut parts));
+    }
     let mut scout = Scout::start();
     loop {
         let word = tokio::select! {

@@ -18,17 +18,25 @@ use std::time::{Duration, Instant};
 use hosts::net::{Namespace, until};
 use hosts::talk::{self, Talk, tcp, udp};
 use hosts::{CLIENT, Lab, Task, WEB, gone, published, service};
+use skep_dataplane::Config;
 use skep_dataplane::model::{Protocol, Service};
 
 const PORTS: [(Protocol, u16, u16); 2] = [(Protocol::Tcp, 8080, 80), (Protocol::Udp, 5353, 80)];
 
 /// A lab with this many hosts whose data planes run and serve `web` with these tasks.
 fn lab(hosts: u8, tasks: &[Task], service: &Service) -> Option<Lab> {
+    lab_with(&Config::default(), hosts, tasks, service)
+}
+
+/// One whose data planes are told so of their hosts.
+fn lab_with(config: &Config, hosts: u8, tasks: &[Task], service: &Service) -> Option<Lab> {
     let Some(mut lab) = Lab::new(hosts, tasks) else {
         eprintln!("skipped: network namespaces need root");
         return None;
     };
-    lab.hosts.iter_mut().for_each(hosts::Host::start);
+    for host in &mut lab.hosts {
+        host.start_with(config.clone());
+    }
     lab.serve(service, tasks);
     Some(lab)
 }
@@ -74,10 +82,44 @@ fn the_rules_of_the_golden_files_are_rules() {
 
 #[test]
 fn tasks_see_the_client_on_whichever_host_it_comes_to() {
-    let tasks = [(1, 11), (2, 12)];
-    let Some(lab) = lab(3, &tasks, &service(&PORTS)) else {
+    let Some(lab) = lab(3, &[(1, 11), (2, 12)], &service(&PORTS)) else {
         return;
     };
+    // Tasks answer without their hosts: where bridged packets pass no rules, those send on nothing.
+    for host in &lab.hosts[..2] {
+        host.net
+            .sh("sysctl -qw net.bridge.bridge-nf-call-iptables=0");
+        host.net.sh("nft add table ip t; nft 'add chain ip t f { type filter hook forward priority 0; }'
+            nft add rule ip t f ip saddr 10.0.0.0/24 ip daddr != 10.0.0.0/24 iifname skepin oifname skepin counter");
+    }
+    served_everywhere(&lab);
+    for host in &lab.hosts[..2] {
+        let counted = host.net.sh("nft list chain ip t f");
+        assert!(counted.contains("packets 0"), "{counted}");
+    }
+}
+
+#[test]
+fn hosts_send_on_what_tasks_cannot_send_by_themselves() {
+    let config = Config {
+        routes_replies: true,
+        ..Config::default()
+    };
+    for bridged in [0, 1] {
+        let Some(lab) = lab_with(&config, 3, &[(1, 11), (2, 12)], &service(&PORTS)) else {
+            return;
+        };
+        for host in &lab.hosts {
+            host.net.sh(&format!(
+                "sysctl -qw net.bridge.bridge-nf-call-iptables={bridged}"
+            ));
+        }
+        served_everywhere(&lab);
+    }
+}
+
+/// Both of two tasks, on the first two hosts, are reached by way of three and see the client.
+fn served_everywhere(lab: &Lab) {
     let both = [
         format!("task11 sees {CLIENT}"),
         format!("task12 sees {CLIENT}"),
@@ -299,11 +341,22 @@ fn one_that_leaves_keeps_its_connections_and_loses_its_datagrams() {
 
 #[test]
 fn a_client_may_use_one_port_towards_all_hosts() {
-    // All of them send it to the same task, for which these would be one connection.
-    let tasks = [(1, 11)];
-    let Some(lab) = lab(3, &tasks, &service(&PORTS)) else {
-        return;
-    };
+    // With bridged packets that pass the rules of the task's host, and past them.
+    for bridged in [0, 1] {
+        let Some(lab) = lab(3, &[(1, 11)], &service(&PORTS)) else {
+            return;
+        };
+        for host in &lab.hosts {
+            host.net.sh(&format!(
+                "sysctl -qw net.bridge.bridge-nf-call-iptables={bridged}"
+            ));
+        }
+        from_one_port(&lab);
+    }
+}
+
+/// All hosts send it to the same task, for which these would be one connection.
+fn from_one_port(lab: &Lab) {
     let mut talks = Vec::new();
     for host in 1..=3 {
         answer(tcp, &lab.client, &format!("192.0.2.{host}:8080"));

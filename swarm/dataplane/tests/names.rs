@@ -335,6 +335,7 @@ fn where_the_engine_has_no_resolver_the_hosts_are_asked() {
         let stub = Stub::host();
         let config = Config {
             resolvers: vec![ip("127.0.0.1")],
+            ..Config::default()
         };
         let plane = Plane::start(config);
         plane.apply(world(false)).await;

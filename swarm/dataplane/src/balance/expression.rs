@@ -5,17 +5,15 @@ use super::rules::{Chain, Map, Rule};
 use super::text::map_name;
 use super::wire::{Kind, goto};
 use crate::netlink::Writer;
+use crate::netlink::expression::{
+    NETWORK, REGISTER, TRANSPORT, compare, ct, expression, masked, meta, payload, set_meta,
+};
 
 /// `NFT_META_PRIORITY` and `NFT_META_L4PROTO`.
 const PRIORITY: u32 = 2;
 const L4_PROTOCOL: u32 = 16;
 /// `NF_ACCEPT`.
 const ACCEPT: u32 = 1;
-/// The register that everything is in.
-const REGISTER: u32 = 1;
-/// Headers of a packet.
-const NETWORK: u32 = 1;
-const TRANSPORT: u32 = 2;
 /// Where TCP's header has its flags, and one of them.
 const FLAGS: u32 = 13;
 const RST: u8 = 4;
@@ -75,44 +73,23 @@ pub(super) fn expressions(it: &mut Writer, kind: &Kind, rule: &Rule, name: &str)
         }
         Rule::Source => {
             has(it, STATUS, TRANSLATED);
-            expression(it, "ct", |it| {
-                it.number(2, kind.original);
-                it.number(1, REGISTER);
-                it.attribute(3, &[0]);
-            });
+            ct(it, kind.original, Some(0));
             lookup(it, map_name(Map::Gateways), Some(REGISTER));
             translate(it, kind, 0);
         }
     }
 }
 
-fn expression(it: &mut Writer, name: &str, fill: impl FnOnce(&mut Writer)) {
-    it.nested(1, |it| {
-        it.text(1, name);
-        it.nested(2, fill);
-    });
-}
-
 /// Whether what is known of the connection has this bit.
 fn has(it: &mut Writer, what: u32, bit: u32) {
-    expression(it, "ct", |it| {
-        it.number(2, what);
-        it.number(1, REGISTER);
-    });
+    ct(it, what, None);
     bits(it, &bit.to_ne_bytes());
 }
 
 /// Whether the register has one of these bits.
 fn bits(it: &mut Writer, mask: &[u8]) {
-    let (none, length) = (vec![0; mask.len()], u32::try_from(mask.len()).unwrap_or(0));
-    expression(it, "bitwise", |it| {
-        for (kind, value) in [(1, REGISTER), (2, REGISTER), (3, length)] {
-            it.number(kind, value);
-        }
-        it.nested(4, |it| it.attribute(1, mask));
-        it.nested(5, |it| it.attribute(1, &none));
-    });
-    compare(it, 1, &none);
+    masked(it, mask);
+    compare(it, 1, &vec![0; mask.len()]);
 }
 
 /// What happens next.
@@ -127,39 +104,12 @@ fn protocol(it: &mut Writer) {
     meta(it, L4_PROTOCOL, REGISTER);
 }
 
-fn meta(it: &mut Writer, what: u32, into: u32) {
-    expression(it, "meta", |it| {
-        it.number(2, what);
-        it.number(1, into);
-    });
-}
-
 fn set_priority(it: &mut Writer) {
-    expression(it, "meta", |it| {
-        it.number(2, PRIORITY);
-        it.number(3, REGISTER);
-    });
+    set_meta(it, PRIORITY);
 }
 
 fn destination(it: &mut Writer, kind: &Kind) {
     payload(it, NETWORK, kind.destination, kind.address.1);
-}
-
-/// A part of the packet, by its place in one of the headers.
-fn payload(it: &mut Writer, header: u32, at: u32, length: u32) {
-    expression(it, "payload", |it| {
-        for (kind, value) in [(1, REGISTER), (2, header), (3, at), (4, length)] {
-            it.number(kind, value);
-        }
-    });
-}
-
-fn compare(it: &mut Writer, how: u32, with: &[u8]) {
-    expression(it, "cmp", |it| {
-        it.number(1, REGISTER);
-        it.number(2, how);
-        it.nested(3, |it| it.attribute(1, with));
-    });
 }
 
 fn reject(it: &mut Writer, how: u32, code: u8) {

@@ -1,13 +1,13 @@
 //! The chains and sets of the mesh that are the same whatever is published. Pure.
 
-use super::marks::{BACK, FORTH, KEPT, KIND_MASK, OURS, OURS_MASK, TRANSLATED};
+use super::marks::{BACK, KEPT, KIND_MASK, OURS, OURS_MASK, TRANSLATED};
 use super::plan::Plan;
 use crate::join::siblings;
+use crate::mac;
 
 /// Sets and maps, by the number of their table.
-pub(super) const SETS: [(usize, &str); 8] = [
+pub(super) const SETS: [(usize, &str); 7] = [
     (0, "back"),
-    (0, "forth"),
     (0, "hosts"),
     (0, "inside"),
     (0, "ports"),
@@ -45,9 +45,6 @@ fn sets() -> String {
 \t}
 \tset hosts {
 \t\ttype ipv4_addr
-\t}
-\tmap forth {
-\t\ttype ipv4_addr : mark
 \t}
 \tmap back {
 \t\ttype ether_addr : mark
@@ -87,15 +84,15 @@ fn arrival(plan: &Plan) -> String {
 \t\ttype filter hook prerouting priority mangle
 \t\tct state new ct mark & {OURS_MASK:#x} != {OURS:#x} iifname \"{bridge}\" ip saddr != \
 {address}/{length} fib daddr type != local ct mark set ether saddr map @back
-\t\tct direction original ct mark & {KIND_MASK:#x} == {FORTH:#x} meta mark set ct mark
 \t\tct direction reply ct mark & {KIND_MASK:#x} == {BACK:#x} meta mark set ct mark
 \t}}
 "
     )
 }
 
-/// What is new and for a published port: its chain, and whose address its task sees. From then on
-/// packets have a mark of ours in any case, for firewalls that look at that (see accept.rs).
+/// What is new and for a published port: its chain, and whose address its task sees. What is forwarded
+/// has a mark of ours, for firewalls that look at that (see accept.rs); not before, since a way is
+/// chosen by marks.
 fn choice(plan: &Plan) -> String {
     let gateway = plan.gateway;
     format!(
@@ -115,8 +112,7 @@ fn choice(plan: &Plan) -> String {
 \t\tfib saddr type local ct mark set {TRANSLATED:#x}
 \t}}
 \tchain departure {{
-\t\ttype filter hook prerouting priority dstnat + 5
-\t\tct state new ct mark {KEPT:#x} ct mark set ip daddr map @forth meta mark set ct mark
+\t\ttype filter hook forward priority mangle
 \t\tct mark & {OURS_MASK:#x} == {OURS:#x} meta mark & {OURS_MASK:#x} != {OURS:#x} meta mark set {OURS:#x}
 \t}}
 \tchain translation {{
@@ -150,4 +146,26 @@ fn rest() -> String {
 \t}}
 "
     )
+}
+
+/// What the table about bridges holds, where tasks cannot answer to other hosts by themselves: what
+/// comes for them from clients of such a host is this host's, which routes it on to the task, as it
+/// then does with the answers.
+pub(super) fn bridges(plan: &Plan) -> String {
+    let (address, length) = plan.subnet;
+    let own = hardware(mac(plan.gateway));
+    format!(
+        "\
+\tchain turn {{
+\t\ttype filter hook prerouting priority -300
+\t\tip saddr != {address}/{length} ip daddr {address}/{length} ether daddr != {own} \
+ether daddr set {own} meta pkttype set host
+\t}}
+"
+    )
+}
+
+/// A hardware address as text.
+pub(super) fn hardware(mac: [u8; 6]) -> String {
+    mac.map(|it| format!("{it:02x}")).join(":")
 }

@@ -14,12 +14,10 @@ pub(super) const KIND_MASK: u32 = 0xffff_0000;
 pub(super) const KEPT: u32 = OURS | 0x1_0000;
 /// The task sees this host's address.
 pub(super) const TRANSLATED: u32 = OURS | 0x2_0000;
-/// The client came here, the task is on the host with this number: packets go through that host.
-pub(super) const FORTH: u32 = OURS | 0x3_0000;
 /// The client came to the host with this number, the task is here: answers go through that host.
 pub(super) const BACK: u32 = OURS | 0x4_0000;
 
-/// Bits of a mark by which a packet's way is chosen: whose it is and the host, either direction.
+/// Bits of a mark by which a packet's way is chosen: whose it is, and the host.
 pub(super) const WAY_MASK: u32 = OURS_MASK | 0xffff;
 
 /// The mark under [`WAY_MASK`] of packets that go through a host.
@@ -65,7 +63,7 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart_and_all_ours() {
-        for kind in [KEPT, TRANSLATED, FORTH, BACK] {
+        for kind in [KEPT, TRANSLATED, BACK] {
             assert_eq!(kind & OURS_MASK, OURS);
             assert_eq!(kind & KIND_MASK, kind);
             assert_eq!((kind | 9) & WAY_MASK, way(9));

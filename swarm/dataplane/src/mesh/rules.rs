@@ -9,13 +9,17 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::base;
-use super::marks::{BACK, FORTH, TRANSLATED, number};
-use super::plan::{Backend, Key, Manner, Plan, Published};
+use super::marks::{BACK, TRANSLATED, number};
+use super::plan::{Key, Manner, Plan, Published};
 use crate::mac;
 use crate::model::Protocol;
+use crate::nft;
 
 /// The table of what is about IPv4, and the one about IPv6.
 pub(super) const TABLES: [&str; 2] = ["ip skep-mesh", "ip6 skep-mesh"];
+
+/// The one about bridges.
+pub(super) const BRIDGES: &str = "bridge skep-mesh";
 
 /// A set or map and its table: first [`TABLES`], then the name.
 type Set = (usize, &'static str);
@@ -25,6 +29,8 @@ type Set = (usize, &'static str);
 pub(super) struct Rules {
     /// Chains and sets that are always there, by table.
     base: [String; 2],
+    /// What the table about bridges has, where there is a use for it.
+    bridges: Option<String>,
     /// By set: keys, and in maps what they lead to.
     elements: BTreeMap<Set, BTreeMap<String, String>>,
     /// By name: the rules of each port's chain.
@@ -33,14 +39,17 @@ pub(super) struct Rules {
 
 impl Rules {
     /// The rules for a plan. Ports that are `taken` by others are left to them; `inside` are
-    /// subnets of this host's containers that the swarm knows nothing of.
+    /// subnets of this host's containers that the swarm knows nothing of. Whether tasks answer to
+    /// other hosts by themselves is `direct`.
     pub(super) fn of(
         plan: &Plan,
         taken: &BTreeSet<Key>,
         inside: &BTreeSet<(Ipv4Addr, u8)>,
+        direct: bool,
     ) -> Self {
         let mut rules = Self {
             base: [base::ipv4(plan), base::IPV6.to_owned()],
+            bridges: (!direct).then(|| base::bridges(plan)),
             elements: base::SETS.map(|set| (set, BTreeMap::new())).into(),
             chains: BTreeMap::new(),
         };
@@ -64,8 +73,7 @@ impl Rules {
         let Some(number) = number(plan.subnet, there) else {
             return;
         };
-        let [a, b, c, d, e, f] = mac(there);
-        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        let mac = base::hardware(mac(there));
         let back = format!("{:#010x}", BACK | u32::from(number));
         self.put((0, "back"), mac.clone(), Some(back));
         self.put((0, "zones"), mac, Some(number.to_string()));
@@ -85,13 +93,6 @@ impl Rules {
         // Where hosts cannot be told apart by a number, answers would not find back.
         let numbered = number(plan.subnet, plan.gateway).is_some();
         let kept = published.manner == Manner::Kept && numbered;
-        let far = |backend: &Backend| number(plan.subnet, backend.host?);
-        for backend in published.backends.iter().filter(|_| kept) {
-            if let Some(number) = far(backend) {
-                let forth = format!("{:#010x}", FORTH | u32::from(number));
-                self.put((0, "forth"), backend.address.to_string(), Some(forth));
-            }
-        }
         let chain = format!("{protocol}-{port}");
         let first = match kept {
             true => "jump sources".to_owned(),
@@ -110,6 +111,9 @@ impl Rules {
     /// Text that makes it what it should be, whatever was there before.
     pub(super) fn anew(&self) -> String {
         let mut text = gone();
+        if let Some(bridges) = &self.bridges {
+            text.push_str(&nft::anew(BRIDGES, bridges));
+        }
         for (index, table) in TABLES.iter().enumerate() {
             let body = self.base.get(index).map_or("", String::as_str);
             let _ = writeln!(text, "table {table} {{\n{body}}}");
@@ -126,7 +130,7 @@ impl Rules {
 
     /// Text that turns `before` into this, and touches only what differs. Empty if nothing does.
     pub(super) fn since(&self, before: &Self) -> String {
-        if self.base != before.base {
+        if (&self.base, &self.bridges) != (&before.base, &before.bridges) {
             return self.anew();
         }
         let mut text = String::new();
@@ -170,14 +174,9 @@ impl Rules {
     }
 }
 
-/// Text that takes everything away.
+/// Text that takes everything away but the table about bridges, which not every kernel can have.
 pub(super) fn gone() -> String {
-    let mut text = String::new();
-    for table in TABLES {
-        // Only what is there can be deleted, and adding what is there already changes nothing.
-        let _ = writeln!(text, "add table {table}\ndelete table {table}");
-    }
-    text
+    TABLES.map(nft::gone).concat()
 }
 
 pub(super) fn name(protocol: Protocol) -> &'static str {
@@ -256,7 +255,12 @@ mod tests {
 
     fn of(told: Vec<Change>) -> Rules {
         let inside = BTreeSet::from([(Ipv4Addr::new(172, 17, 0, 0), 16)]);
-        Rules::of(&plan(&state(told)).unwrap(), &BTreeSet::new(), &inside)
+        Rules::of(
+            &plan(&state(told)).unwrap(),
+            &BTreeSet::new(),
+            &inside,
+            true,
+        )
     }
 
     fn web() -> Vec<Change> {
@@ -288,6 +292,20 @@ mod tests {
         let golden = include_str!("../../../../fixtures/nft/mesh.nft");
         assert_eq!(rules.anew(), golden);
         assert_eq!(rules.since(&rules), "");
+    }
+
+    #[test]
+    fn where_tasks_cannot_answer_by_themselves_their_host_does() {
+        let plan = plan(&state(web())).unwrap();
+        let rules = |direct| Rules::of(&plan, &BTreeSet::new(), &BTreeSet::new(), direct);
+        let [by_host, direct] = [false, true].map(rules);
+        assert!(!direct.anew().contains("bridge"));
+        let turned = by_host.since(&direct);
+        let golden = include_str!("../../../../fixtures/nft/mesh-bridges.nft");
+        let table = turned.find("table ip skep-mesh {").unwrap();
+        let first = turned.find("add table bridge").unwrap();
+        assert_eq!(&turned[first..table], golden);
+        assert!(direct.since(&by_host).contains("table ip skep-mesh {"));
     }
 
     #[test]
@@ -327,7 +345,7 @@ mod tests {
     fn ports_of_others_are_left_alone() {
         let plan = plan(&state(web())).unwrap();
         let taken = BTreeSet::from([(Protocol::Tcp, 8080)]);
-        let text = Rules::of(&plan, &taken, &BTreeSet::new()).anew();
+        let text = Rules::of(&plan, &taken, &BTreeSet::new(), true).anew();
         assert!(!text.contains("8080") && text.contains("udp . 53"));
     }
 
@@ -335,9 +353,9 @@ mod tests {
     fn another_place_on_the_network_is_other_rules() {
         let mut other = plan(&state(web())).unwrap();
         let none = BTreeSet::new();
-        let before = Rules::of(&other, &BTreeSet::new(), &none);
+        let before = Rules::of(&other, &BTreeSet::new(), &none, true);
         other.gateway = Ipv4Addr::new(10, 0, 0, 9);
-        let after = Rules::of(&other, &BTreeSet::new(), &none);
+        let after = Rules::of(&other, &BTreeSet::new(), &none, true);
         assert_eq!(after.since(&before), after.anew());
     }
 }

@@ -30,6 +30,30 @@ const SUBSYSTEM: u16 = 10;
 const BEGIN: u16 = 16;
 const END: u16 = 17;
 
+/// Tables of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tables {
+    /// About packets of one family.
+    Of(Family),
+    /// About everything that goes through a device.
+    Devices,
+}
+
+impl Tables {
+    fn number(self) -> u8 {
+        match self {
+            Self::Of(family) => family.number(),
+            Self::Devices => 5,
+        }
+    }
+}
+
+impl From<Family> for Tables {
+    fn from(family: Family) -> Self {
+        Self::Of(family)
+    }
+}
+
 fn header(family: u8) -> [u8; HEADER] {
     [family, 0, 0, 0]
 }
@@ -43,20 +67,25 @@ const fn kind(kind: u16) -> u16 {
 pub(crate) struct Batch {
     writer: Writer,
     generation: u32,
-    family: Family,
+    tables: Tables,
 }
 
 impl Batch {
-    /// On one family's tables, for a kernel in this generation; if somebody else was faster, it is
+    /// On tables of one kind, for a kernel in this generation; if somebody else was faster, it is
     /// refused.
-    pub(crate) fn new(family: Family, generation: u32) -> Self {
+    pub(crate) fn new(tables: impl Into<Tables>, generation: u32) -> Self {
         let mut writer = Writer::default();
         writer.message(BEGIN, 0, &Self::edge(), |it| it.number(1, generation));
         Self {
             writer,
             generation,
-            family,
+            tables: tables.into(),
         }
+    }
+
+    /// What follows is on tables of another kind.
+    pub(crate) fn turn(&mut self, tables: Tables) {
+        self.tables = tables;
     }
 
     fn edge() -> [u8; HEADER] {
@@ -66,7 +95,7 @@ impl Batch {
 
     /// One more step.
     pub(crate) fn step(&mut self, of: u16, flags: u16, fill: impl FnOnce(&mut Writer)) {
-        let header = header(self.family.number());
+        let header = header(self.tables.number());
         self.writer.message(kind(of), flags, &header, fill);
     }
 }
@@ -125,16 +154,16 @@ impl Nftables {
         &mut self.socket
     }
 
-    /// Lists things of one kind in one family's tables.
+    /// Lists things of one kind in tables of one kind.
     pub(crate) fn list(
         &mut self,
-        family: Family,
+        tables: impl Into<Tables>,
         of: u16,
         fill: impl FnOnce(&mut Writer),
         take: impl FnMut(&[u8]),
     ) -> io::Result<()> {
         self.socket
-            .dump(kind(of), &header(family.number()), fill, take)
+            .dump(kind(of), &header(tables.into().number()), fill, take)
     }
 
     fn ask_generation(&self) -> io::Result<()> {

@@ -10,11 +10,13 @@ pub mod talk;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use skep_dataplane::model::{Change, Endpoint, Network, Port, Protocol, Reports, Service};
-use skep_dataplane::{Overlay, Plane, ensure};
+use skep_dataplane::model::{
+    Change, Container, Endpoint, Network, Port, Protocol, Reports, Service,
+};
+use skep_dataplane::{Config, Overlay, Plane, ensure};
 use tokio::sync::{mpsc, watch};
 
-use net::Namespace;
+use net::{Namespace, until};
 
 /// The network's id, and the service's.
 pub const NETWORK: &str = "ingress";
@@ -37,6 +39,10 @@ pub struct Host {
     pub number: u8,
     pub net: Namespace,
     pub containers: Vec<Namespace>,
+    /// The last parts of their addresses.
+    lasts: Vec<u8>,
+    /// Tasks answer clients of other hosts by themselves.
+    direct: bool,
     plane: Option<Daemon>,
 }
 
@@ -83,13 +89,20 @@ impl Lab {
         self.hosts.iter().for_each(|host| host.tell(what(host)));
     }
 
-    /// Tells every host of the network, the service and its tasks.
+    /// Tells every host of the network, the service and its tasks. As on hosts with engines, tasks
+    /// serve once they have what lets them answer.
     pub fn serve(&self, service: &Service, tasks: &[Task]) {
         self.tell(|host| {
             let all: Vec<u8> = self.hosts.iter().map(|host| host.number).collect();
             let mut changes = vec![host.network(&all), published(service)];
-            changes.extend(tasks.iter().map(|task| host.endpoint(&service.id, *task)));
+            changes.extend(host.known());
             changes
+        });
+        let direct = self.hosts.iter().filter(|it| it.direct);
+        direct.flat_map(|it| &it.containers).for_each(prepared);
+        self.tell(|host| {
+            let tasks = tasks.iter();
+            tasks.map(|it| host.endpoint(&service.id, *it)).collect()
         });
     }
 }
@@ -117,6 +130,14 @@ pub fn gone(service: &str, (_, task): Task) -> Change {
     Change::EndpointGone(NETWORK.to_owned(), format!("{service}-{task}"))
 }
 
+/// Waits until a task has the rules for its answers.
+pub fn prepared(task: &Namespace) {
+    until("a task has no rules", || {
+        let (done, said) = task.attempt("nft list table netdev skep-replies");
+        done.then_some(()).ok_or(said)
+    });
+}
+
 pub fn inside(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, last)
 }
@@ -140,11 +161,12 @@ impl Host {
             ip link add docker0 type bridge && ip addr add 172.17.0.1/16 dev docker0
             ip link set skepin up && ip link set docker0 up"
         ));
-        let containers = Vec::new();
         Self {
             number,
             net,
-            containers,
+            containers: Vec::new(),
+            lasts: Vec::new(),
+            direct: false,
             plane: None,
         }
     }
@@ -156,6 +178,7 @@ impl Host {
         inside.sh(&format!("ip link set eth0 mtu {MTU}"));
         talk::serve(&inside, format!("task{last}"));
         self.containers.push(inside);
+        self.lasts.push(last);
     }
 
     /// A container on the engine's own network.
@@ -221,6 +244,20 @@ impl Host {
         })
     }
 
+    /// Its containers, as it knows them.
+    pub fn known(&self) -> Vec<Change> {
+        let all = self.containers.iter().zip(&self.lasts);
+        let known = all.map(|(container, last)| {
+            Change::Container(Container {
+                id: format!("{WEB}-{last}"),
+                pid: container.pid,
+                addresses: BTreeMap::from([(NETWORK.to_owned(), vec![inside(*last).into()])]),
+                ..Container::default()
+            })
+        });
+        known.collect()
+    }
+
     pub fn endpoint(&self, service: &str, (host, last): Task) -> Change {
         let endpoint = Endpoint {
             id: format!("{service}-{last}"),
@@ -234,11 +271,17 @@ impl Host {
 
     /// Starts the data plane.
     pub fn start(&mut self) {
+        self.start_with(Config::default());
+    }
+
+    /// Starts one that is told so of the host.
+    pub fn start_with(&mut self, config: Config) {
+        self.direct = !config.routes_replies;
         let (changes, mut inbox) = mpsc::unbounded_channel();
         let (told, reports) = std::sync::mpsc::channel();
         let thread = self.net.begin(move || {
             net::block_on(async move {
-                let plane = Plane::start(Default::default());
+                let plane = Plane::start(config);
                 told.send(plane.reports()).unwrap();
                 while let Some(changes) = inbox.recv().await {
                     plane.apply(changes).await;

@@ -1,0 +1,245 @@
+//! The rules as the kernel takes them. Pure. As `nft` would show them, were a host's address 10.0.0.2
+//! on a network 10.0.0.0/24, and the container's device there `eth0`:
+//!
+//! ```text
+//! table ip skep-replies {
+//!     chain zone     { type filter hook prerouting priority raw
+//!                      BY-HOST ct original zone set (the last two bytes of ether saddr) }
+//!     chain arrival  { type filter hook prerouting priority mangle
+//!                      ct state new BY-HOST ct mark set (the last four bytes of ether saddr) }
+//!     chain source   { type nat hook input priority srcnat }
+//!     chain reply    { type filter hook output priority mangle
+//!                      ct mark & 255.255.255.0 == 10.0.0.0 ct direction reply meta mark set ct mark }
+//! }
+//! table netdev skep-replies {
+//!     chain departure { type filter hook egress device eth0 priority filter
+//!                       meta mark & 255.255.255.0 == 10.0.0.0
+//!                       (the last four bytes of ether daddr) set meta mark }
+//! }
+//! BY-HOST: ip saddr & 255.255.255.0 != 10.0.0.0
+//!              ether saddr & ff:ff:ff:ff:ff:00 == 02:42:0a:00:00:00
+//!              ether saddr != 02:42:0a:00:00:02
+//! ```
+//!
+//! A host's hardware address on the network is its address there, so that is all that has to be
+//! known, however many hosts there are. A client may have one port towards several hosts: these are
+//! different connections by their zones, and the empty chain makes the kernel give the second one
+//! another port.
+
+use std::net::Ipv4Addr;
+
+use crate::mac;
+use crate::model::Subnet;
+use crate::netlink::expression::{
+    LINK, NETWORK, REGISTER, compare, ct, masked, meta, payload, set_ct, set_meta, set_payload,
+};
+use crate::netlink::nftables::{
+    APPEND, Batch, CREATE, DEL_TABLE, NEW_CHAIN, NEW_RULE, NEW_TABLE, Tables,
+};
+use crate::netlink::{Family, Writer};
+
+/// The name of both tables.
+pub(super) const TABLE: &str = "skep-replies";
+/// Their kinds.
+pub(super) const TABLES: [Tables; 2] = [Tables::Of(Family::Ipv4), Tables::Devices];
+/// The name of a table that never is.
+const TRIAL: &str = "skep-trial";
+
+/// What the kernel knows of packets and connections, by number.
+const META_MARK: u32 = 3;
+const CT_STATE: u32 = 0;
+const CT_DIRECTION: u32 = 1;
+const CT_MARK: u32 = 3;
+const CT_ZONE: u32 = 17;
+/// A bit of the state, and the two directions.
+const NEW: u32 = 1 << 3;
+const ORIGINAL: u8 = 0;
+const REPLY: u8 = 1;
+/// Where Ethernet's header has its addresses, and IPv4's the source.
+const TO: u32 = 0;
+const FROM: u32 = 6;
+const SOURCE: u32 = 12;
+/// Of a hardware address, what comes before the address within the network.
+const BEFORE: u32 = 2;
+
+/// A chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chain {
+    Zone,
+    Arrival,
+    Source,
+    Reply,
+    Departure,
+}
+
+impl Chain {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Zone,
+        Self::Arrival,
+        Self::Source,
+        Self::Reply,
+        Self::Departure,
+    ];
+
+    pub(super) fn tables(self) -> Tables {
+        match self {
+            Self::Departure => Tables::Devices,
+            _ => Tables::Of(Family::Ipv4),
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Zone => "zone",
+            Self::Arrival => "arrival",
+            Self::Source => "source",
+            Self::Reply => "reply",
+            Self::Departure => "departure",
+        }
+    }
+
+    /// How many rules it has.
+    pub(super) fn rules(self) -> u32 {
+        u32::from(self != Self::Source)
+    }
+
+    /// Its type, the number of its hook, and its priority there.
+    fn hook(self) -> (&'static str, u32, i32) {
+        match self {
+            Self::Zone => ("filter", 0, -300),
+            Self::Arrival => ("filter", 0, -150),
+            Self::Source => ("nat", 1, 100),
+            Self::Reply => ("filter", 3, -150),
+            Self::Departure => ("filter", 1, 0),
+        }
+    }
+}
+
+/// What the rules depend on.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) subnet: Subnet,
+    /// The address of the container's own host on the network: what comes from there goes back there
+    /// by itself.
+    pub(super) gateway: Ipv4Addr,
+    /// The container's device on the network.
+    pub(super) device: String,
+}
+
+impl Rules {
+    /// Makes the tables, whatever was there.
+    pub(super) fn write(&self, batch: &mut Batch) {
+        for tables in TABLES {
+            batch.turn(tables);
+            table(batch, NEW_TABLE, TABLE);
+            table(batch, DEL_TABLE, TABLE);
+            table(batch, NEW_TABLE, TABLE);
+            for chain in Chain::ALL.into_iter().filter(|it| it.tables() == tables) {
+                new_chain(batch, (TABLE, chain), &self.device);
+                if chain.rules() > 0 {
+                    batch.step(NEW_RULE, APPEND, |it| {
+                        it.text(1, TABLE);
+                        it.text(2, chain.name());
+                        it.nested(4, |it| self.expressions(it, chain));
+                    });
+                }
+            }
+        }
+    }
+
+    fn expressions(&self, it: &mut Writer, chain: Chain) {
+        match chain {
+            Chain::Zone => {
+                self.is_by_host(it);
+                payload(it, LINK, FROM + BEFORE + 2, 2);
+                set_ct(it, CT_ZONE, Some(ORIGINAL));
+            }
+            Chain::Arrival => {
+                ct(it, CT_STATE, None);
+                masked(it, &NEW.to_ne_bytes());
+                compare(it, 1, &[0; 4]);
+                self.is_by_host(it);
+                payload(it, LINK, FROM + BEFORE, 4);
+                set_ct(it, CT_MARK, None);
+            }
+            Chain::Source => {}
+            Chain::Reply => {
+                ct(it, CT_MARK, None);
+                self.is_inside(it);
+                ct(it, CT_DIRECTION, None);
+                compare(it, 0, &[REPLY]);
+                ct(it, CT_MARK, None);
+                set_meta(it, META_MARK);
+            }
+            Chain::Departure => {
+                meta(it, META_MARK, REGISTER);
+                self.is_inside(it);
+                meta(it, META_MARK, REGISTER);
+                set_payload(it, LINK, TO + BEFORE, 4);
+            }
+        }
+    }
+
+    /// Whether somebody outside has sent it, by way of another host.
+    fn is_by_host(&self, it: &mut Writer) {
+        let (mask, subnet) = self.prefix();
+        payload(it, NETWORK, SOURCE, 4);
+        masked(it, &mask);
+        compare(it, 1, &subnet);
+        payload(it, LINK, FROM, 6);
+        let [a, b, c, d] = mask;
+        masked(it, &[0xff, 0xff, a, b, c, d]);
+        compare(it, 0, &mac(Ipv4Addr::from(subnet)));
+        payload(it, LINK, FROM, 6);
+        compare(it, 1, &mac(self.gateway));
+    }
+
+    /// Whether the register has an address of the network.
+    fn is_inside(&self, it: &mut Writer) {
+        let (mask, subnet) = self.prefix();
+        masked(it, &mask);
+        compare(it, 0, &subnet);
+    }
+
+    /// Which bits of an address say that it is the network's, and what they are.
+    fn prefix(&self) -> ([u8; 4], [u8; 4]) {
+        let (first, length) = self.subnet;
+        let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32)));
+        let mask = mask.unwrap_or(0);
+        (mask.to_be_bytes(), (first.to_bits() & mask).to_be_bytes())
+    }
+}
+
+/// Makes a chain for what leaves by a device, and takes it away again.
+pub(super) fn trial(batch: &mut Batch) {
+    batch.turn(Tables::Devices);
+    table(batch, NEW_TABLE, TRIAL);
+    new_chain(batch, (TRIAL, Chain::Departure), "lo");
+    table(batch, DEL_TABLE, TRIAL);
+}
+
+fn table(batch: &mut Batch, step: u16, name: &str) {
+    batch.step(step, 0, |it| {
+        it.text(1, name);
+        if step == NEW_TABLE {
+            it.number(2, 0);
+        }
+    });
+}
+
+fn new_chain(batch: &mut Batch, (table, chain): (&str, Chain), device: &str) {
+    let (kind, hook, priority) = chain.hook();
+    batch.step(NEW_CHAIN, CREATE, |it| {
+        it.text(1, table);
+        it.text(3, chain.name());
+        it.text(7, kind);
+        it.number(5, 1);
+        it.nested(4, |it| {
+            it.number(1, hook);
+            it.attribute(2, &priority.to_be_bytes());
+            if chain.tables() == Tables::Devices {
+                it.text(3, device);
+            }
+        });
+    });
+}
