@@ -6,18 +6,28 @@
 //! what the user forbids stays forbidden, and before the engine's. What stays within a network is not
 //! masked either: an engine has a rule for everything that leaves a network's subnet by another
 //! bridge than its own, and where nodes share a host there is another bridge of the same network.
+//! Nor is it dropped before that, in raw `PREROUTING`, for coming in by another bridge.
 //!
 //! An engine whose firewall is nftables itself (Docker from 29 on, if told so) has a flag for what to
 //! let pass, `--bridge-accept-fwmark=0x5be00000/0xfff00000`; nobody can add to its tables.
 
+mod crossings;
+mod marks;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
 use crate::mesh::{OURS, OURS_MASK};
 use crate::program::run;
+use crossings::CROSSING;
+pub(crate) use marks::{Marks, marks};
 
-/// By these comments the rules are found again, in this order.
+/// How bridges that are networks are called.
+const BRIDGES: &str = "skep";
+/// By these comments the rules are found again, and those that let pass what crosses between bridges
+/// of one network.
 const NAMES: [&str; 2] = [MESH, BRIDGED];
 /// That of the rule for the mesh's connections.
 const MESH: &str = "skep-mesh";
@@ -35,9 +45,14 @@ type Chain = [&'static str; 2];
 const FORWARD: Chain = ["filter", "FORWARD"];
 /// What is masked.
 const POSTROUTING: Chain = ["nat", "POSTROUTING"];
+/// What has come in, before anything else.
+const PREROUTING: Chain = ["raw", "PREROUTING"];
+/// All that rules of ours are in.
+const CHAINS: [Chain; 3] = [FORWARD, POSTROUTING, PREROUTING];
 
 /// A kind of addresses, each of which has a firewall of its own.
 struct Kind {
+    ipv6: bool,
     /// What shows and changes the rules: through nftables, in the older way, and whichever it is.
     programs: [[&'static str; 2]; 3],
     /// Where the kernel names the tables of the older kind.
@@ -59,6 +74,7 @@ pub(crate) struct Wanted {
 
 static KINDS: [Kind; 2] = [
     Kind {
+        ipv6: false,
         programs: [
             ["iptables-nft", "iptables-nft-restore"],
             ["iptables-legacy", "iptables-legacy-restore"],
@@ -69,6 +85,7 @@ static KINDS: [Kind; 2] = [
         mesh: true,
     },
     Kind {
+        ipv6: true,
         programs: [
             ["ip6tables-nft", "ip6tables-nft-restore"],
             ["ip6tables-legacy", "ip6tables-legacy-restore"],
@@ -80,9 +97,12 @@ static KINDS: [Kind; 2] = [
     },
 ];
 
-/// Programs that show rules and change several at once, a chain, and the names of the rules there is
-/// a use for in it.
-type Firewall = ([&'static str; 2], Chain, Vec<&'static str>);
+/// The names of the rules there is a use for, by kind of addresses (its place in [`KINDS`]) and chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan(BTreeMap<Place, Vec<String>>);
+
+/// A kind of addresses and a chain.
+type Place = (usize, Chain);
 
 /// What is done with a rule.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,59 +110,90 @@ enum Step<'a> {
     /// Remove one that is listed like this.
     Remove(&'a str),
     /// Put that of this name at this place, counted from 1.
-    Insert(usize, &'static str),
+    Insert(usize, &'a str),
+}
+
+/// What the rules are to be, as the host is now.
+pub(crate) fn plan(wanted: Wanted) -> io::Result<Plan> {
+    let mut plan = BTreeMap::new();
+    for (number, kind) in KINDS.iter().enumerate() {
+        let crossings = match kind.is_bridged() && wanted.networks {
+            true => crossings::names(kind.ipv6)?,
+            false => Vec::new(),
+        };
+        for chain in CHAINS {
+            let names = match chain == PREROUTING {
+                true => crossings.clone(),
+                false => kind.among(wanted, chain, kind.is_bridged()),
+            };
+            plan.insert((number, chain), names);
+        }
+    }
+    Ok(Plan(plan))
 }
 
 /// Puts the rules where they belong, in each of the firewalls that are in use; those that there is no
-/// use for go.
-pub(crate) fn set(wanted: Wanted) -> io::Result<()> {
-    firewalls(wanted).try_for_each(|(programs, chain, names)| apply(programs, chain, &names))
+/// use for go. Where there was none by the plan before either, nobody looks.
+pub(crate) fn set(plan: &Plan, before: Option<&Plan>) -> io::Result<()> {
+    let was = |place: &Place| before.is_none_or(|it| it.uses(place));
+    let mut used = plan
+        .0
+        .iter()
+        .filter(|(place, _)| plan.uses(place) || was(place));
+    used.try_for_each(|(place, names)| apply(*place, names))
 }
 
 /// Whether the rules are where they belong.
-pub(crate) fn is_set(wanted: Wanted) -> bool {
-    firewalls(wanted).all(|([show, _], chain, names)| {
-        list(show, chain).is_ok_and(|listed| steps(&listed, chain, &names).is_empty())
+pub(crate) fn is_set(plan: &Plan) -> bool {
+    let mut used = plan.0.iter().filter(|(place, _)| plan.uses(place));
+    used.all(|((number, chain), names)| {
+        let mut programs = programs(*number, *chain).into_iter();
+        programs.all(|[show, _]| {
+            list(show, *chain).is_ok_and(|listed| steps(&listed, *chain, names).is_empty())
+        })
     })
 }
 
 /// Takes the rules away.
 pub(crate) fn clear() -> io::Result<()> {
-    set(Wanted::default())
+    set(&plan(Wanted::default())?, None)
 }
 
-/// The firewalls here, with what is to be in each.
-fn firewalls(wanted: Wanted) -> impl Iterator<Item = Firewall> {
-    KINDS.iter().flat_map(move |kind| {
-        let chains = [FORWARD, POSTROUTING].into_iter();
-        chains.flat_map(move |chain| {
-            let programs = kind.programs(chain).into_iter();
-            programs.map(move |program| (program, chain, kind.names(wanted, chain)))
-        })
-    })
+fn programs(number: usize, chain: Chain) -> Vec<[&'static str; 2]> {
+    KINDS
+        .get(number)
+        .map(|kind| kind.programs(chain))
+        .unwrap_or_default()
+}
+
+impl Plan {
+    /// Whether there is a use for rules in a chain.
+    fn uses(&self, place: &Place) -> bool {
+        self.0.get(place).is_some_and(|names| !names.is_empty())
+    }
 }
 
 /// Whether there are rules of the older kind, whose changes nobody tells.
 pub(crate) fn is_legacy() -> bool {
     KINDS
         .iter()
-        .any(|kind| kind.is_legacy(FORWARD) || kind.is_legacy(POSTROUTING))
+        .any(|kind| CHAINS.into_iter().any(|chain| kind.is_legacy(chain)))
 }
 
 impl Kind {
-    /// The names of the rules that there is a use for.
-    fn names(&self, wanted: Wanted, chain: Chain) -> Vec<&'static str> {
+    /// Whether bridged packets go through the rules.
+    fn is_bridged(&self) -> bool {
         let switch = std::fs::read_to_string(self.bridged);
-        let bridged = switch.is_ok_and(|it| it.trim() == "1");
-        self.among(wanted, chain, bridged)
+        switch.is_ok_and(|it| it.trim() == "1")
     }
 
-    /// Those, where bridged packets go through the rules or do not.
-    fn among(&self, wanted: Wanted, chain: Chain, bridged: bool) -> Vec<&'static str> {
+    /// The names of the rules that there is a use for, where bridged packets go through them or do
+    /// not; but for what crosses between bridges.
+    fn among(&self, wanted: Wanted, chain: Chain, bridged: bool) -> Vec<String> {
         let mesh = wanted.mesh && self.mesh && chain == FORWARD;
         let all = [(MESH, mesh), (BRIDGED, wanted.networks && bridged)];
         let used = all.into_iter().filter(|(_, is_used)| *is_used);
-        used.map(|(name, _)| name).collect()
+        used.map(|(name, _)| name.to_owned()).collect()
     }
 
     /// Whether there are rules of the older kind in the chain's table.
@@ -170,27 +221,40 @@ impl Kind {
     }
 }
 
-fn apply([show, change]: [&str; 2], chain: Chain, wanted: &[&'static str]) -> io::Result<()> {
-    let listed = list(show, chain)?;
-    let steps = steps(&listed, chain, wanted);
+fn apply((number, chain): Place, wanted: &[String]) -> io::Result<()> {
+    let mut programs = programs(number, chain).into_iter();
+    programs.try_for_each(|[show, change]| {
+        let listed = list(show, chain)?;
+        let script = script(chain, &steps(&listed, chain, wanted));
+        match script.is_empty() {
+            true => Ok(()),
+            false => run(change, &["-w", WAIT, "--noflush"], &script).map(drop),
+        }
+    })
+}
+
+/// The steps, as they are told to a program; nothing, if there are none.
+fn script([table, name]: Chain, steps: &[Step<'_>]) -> String {
     if steps.is_empty() {
-        return Ok(());
+        return String::new();
     }
-    let [table, name] = chain;
     let mut script = format!("*{table}\n");
     for step in steps {
         let _ = match step {
             Step::Remove(line) => writeln!(script, "{}", line.replacen("-A ", "-D ", 1)),
-            Step::Insert(at, rule) => writeln!(script, "-I {name} {at} {}", text(chain, rule)),
+            Step::Insert(at, rule) => {
+                writeln!(script, "-I {name} {at} {}", text([table, name], rule))
+            }
         };
     }
     script.push_str("COMMIT\n");
-    run(change, &["-w", WAIT, "--noflush"], &script).map(drop)
+    script
 }
 
 /// A rule of this name, as it is listed.
 fn text(chain: Chain, name: &str) -> String {
     let packets = match (chain, name) {
+        (PREROUTING, name) => crossings::packets(name).unwrap_or_default(),
         (POSTROUTING, _) => "-o skep+ -m physdev --physdev-is-bridged".to_owned(),
         (_, BRIDGED) => "-i skep+ -o skep+ -m physdev --physdev-is-bridged".to_owned(),
         _ => format!("-m connmark --mark {OURS:#x}/{OURS_MASK:#x}"),
@@ -203,19 +267,19 @@ fn list(program: &str, [table, name]: Chain) -> io::Result<String> {
 }
 
 /// The name of a rule, if it is ours.
-fn name(line: &str) -> Option<&'static str> {
+fn name(line: &str) -> Option<&str> {
     let mut words = line.split_whitespace().map(|it| it.trim_matches('"'));
-    words.find_map(|word| NAMES.into_iter().find(|name| *name == word))
+    words.find(|word| NAMES.contains(word) || word.starts_with(CROSSING))
 }
 
 /// What is to be done about a chain that is listed like this.
-fn steps<'a>(listed: &'a str, [_, chain]: Chain, wanted: &[&'static str]) -> Vec<Step<'a>> {
+fn steps<'a>(listed: &'a str, [_, chain]: Chain, wanted: &'a [impl AsRef<str>]) -> Vec<Step<'a>> {
     let start = format!("-A {chain} ");
     let rules = listed.lines().filter(|it| it.starts_with(&start));
     let rules: Vec<&str> = rules.collect();
     let ours = (1..).zip(&rules);
     let ours = ours.filter_map(|(at, line)| Some((at, name(line)?)));
-    let ours: Vec<(usize, &'static str)> = ours.collect();
+    let ours: Vec<(usize, &str)> = ours.collect();
     let (mine, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|it| name(it).is_some());
     let jumps = |rule: &str| {
         BEFORE
@@ -231,8 +295,8 @@ fn steps<'a>(listed: &'a str, [_, chain]: Chain, wanted: &[&'static str]) -> Vec
     };
     let meant = place
         .into_iter()
-        .flat_map(|at| (at..).zip(wanted.iter().copied()));
-    let meant: Vec<(usize, &'static str)> = meant.collect();
+        .flat_map(|at| (at..).zip(wanted.iter().map(AsRef::as_ref)));
+    let meant: Vec<(usize, &str)> = meant.collect();
     if ours == meant {
         return Vec::new();
     }
@@ -242,109 +306,4 @@ fn steps<'a>(listed: &'a str, [_, chain]: Chain, wanted: &[&'static str]) -> Vec
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OURS: &str = "-A FORWARD -m connmark --mark 0x5be00000/0xfff00000 -m comment --comment skep-mesh -j ACCEPT";
-    const WITHIN: &str = "-A FORWARD -i skep+ -o skep+ -m physdev --physdev-is-bridged -m comment --comment skep-bridged -j ACCEPT";
-    const UNMASKED: &str = "-A POSTROUTING -o skep+ -m physdev --physdev-is-bridged -m comment --comment skep-bridged -j ACCEPT";
-    const DOCKER: [&str; 3] = [
-        "-P FORWARD DROP",
-        "-A FORWARD -j DOCKER-USER",
-        "-A FORWARD -j DOCKER-ISOLATION-STAGE-1",
-    ];
-
-    /// What is done about such rules, as lines of a script.
-    fn of(rules: &[&str], wanted: &[&'static str]) -> Vec<String> {
-        let listed = rules.join("\n") + "\n";
-        let steps = steps(&listed, FORWARD, wanted).into_iter();
-        let told = steps.map(|step| match step {
-            Step::Remove(line) => format!("- {}", name(line).unwrap_or_default()),
-            Step::Insert(at, name) => format!("{at} {name}"),
-        });
-        told.collect()
-    }
-
-    #[test]
-    fn it_comes_after_what_the_user_forbids() {
-        let one = |rules: &[&str]| of(rules, &["skep-mesh"]);
-        assert_eq!(one(&DOCKER), ["2 skep-mesh"]);
-        assert!(one(&[DOCKER[0], DOCKER[1], OURS, DOCKER[2]]).is_empty());
-        let sunk = [DOCKER[0], DOCKER[1], DOCKER[2], OURS];
-        assert_eq!(one(&sunk), ["- skep-mesh", "2 skep-mesh"]);
-        let twice = [DOCKER[0], DOCKER[1], OURS, DOCKER[2], OURS];
-        assert_eq!(one(&twice), ["- skep-mesh", "- skep-mesh", "2 skep-mesh"]);
-    }
-
-    #[test]
-    fn what_stays_within_a_network_passes_too() {
-        let both = |rules: &[&str]| of(rules, &NAMES);
-        assert_eq!(both(&DOCKER), ["2 skep-mesh", "3 skep-bridged"]);
-        assert!(both(&[DOCKER[0], DOCKER[1], OURS, WITHIN, DOCKER[2]]).is_empty());
-        let turned = [DOCKER[0], DOCKER[1], WITHIN, OURS, DOCKER[2]];
-        let again = [
-            "- skep-bridged",
-            "- skep-mesh",
-            "2 skep-mesh",
-            "3 skep-bridged",
-        ];
-        assert_eq!(both(&turned), again);
-        // Bridged packets go past the rules now.
-        let left = of(&[DOCKER[0], OURS, WITHIN], &["skep-mesh"]);
-        assert_eq!(left, ["- skep-mesh", "- skep-bridged", "1 skep-mesh"]);
-    }
-
-    #[test]
-    fn of_ipv6_only_what_stays_within_a_network_is_let_pass() {
-        let only = |rules: &[&str]| of(rules, &[BRIDGED]);
-        assert_eq!(only(&["-P FORWARD DROP"]), ["1 skep-bridged"]);
-        assert_eq!(only(&DOCKER), ["2 skep-bridged"]);
-        assert!(only(&["-P FORWARD DROP", WITHIN]).is_empty());
-        assert!(only(&["-P FORWARD ACCEPT"]).is_empty());
-        let all = Wanted {
-            mesh: true,
-            networks: true,
-        };
-        let [ipv4, ipv6] = &KINDS;
-        assert_eq!(ipv4.among(all, FORWARD, true), NAMES);
-        assert_eq!(ipv4.among(all, FORWARD, false), [MESH]);
-        assert_eq!(ipv6.among(all, FORWARD, true), [BRIDGED]);
-        assert_eq!(ipv4.among(all, POSTROUTING, true), [BRIDGED]);
-        assert!(ipv4.among(all, POSTROUTING, false).is_empty());
-        assert!(ipv4.among(Wanted::default(), FORWARD, true).is_empty());
-    }
-
-    #[test]
-    fn without_an_engine_it_is_there_where_something_is_in_the_way() {
-        let one = |rules: &[&str]| of(rules, &["skep-mesh"]);
-        assert!(one(&["-P FORWARD ACCEPT"]).is_empty());
-        assert_eq!(one(&["-P FORWARD ACCEPT", OURS]), ["- skep-mesh"]);
-        assert_eq!(one(&["-P FORWARD DROP"]), ["1 skep-mesh"]);
-        assert!(one(&["-P FORWARD DROP", OURS]).is_empty());
-        let rejected = ["-P FORWARD ACCEPT", "-A FORWARD -j REJECT"];
-        assert_eq!(one(&rejected), ["1 skep-mesh"]);
-    }
-
-    #[test]
-    fn what_stays_within_a_network_is_not_masked() {
-        const MASKED: &str = "-A POSTROUTING -s 10.0.1.0/24 ! -o skep0 -j MASQUERADE";
-        let listed = ["-P POSTROUTING ACCEPT", MASKED].join("\n");
-        let put = steps(&listed, POSTROUTING, &[BRIDGED]);
-        assert_eq!(put, [Step::Insert(1, BRIDGED)]);
-        let there = ["-P POSTROUTING ACCEPT", UNMASKED, MASKED].join("\n");
-        assert!(steps(&there, POSTROUTING, &[BRIDGED]).is_empty());
-        let alone = ["-P POSTROUTING ACCEPT", UNMASKED].join("\n");
-        let gone = steps(&alone, POSTROUTING, &[BRIDGED]);
-        assert_eq!(gone, [Step::Remove(UNMASKED)]);
-    }
-
-    #[test]
-    fn rules_are_what_is_listed() {
-        for line in [OURS, WITHIN] {
-            let name = name(line).unwrap();
-            assert_eq!(line, format!("-A FORWARD {}", text(FORWARD, name)));
-        }
-        let unmasked = text(POSTROUTING, BRIDGED);
-        assert_eq!(UNMASKED, format!("-A POSTROUTING {unmasked}"));
-    }
-}
+mod tests;

@@ -197,7 +197,7 @@ pub(crate) fn is_sibling(bridge: &str, other: &str) -> bool {
 
 /// What the names of bridges have in common that are one network; nothing, if the name is not one
 /// that says what tells it from others.
-fn common(bridge: &str) -> Option<&str> {
+pub(crate) fn common(bridge: &str) -> Option<&str> {
     let common = bridge.get(..LONGEST - OWN);
     common.filter(|_| bridge.len() == LONGEST)
 }

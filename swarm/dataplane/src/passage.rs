@@ -2,9 +2,10 @@
 //! for as long as ports are published: sees when somebody has loaded a firewall without the rules
 //! for that, and puts them back. What the rules are is `accept`'s.
 
+use std::io;
 use std::time::{Duration, Instant};
 
-use crate::accept::{self, Wanted};
+use crate::accept::{self, Marks, Plan, Wanted};
 use crate::mesh;
 use crate::netlink::nftables::Nftables;
 use crate::netns;
@@ -24,10 +25,24 @@ pub(crate) struct Passage {
     owner: Option<Owner>,
     begun: Instant,
     wanted: Wanted,
-    /// What the firewalls were left with, and the number of the last change to any rules by then,
-    /// once somebody has looked.
-    done: Option<(Wanted, Option<u32>)>,
+    done: Option<Done>,
     looks: usize,
+}
+
+/// What the firewalls were left with.
+#[derive(Clone, Debug)]
+struct Done {
+    wanted: Wanted,
+    plan: Plan,
+    /// What they were like, once somebody has looked.
+    seen: Option<Seen>,
+}
+
+/// What the firewalls were like, and the number of the last change to any rules by then.
+#[derive(Clone, Debug)]
+struct Seen {
+    generation: u32,
+    marks: Marks,
 }
 
 impl Passage {
@@ -49,8 +64,8 @@ impl Passage {
     /// Whether there is nothing to do, and never was.
     fn rests(&self) -> bool {
         self.wanted == Wanted::default()
-            && match self.done {
-                Some((left, _)) => left == Wanted::default(),
+            && match &self.done {
+                Some(left) => left.wanted == Wanted::default(),
                 None => self.begun.elapsed() < GRACE,
             }
     }
@@ -59,27 +74,57 @@ impl Passage {
         if self.rests() || !self.owns()? {
             return Ok(());
         }
-        let wanted = self.wanted;
-        netns::on_host(move || accept::set(wanted)).await?;
-        self.done = Some((wanted, None));
+        let (wanted, before) = (self.wanted, self.done.take().map(|it| it.plan));
+        let set = move || {
+            let plan = accept::plan(wanted)?;
+            accept::set(&plan, before.as_ref())?;
+            Ok(plan)
+        };
+        let plan = netns::on_host(set).await?;
+        self.done = Some(Done {
+            wanted,
+            plan,
+            seen: None,
+        });
         if wanted == Wanted::default() {
             self.owner = None;
         }
         Ok(())
     }
 
-    /// Whether the rules are still there. Of older rules nobody numbers the changes.
-    async fn is_as_left(&mut self, wanted: Wanted, at: Option<u32>) -> Result<bool, String> {
-        let looks = self.looks;
-        let look = netns::on_host(move || {
-            let now = Nftables::open()?.generation()?;
-            let is_due = at != Some(now) || looks.is_multiple_of(2) && accept::is_legacy();
-            Ok((now, !is_due || accept::is_set(wanted)))
-        });
-        let (now, is_set) = look.await?;
-        self.done = Some((wanted, Some(now)));
+    /// Whether the rules are still there.
+    async fn is_as_left(&mut self, done: Done) -> Result<bool, String> {
+        let looks_at_older = self.looks.is_multiple_of(2);
+        let look = netns::on_host(move || look(&done, looks_at_older));
+        let seen = look.await?;
+        let is_set = seen.is_some();
+        if let Some(done) = self.done.as_mut().filter(|_| is_set) {
+            done.seen = seen;
+        }
         Ok(is_set)
     }
+}
+
+/// What the firewalls are like, if that is what they were left with. Programs are asked only if
+/// somebody was at them: most changes to rules are to others.
+fn look(done: &Done, looks_at_older: bool) -> io::Result<Option<Seen>> {
+    if accept::plan(done.wanted)? != done.plan {
+        return Ok(None);
+    }
+    let mut nftables = Nftables::open()?;
+    let generation = nftables.generation()?;
+    let before = done.seen.as_ref();
+    // Of older rules nobody numbers the changes.
+    let is_older = looks_at_older && accept::is_legacy();
+    let seen = match before.filter(|it| it.generation == generation) {
+        Some(seen) => seen.clone(),
+        None => Seen {
+            generation,
+            marks: accept::marks(&mut nftables)?,
+        },
+    };
+    let is_same = !is_older && before.is_some_and(|it| it.marks == seen.marks);
+    Ok((is_same || accept::is_set(&done.plan)).then_some(seen))
 }
 
 impl Part for Passage {
@@ -87,13 +132,20 @@ impl Part for Passage {
         "passage"
     }
 
-    async fn converge(&mut self, state: &State, _: &Touched) -> Result<(), String> {
+    async fn converge(&mut self, state: &State, touched: &Touched) -> Result<(), String> {
         let mut networks = state.networks.values();
         self.wanted = Wanted {
             mesh: mesh::publishes(state),
             networks: networks.any(|known| known.network.is_some()),
         };
-        self.bring().await
+        let is_done = self
+            .done
+            .as_ref()
+            .is_some_and(|it| it.wanted == self.wanted);
+        match is_done && self.owner.is_some() && !touched.all {
+            true => Ok(()),
+            false => self.bring().await,
+        }
     }
 
     async fn intact(&mut self) -> bool {
@@ -101,9 +153,9 @@ impl Part for Passage {
         if self.rests() {
             return true;
         }
-        match self.done.filter(|_| self.owner.is_some()) {
-            Some((left, at)) if left == self.wanted => {
-                self.is_as_left(left, at).await.unwrap_or(false)
+        match self.done.clone().filter(|_| self.owner.is_some()) {
+            Some(done) if done.wanted == self.wanted => {
+                self.is_as_left(done).await.unwrap_or(false)
             }
             // Another daemon may have gone that had it.
             _ => !self.owns().unwrap_or(false),

@@ -9,6 +9,8 @@ mod aside;
 mod beside;
 #[path = "overlay/branches.rs"]
 mod branches;
+#[path = "overlay/crossing.rs"]
+mod crossing;
 #[path = "overlay/joined.rs"]
 mod joined;
 #[path = "hosts/net.rs"]

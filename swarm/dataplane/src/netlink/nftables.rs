@@ -11,11 +11,13 @@ use super::{Family, Writer, attribute, flags, head};
 
 /// Kinds of messages.
 pub(crate) const NEW_TABLE: u16 = 0;
+pub(crate) const GET_TABLE: u16 = 1;
 pub(crate) const DEL_TABLE: u16 = 2;
 pub(crate) const NEW_CHAIN: u16 = 3;
 pub(crate) const GET_CHAIN: u16 = 4;
 pub(crate) const DEL_CHAIN: u16 = 5;
 pub(crate) const NEW_RULE: u16 = 6;
+pub(crate) const GET_RULE: u16 = 7;
 pub(crate) const DEL_RULE: u16 = 8;
 pub(crate) const NEW_SET: u16 = 9;
 pub(crate) const NEW_ELEMENT: u16 = 12;
@@ -164,6 +166,32 @@ impl Nftables {
     ) -> io::Result<()> {
         self.socket
             .dump(kind(of), &header(tables.into().number()), fill, take)
+    }
+
+    /// Looks at the one thing of a kind that is named. `false` if there is none.
+    pub(crate) fn get(
+        &mut self,
+        family: Family,
+        of: u16,
+        fill: impl FnOnce(&mut Writer),
+        mut take: impl FnMut(&[u8]),
+    ) -> io::Result<bool> {
+        let mut question = Writer::default();
+        question.message(kind(of), 0, &header(family.number()), fill);
+        self.socket.send(&question)?;
+        let mut refused = None;
+        self.socket.receive(|message| {
+            match outcome(message) {
+                Some(answer) => refused = answer.err(),
+                None => take(message.payload),
+            }
+            ControlFlow::Break(())
+        })?;
+        match refused {
+            Some(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Some(error) => Err(error),
+            None => Ok(true),
+        }
     }
 
     fn ask_generation(&self) -> io::Result<()> {

@@ -158,6 +158,12 @@ impl<'a> Host<'a> {
         assert!(known.contains(&mac), "{known}{bridge}");
     }
 
+    /// Its data plane hears that the network is gone, before it is.
+    pub fn network_gone(&self) {
+        let gone = Change::NetworkGone("n".to_owned());
+        assert!(self.orders.send(Order::Tell(vec![gone])).is_ok());
+    }
+
     /// Has no part in it any more; what is left belongs to others.
     pub fn leave(self) {
         for subnet in [1, 2] {

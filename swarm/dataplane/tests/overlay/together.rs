@@ -13,28 +13,28 @@ use crate::net::{Namespace, until};
 /// The host's address on the cable between hosts.
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// Containers of the first node, of the second and of the one on the other host.
-const FIRST: [(u8, u8); 2] = [(1, 11), (2, 12)];
-const SECOND: [(u8, u8); 2] = [(1, 13), (2, 14)];
-const FAR: [(u8, u8); 2] = [(1, 15), (2, 16)];
+pub const FIRST: [(u8, u8); 2] = [(1, 11), (2, 12)];
+pub const SECOND: [(u8, u8); 2] = [(1, 13), (2, 14)];
+pub const FAR: [(u8, u8); 2] = [(1, 15), (2, 16)];
 
 /// What is on a host, for one that is on another.
-fn places(host: u8, nodes: &[(u8, u8)]) -> Vec<(Ipv4Addr, u8)> {
+pub fn places(host: u8, nodes: &[(u8, u8)]) -> Vec<(Ipv4Addr, u8)> {
     let place = |(subnet, last): &(u8, u8)| (at(*subnet, *last), host);
     nodes.iter().map(place).collect()
 }
 
 /// Each of the containers with its address.
-type All<'a> = Vec<(&'a Namespace, Ipv4Addr)>;
+pub type All<'a> = Vec<(&'a Namespace, Ipv4Addr)>;
 
 /// Those of the three nodes.
-fn all(on: [&[Namespace; 2]; 3]) -> All<'_> {
+pub fn all(on: [&[Namespace; 2]; 3]) -> All<'_> {
     let all = on.into_iter().zip([FIRST, SECOND, FAR]);
     let all = all.flat_map(|(on, of)| on.iter().zip(of));
     all.map(|(it, (subnet, last))| (it, at(subnet, last)))
         .collect()
 }
 
-fn everybody_reaches_everybody(all: &All<'_>, nodes: &[(u8, u8)]) {
+pub fn everybody_reaches_everybody(all: &All<'_>, nodes: &[(u8, u8)]) {
     for (from, own) in all {
         let others = all.iter().map(|(_, it)| *it).filter(|it| it != own);
         let nodes = nodes.iter().map(|(subnet, last)| at(*subnet, *last));
