@@ -7,84 +7,28 @@ mod lab;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use lab::web::{CLIENT, VIP, in_all, ping, seen};
 use lab::*;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto,
-    setsockopt, socket, sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
 use skep_dataplane::model::Change;
 
-const VIP: u8 = 2;
 const BACKENDS: [u8; 3] = [10, 11, 12];
-const CLIENT: u8 = 20;
 /// A container that the data plane does not know.
 const STRANGER: u8 = 30;
-
-/// Three tasks of one service, a client, and everything told.
-fn all_of(lab: &mut Lab) -> Vec<Change> {
-    let mut changes = vec![network(), service("web", VIP)];
-    for last in BACKENDS {
-        changes.push(endpoint("web", last));
-        changes.push(here(last, lab.container(last)));
-    }
-    changes.push(here(CLIENT, lab.container(CLIENT)));
-    changes
-}
 
 fn has_table(pid: i32) -> bool {
     run(&format!("nsenter -t {pid} -n nft list tables")).contains("skep-vip")
 }
 
 fn start(lab: &mut Lab) -> Vec<Change> {
-    let changes = all_of(lab);
     lab.container(STRANGER);
-    lab.tell(changes.clone());
-    assert!(lab.settled());
-    changes
+    web::start(lab, &BACKENDS, Lab::container, |change, _| change)
 }
 
 /// Connects so many times, and counts who answers.
 fn count(pid: i32, times: usize) -> BTreeMap<String, usize> {
-    let mut count = BTreeMap::new();
-    for _ in 0..times {
-        let first = inside(pid, || Connection::open(address(VIP)).unwrap().first);
-        *count.entry(first).or_default() += 1;
-    }
-    count
-}
-
-fn seen(backends: &[u8], client: u8, times: usize) -> BTreeMap<String, usize> {
-    let backends = backends.iter();
-    backends
-        .map(|it| (format!("{it} 10.0.1.{client}"), times))
-        .collect()
-}
-
-/// Whether this namespace's echo request is answered.
-fn ping(to: Ipv4Addr) -> bool {
-    let raw = (AddressFamily::Inet, SockType::Raw, SockFlag::empty());
-    let socket = socket(raw.0, raw.1, raw.2, SockProtocol::Icmp).unwrap();
-    let patience = TimeVal::milliseconds(500);
-    setsockopt(&socket, sockopt::ReceiveTimeout, &patience).unwrap();
-    // Type 8 with its checksum, number 1, sequence 1.
-    let request = [8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
-    let [a, b, c, d] = to.octets();
-    let to = SockaddrIn::new(a, b, c, d, 0);
-    let socket = std::os::fd::AsRawFd::as_raw_fd(&socket);
-    sendto(socket, &request, &to, MsgFlags::empty()).unwrap();
-    let mut answer = [0; 64];
-    loop {
-        match recv(socket, &mut answer, MsgFlags::empty()) {
-            Ok(length) if length >= 28 && answer[20] == 0 => return true,
-            // On the loopback device the request itself comes by.
-            Ok(_) => {}
-            Err(_) => return false,
-        }
-    }
+    web::count(pid, address(VIP), times)
 }
 
 #[test]
@@ -92,21 +36,19 @@ fn one_address_is_all_tasks_in_turn() {
     lab(|lab| {
         start(lab);
         let client = lab.pid(CLIENT);
-        assert_eq!(count(client, 30), seen(&BACKENDS, CLIENT, 10));
+        assert_eq!(count(client, 30), seen(&BACKENDS, address(CLIENT), 10));
         // A task that asks for its own service reaches itself in its turn.
-        assert_eq!(count(lab.pid(10), 6), seen(&BACKENDS, 10, 2));
+        assert_eq!(count(lab.pid(10), 6), seen(&BACKENDS, address(10), 2));
         let datagrams = inside(client, || {
             let sockets = [(); 6].map(|()| datagrams(address(VIP), PATIENCE));
-            let mut answers = BTreeMap::new();
-            for socket in &sockets {
+            in_all(sockets.iter().map(|socket| {
                 let first = ask(socket).unwrap();
                 // The rest of a flow goes where its first packet went.
                 assert_eq!(ask(socket).unwrap(), first);
-                *answers.entry(first).or_default() += 1;
-            }
-            answers
+                first
+            }))
         });
-        assert_eq!(datagrams, seen(&BACKENDS, CLIENT, 2));
+        assert_eq!(datagrams, seen(&BACKENDS, address(CLIENT), 2));
         assert!(inside(client, || ping(address(VIP))));
         assert!(!inside(client, || ping(address(99))));
     });
@@ -116,17 +58,13 @@ fn one_address_is_all_tasks_in_turn() {
 fn the_host_serves_itself_and_those_without_a_table() {
     lab(|lab| {
         start(lab);
-        let mut own = BTreeMap::new();
-        for _ in 0..6 {
-            let first = Connection::open(address(VIP)).unwrap().first;
-            *own.entry(first).or_default() += 1;
-        }
-        assert_eq!(own, seen(&BACKENDS, 1, 2));
+        let own = in_all((0..6).map(|_| Connection::open(address(VIP)).unwrap().first));
+        assert_eq!(own, seen(&BACKENDS, address(1), 2));
         assert!(ask(&datagrams(address(VIP), PATIENCE)).is_ok());
         assert!(ping(address(VIP)));
 
         let stranger = lab.pid(STRANGER);
-        assert_eq!(count(stranger, 6), seen(&BACKENDS, 1, 2));
+        assert_eq!(count(stranger, 6), seen(&BACKENDS, address(1), 2));
         assert!(inside(stranger, || ask(&datagrams(address(VIP), PATIENCE))).is_ok());
         assert!(inside(stranger, || ping(address(VIP))));
     });
@@ -170,7 +108,7 @@ fn who_leaves_finishes_and_gets_nothing_new() {
             ask(flow).is_ok_and(|it| by(&it) != leaver)
         });
         let rest: Vec<u8> = BACKENDS.into_iter().filter(|it| *it != leaver).collect();
-        assert_eq!(count(client, 20), seen(&rest, CLIENT, 10));
+        assert_eq!(count(client, 20), seen(&rest, address(CLIENT), 10));
         assert!(connection.echoes("still here"));
 
         lab.tell(rest.iter().map(|last| endpoint_gone(*last)).collect());
@@ -183,7 +121,7 @@ fn who_leaves_finishes_and_gets_nothing_new() {
 
         lab.tell(vec![endpoint("web", leaver)]);
         assert!(lab.settled());
-        assert_eq!(count(client, 3), seen(&[leaver], CLIENT, 3));
+        assert_eq!(count(client, 3), seen(&[leaver], address(CLIENT), 3));
         lab.tell(vec![Change::ServiceGone("n".to_owned(), "web".to_owned())]);
         let routes = || run("ip route show table local proto 83");
         eventually("the address is gone", || routes().is_empty());
@@ -210,8 +148,8 @@ fn what_is_flushed_is_put_back() {
             "{:?}",
             start.elapsed()
         );
-        assert_eq!(count(client, 3), seen(&BACKENDS, CLIENT, 1));
-        assert_eq!(count(lab.pid(STRANGER), 3), seen(&BACKENDS, 1, 1));
+        assert_eq!(count(client, 3), seen(&BACKENDS, address(CLIENT), 1));
+        assert_eq!(count(lab.pid(STRANGER), 3), seen(&BACKENDS, address(1), 1));
         assert!(connection.echoes("still here"));
 
         // A bridge that is made anew has lost its routes.
@@ -242,7 +180,7 @@ fn a_restart_disturbs_nobody() {
         eventually("the new address", || routes().contains("10.0.1.3 "));
         assert!(!routes().contains("10.0.1.77"));
         eventually("who is gone is left out", || {
-            count(client, 2) == seen(&[10, 12], CLIENT, 1)
+            count(client, 2) == seen(&[10, 12], address(CLIENT), 1)
         });
         assert!(connection.echoes("still here"));
         for (flow, before) in flows.iter().zip(before) {

@@ -10,17 +10,11 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use lab::web::{CLIENT, VIP, count, in_all, ping};
 use lab::*;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, recv, sendto,
-    setsockopt, socket, sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
 use skep_dataplane::model::{Change, Ipv6Subnet};
 
-const VIP: u8 = 2;
 const BACKENDS: [u8; 2] = [10, 11];
-const CLIENT: u8 = 20;
 
 fn address6(last: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, last.into())
@@ -56,67 +50,23 @@ fn dual(change: Change, last: u8) -> Change {
     }
 }
 
-fn container(lab: &mut Lab, last: u8) -> Change {
+fn container(lab: &mut Lab, last: u8) -> i32 {
     let pid = lab.container(last);
     let own = address6(last);
     run(&format!(
         "nsenter -t {pid} -n ip addr add {own}/64 dev eth0 nodad"
     ));
     inside(pid, || serve(last, own.into()));
-    dual(here(last, pid), last)
+    pid
 }
 
 fn start(lab: &mut Lab) -> Vec<Change> {
     run("ip addr add fd00:1::1/64 dev br0 nodad");
-    let mut changes = vec![dual(network(), 0), dual(service("web", VIP), VIP)];
-    for last in BACKENDS {
-        changes.push(dual(endpoint("web", last), last));
-        changes.push(container(lab, last));
-    }
-    changes.push(container(lab, CLIENT));
-    lab.tell(changes.clone());
-    assert!(lab.settled());
-    changes
-}
-
-fn count(pid: i32, to: IpAddr, times: usize) -> BTreeMap<String, usize> {
-    let mut count = BTreeMap::new();
-    for _ in 0..times {
-        let first = inside(pid, || Connection::open(to).unwrap().first);
-        *count.entry(first).or_default() += 1;
-    }
-    count
+    web::start(lab, &BACKENDS, container, dual)
 }
 
 fn seen(client: IpAddr, times: usize) -> BTreeMap<String, usize> {
-    let backends = BACKENDS.iter();
-    backends
-        .map(|it| (format!("{it} {client}"), times))
-        .collect()
-}
-
-/// Whether a container's echo request is answered.
-fn ping(pid: i32, to: Ipv6Addr) -> bool {
-    inside(pid, || {
-        let raw = (AddressFamily::Inet6, SockType::Raw, SockFlag::empty());
-        let socket = socket(raw.0, raw.1, raw.2, SockProtocol::IcmpV6).unwrap();
-        let patience = TimeVal::milliseconds(500);
-        setsockopt(&socket, sockopt::ReceiveTimeout, &patience).unwrap();
-        // Type 128; the kernel makes the checksum. Number 1, sequence 1.
-        let request = [128, 0, 0, 0, 0, 1, 0, 1];
-        let to = SockaddrIn6::from(std::net::SocketAddrV6::new(to, 0, 0, 0));
-        let socket = std::os::fd::AsRawFd::as_raw_fd(&socket);
-        sendto(socket, &request, &to, MsgFlags::empty()).unwrap();
-        let mut answer = [0; 64];
-        loop {
-            match recv(socket, &mut answer, MsgFlags::empty()) {
-                Ok(length) if length >= 8 && answer[0] == 129 => return true,
-                // Neighbours look for each other meanwhile.
-                Ok(_) => {}
-                Err(_) => return false,
-            }
-        }
-    })
+    web::seen(&BACKENDS, client, times)
 }
 
 #[test]
@@ -129,20 +79,18 @@ fn one_address_of_ipv6_is_all_tasks_in_turn() {
         }
         // A task that asks for its own service reaches itself in its turn.
         let itself = address6(10).into();
-        assert_eq!(count(lab.pid(10), address6(VIP).into(), 4), seen(itself, 2));
+        assert_eq!(count(lab.pid(10), address6(VIP), 4), seen(itself, 2));
         let answers = inside(client, || {
             let sockets = [(); 4].map(|()| datagrams(address6(VIP), PATIENCE));
-            let mut answers = BTreeMap::new();
-            for socket in &sockets {
+            in_all(sockets.iter().map(|socket| {
                 let first = ask(socket).unwrap();
                 assert_eq!(ask(socket).unwrap(), first);
-                *answers.entry(first).or_default() += 1;
-            }
-            answers
+                first
+            }))
         });
         assert_eq!(answers, seen(address6(CLIENT).into(), 2));
-        assert!(ping(client, address6(VIP)));
-        assert!(!ping(client, address6(99)));
+        assert!(inside(client, || ping(address6(VIP))));
+        assert!(!inside(client, || ping(address6(99))));
         // The host itself, as its own address there.
         let first = Connection::open(address6(VIP)).unwrap().first;
         assert!(first.ends_with(" fd00:1::1"), "{first}");
@@ -196,7 +144,7 @@ fn what_others_take_away_is_put_back() {
             tables.contains("ip6 skep-vip") && tables.contains("ip skep-vip")
         });
         let own = address6(CLIENT).into();
-        assert_eq!(count(client, address6(VIP).into(), 2), seen(own, 1));
+        assert_eq!(count(client, address6(VIP), 2), seen(own, 1));
 
         // Meanwhile the service has become another one.
         changes.retain(|it| *it != dual(service("web", VIP), VIP));

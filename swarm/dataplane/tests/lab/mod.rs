@@ -4,6 +4,8 @@
 
 #![allow(dead_code, clippy::indexing_slicing, clippy::print_stderr)]
 
+pub mod web;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
