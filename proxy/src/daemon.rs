@@ -9,8 +9,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::attach::Kept;
+use crate::attach::{self, Kept};
 use crate::config::Config;
 use crate::conn::Shared;
 use crate::engine::Engine;
@@ -44,10 +45,12 @@ pub async fn run(
         execs: Default::default(),
         draining: draining.clone(),
     };
+    let shared = Arc::new(shared);
+    let _late = AbortOnDropHandle::new(tokio::spawn(attach::follow(shared.clone())));
     tracing::info!(engine = %config.engine.display(), "ready");
     // Outside systemd there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let server = Server::new(Arc::new(shared), MAX_CONNECTIONS).run(listeners, GRACE);
+    let server = Server::new(shared, MAX_CONNECTIONS).run(listeners, GRACE);
     tokio::pin!(server);
     tokio::select! {
         _ = &mut server => return Ok(()),

@@ -14,6 +14,8 @@ use serde_json::value::RawValue;
 use skep_api::Error;
 use skep_api::version::ApiVersion;
 use skep_node::agent::Attachments;
+use skep_node::engine::EngineEvent;
+use tokio::sync::mpsc;
 
 use crate::guise::Guise;
 use crate::reply::Reply;
@@ -58,6 +60,12 @@ pub trait Swarm: Send + Sync + 'static {
 
     /// The places that this host's containers have on networks of the swarm; `None` outside one.
     fn attachments(&self) -> Option<Attachments> {
+        None
+    }
+
+    /// What happens to this host's containers, for as long as the receiver lives; `None` where
+    /// nobody watches the engine.
+    fn watch(&self) -> Option<mpsc::Receiver<EngineEvent>> {
         None
     }
 

@@ -33,6 +33,7 @@ pub fn on_attachable_networks(fleet: &Fleet) -> Result<()> {
     what_is_only_made_has_no_place(&n1, &n2)?;
     after_restarts(&n1, &n2, &asked)?;
     off_and_on_again(&n1, &n2)?;
+    started_past_skepd(&n1, &n2, &asked)?;
     n2.docker(&["rm", "--force", "other"])?;
     n1.docker(&["rm", "--force", "own"])?;
     ensure!(places(&n1)? == 0, "given back before the answer");
@@ -145,6 +146,48 @@ fn finds_own(host: &Host) -> Result<()> {
     let refused = inside(host, &["sh", "-c", script])?;
     ensure!(refused.contains("refused"), "own answers: {refused}");
     Ok(())
+}
+
+/// Podman's own socket knows nothing of the network: the container is put on it as soon as it runs.
+fn started_past_skepd(n1: &Host, n2: &Host, own: &str) -> Result<()> {
+    let create = ["create", "--name", "past", "--stop-timeout", "0"];
+    let rest = ["--network", "back", "--network-alias", "elsewhere", IMAGE];
+    n2.docker(&[&create[..], &rest[..], &["sleep", "100000"]].concat())?;
+    let past = |command: &[&str]| docker_ok(&n2.engine_socket(), command);
+    past(&["start", "past"])?;
+    let mut given = Err(anyhow::anyhow!("never asked"));
+    wait_for("a place", PATIENCE, || {
+        given = address(n2, "past");
+        given.is_ok()
+    })?;
+    let given = given?;
+    let (networks, _) = shown(n2, "past")?;
+    let names: Vec<&String> = networks
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(it, _)| it)
+        .collect();
+    ensure!(names == ["back"], "{networks}");
+    finds(n1, "own", "elsewhere", &given)?;
+    finds(n2, "past", "own", own)?;
+    let routes = n2.docker(&["exec", "past", "ip", "route"])?;
+    ensure!(routes.matches("default").count() == 1, "{routes}");
+    // It had lost its place when it stopped.
+    past(&["stop", "past"])?;
+    wait_for("the place to be given back", PATIENCE, || {
+        places(n1).is_ok_and(|count| count == 2)
+    })?;
+    past(&["start", "past"])?;
+    wait_for("a place again", PATIENCE, || {
+        places(n1).is_ok_and(|count| count == 3)
+    })?;
+    ensure!(address(n2, "past")? == given, "the same one");
+    finds(n1, "own", "elsewhere", &given)?;
+    // Nobody gives one back that is taken off.
+    n2.docker(&["network", "disconnect", "back", "past"])?;
+    ensure!(places(n1)? == 2, "it is off");
+    n2.docker(&["rm", "--force", "past"]).map(drop)
 }
 
 /// The only container of a node on a network, which that node has not while it does not run.

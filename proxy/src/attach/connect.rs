@@ -196,9 +196,28 @@ fn told_of(seen: &Seen, network: &str) -> Option<(String, String)> {
     (told && id_in(network).is_none()).then(|| (network.to_owned(), network.to_owned()))
 }
 
+/// Takes a container off a network of the swarm, and forgets how it was connected.
+async fn leave(
+    shared: &Shared,
+    attachments: &Attachments,
+    seen: &Seen,
+    key: &str,
+    name: &str,
+) -> Result<Reply, Error> {
+    // First: whoever sees it run without its place would give it one again.
+    let before = shared.kept.of(&seen.id).await.unwrap_or_default();
+    let change = |it: &mut Entry| drop(it.networks.remove(key));
+    shared.kept.change(&seen.id, change).await?;
+    let outcome = taken_off(shared, attachments, seen, key, name).await;
+    if !outcome.as_ref().is_ok_and(|it| it.status.is_success()) {
+        shared.kept.change(&seen.id, |it| *it = before).await?;
+    }
+    outcome
+}
+
 /// Takes a container off a network of the swarm, where the engine does not know enough to do it
 /// alone: off one that runs, its node does.
-async fn leave(
+async fn taken_off(
     shared: &Shared,
     attachments: &Attachments,
     seen: &Seen,
@@ -220,8 +239,6 @@ async fn leave(
             return Ok(said(outcome, key, name));
         }
     }
-    let change = |it: &mut Entry| drop(it.networks.remove(key));
-    shared.kept.change(&seen.id, change).await?;
     Ok(Reply::empty(StatusCode::OK))
 }
 

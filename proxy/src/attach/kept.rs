@@ -70,6 +70,11 @@ impl Kept {
         self.entries.lock().await.get(container).cloned()
     }
 
+    /// The containers of which something is kept.
+    pub(crate) async fn containers(&self) -> Vec<String> {
+        self.entries.lock().await.keys().cloned().collect()
+    }
+
     /// Whether nothing is kept of any.
     pub(crate) async fn is_empty(&self) -> bool {
         self.entries.lock().await.is_empty()

@@ -7,6 +7,7 @@
 mod connect;
 mod create;
 mod kept;
+mod late;
 mod seen;
 
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub(crate) use connect::{connect, disconnect};
 pub(crate) use create::create;
 pub(crate) use kept::Entry;
 pub use kept::Kept;
+pub(crate) use late::follow;
 use seen::{Endpoint, Seen, connection as connected, may_be_ours};
 
 /// How long a busy engine may take to describe a container.
@@ -207,8 +209,8 @@ async fn is_ours(engine: &Engine, name: &str, endpoint: &Endpoint) -> bool {
     found.is_some_and(|(status, _)| status == 404)
 }
 
-/// Connects a container that does not run with the engine's part of a network, in the place of what
-/// it was to be connected with. The engine may have made the network anew since it last ran.
+/// Connects a container with the engine's part of a network, in the place of what it was to be
+/// connected with. The engine may have made the network anew since it last ran.
 async fn rewire(
     shared: &Shared,
     seen: &Seen,
@@ -233,7 +235,7 @@ async fn rewire(
     keep(shared, &seen.id, (name, realised), config).await
 }
 
-/// A container is not to run on the network that stood in for one of the swarm's.
+/// A container is not to be any longer on the network that stood in for one of the swarm's.
 async fn take_off_stand_in(shared: &Shared, seen: &Seen) -> Result<(), Error> {
     if !seen.kept().is_some_and(|it| it.stands_in) {
         return Ok(());
@@ -245,7 +247,7 @@ async fn take_off_stand_in(shared: &Shared, seen: &Seen) -> Result<(), Error> {
     done.await
 }
 
-/// Takes a container that does not run off one of the engine's networks.
+/// Takes a container off one of the engine's networks.
 async fn take_off(engine: &Engine, seen: &Seen, network: &str) -> Result<(), Error> {
     let body = json!({ "Container": seen.id, "Force": true });
     let target = format!("/networks/{}/disconnect", encoded(network));

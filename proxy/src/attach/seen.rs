@@ -206,6 +206,12 @@ impl Endpoint {
         self.ipam.as_ref()?.ipv6.parse().ok()
     }
 
+    /// Whether that is the address of a place, if the engine does not choose it.
+    pub(super) fn is_at(&self, place: &Standing) -> bool {
+        let address = place.address.address;
+        address.is_unspecified() || self.address() == Some(address)
+    }
+
     pub(super) fn option(&self, name: &str) -> Option<&String> {
         self.driver_opts.as_ref()?.get(name)
     }

@@ -9,9 +9,10 @@ use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
 use skep_core::{Id, State};
 use skep_node::agent::Attachments;
-use skep_node::engine::EngineStream;
+use skep_node::engine::{EngineEvent, EngineStream};
 use skep_node::raft::AppliedRef;
 use skep_node::{Happening, Interest};
+use tokio::sync::mpsc;
 
 use crate::reply::BodyStream;
 
@@ -74,6 +75,11 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// The places that this host's containers have on networks of the swarm; `None` outside one.
     fn attachments(&self) -> Option<Attachments> {
+        None
+    }
+
+    /// What happens to this host's containers, for as long as the receiver lives.
+    fn watch(&self) -> Option<mpsc::Receiver<EngineEvent>> {
         None
     }
 

@@ -28,6 +28,8 @@ use skep_api::{Code, Error};
 use skep_core::reach::By;
 use skep_core::wire;
 use skep_node::agent::Attachments;
+use skep_node::engine::EngineEvent;
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::reply::Reply;
@@ -190,6 +192,10 @@ impl<C: Cluster> Swarm for Handlers<C> {
 
     fn attachments(&self) -> Option<Attachments> {
         self.cluster.attachments()
+    }
+
+    fn watch(&self) -> Option<mpsc::Receiver<EngineEvent>> {
+        self.cluster.watch()
     }
 
     async fn reach(&self, node: &str) -> Result<BoxStream, Error> {

@@ -9,7 +9,7 @@ use skep_core::command::{Command, Reply};
 use skep_core::wire::Peers;
 use skep_core::{Id, State};
 use skep_node::agent::Attachments;
-use skep_node::engine::EngineStream;
+use skep_node::engine::{EngineEvent, EngineStream};
 use skep_node::raft::AppliedRef;
 use skep_node::{Happening, Interest, Node};
 use tokio::sync::mpsc;
@@ -81,6 +81,10 @@ impl Cluster for Node {
 
     fn attachments(&self) -> Option<Attachments> {
         Node::attachments(self)
+    }
+
+    fn watch(&self) -> Option<mpsc::Receiver<EngineEvent>> {
+        Some(Node::engine(self).watch())
     }
 
     async fn digest(&self, image: String, auth: Option<Secret>) -> Result<String, String> {

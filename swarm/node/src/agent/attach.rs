@@ -77,6 +77,13 @@ impl Attachments {
         self.standings.borrow().is_empty()
     }
 
+    /// Whether a container has a place on a network.
+    pub fn has(&self, container: &str, network: &str) -> bool {
+        let all = self.standings.borrow();
+        let it = |it: &Standing| it.container == container && *it.network == *network;
+        all.iter().any(it)
+    }
+
     /// Begins work on a container: what becomes of it meanwhile does not cost it its places.
     pub fn hold(&self, container: &str) -> Hold {
         let input = Input::Hold {
