@@ -146,17 +146,17 @@ pub(super) async fn join(
     for (name, on) in ends.iter().zip([bridge, Some(hub.bridge)]) {
         let there = link::index(handle, name).await?.zip(on);
         let (end, on) = there.ok_or_else(|| Error::NoDevice(name.clone()))?;
-        let end = LinkUnspec::new_with_index(end).mtu(overlay.mtu);
-        let set = handle.link().set(end.controller(on).up().build());
+        let link = LinkUnspec::new_with_index(end).mtu(overlay.mtu);
+        let set = handle.link().set(link.controller(on).up().build());
         set.execute().await.map_err(refused(what()))?;
+        // A bridge does not pass on what it answers itself. All bridges of a host would answer, of a
+        // further subnet even with an address of their own, and whoever heard one that is not his
+        // would be at a loss when that goes.
+        let port = LinkBridgePort::new(end).neigh_suppress(true);
+        let set = handle.link().set_port(port.build()).execute();
+        set.await.map_err(refused(what()))?;
     }
-    // Of a further subnet all bridges have the same address: whoever asks for it is to hear of the
-    // bridge that he is on, which does not pass on then what it answers itself.
-    let end = link::index(handle, &ends[0]).await?;
-    let end = end.ok_or_else(|| Error::NoDevice(ends[0].clone()))?;
-    let port = LinkBridgePort::new(end).neigh_suppress(true);
-    let set = handle.link().set_port(port.build()).execute();
-    set.await.map_err(refused(what()))
+    Ok(())
 }
 
 /// Takes a bridge apart from that of another node. Before it has a device of its own, since two ways

@@ -13,9 +13,6 @@ const IPV6: &str = "/proc/sys/net/ipv6/conf";
 /// Where nodes share a host, what one of their bridges sends may be answered over another: a way is
 /// right if there is any such way.
 pub(crate) const LOOSE: (&str, &str) = ("rp_filter", "2");
-/// Only the bridge that has an address answers for it. Any would otherwise, those of other nodes too,
-/// and whoever has heard of one is at a loss when that goes.
-const OWN_ONLY: (&str, &str) = ("arp_ignore", "1");
 /// What makes an address of the bridge its own at once: nobody else can have it, so nobody is asked,
 /// and there is no waiting by chance before that either.
 const AT_ONCE: [(&str, &str); 2] = [("accept_dad", "0"), ("router_solicitation_delay", "0")];
@@ -24,9 +21,7 @@ const AT_ONCE: [(&str, &str); 2] = [("accept_dad", "0"), ("router_solicitation_d
 /// it is not up, and its IPv6 addresses wait.
 pub(crate) fn set(overlay: &Overlay) -> Result<(), Error> {
     let ipv6 = AT_ONCE.iter().filter(|_| overlay.ipv6.is_some());
-    let all = ipv6
-        .map(|it| (IPV6, it))
-        .chain([(IPV4, &LOOSE), (IPV4, &OWN_ONLY)]);
+    let all = ipv6.map(|it| (IPV6, it)).chain([(IPV4, &LOOSE)]);
     for (kind, (name, value)) in all {
         write(
             &[kind, &overlay.bridge, name].iter().collect::<PathBuf>(),

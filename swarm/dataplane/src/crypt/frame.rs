@@ -1,13 +1,19 @@
-//! Which address a frame is for. Reads as much of it as that takes, and changes nothing.
+//! Which address a frame is for, and the answer to one that asks for an address. Reads as much of it
+//! as that takes, and changes nothing.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::Ipv6;
+use crate::{Ipv6, mac};
 
 const ETHERTYPE_ARP: [u8; 2] = [8, 6];
 /// Where ARP over Ethernet has the address that is asked for.
 const ARP_TARGET: std::ops::Range<usize> = 38..42;
 const REQUEST: [u8; 2] = [0, 1];
+/// And where it has who asks, with both of his addresses.
+const ARP_SENDER: std::ops::Range<usize> = 22..32;
+const REPLY: [u8; 2] = [0, 2];
+/// Its length.
+const ARP: usize = 42;
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 /// Where IPv6 over Ethernet says what it carries, and what a question for a hardware address says:
 /// its kind, and the address. Such a question has nothing in between.
@@ -28,6 +34,28 @@ pub(super) fn target(frame: &[u8], ipv6: Option<Ipv6>) -> Option<Ipv4Addr> {
         [0x33, 0x33, 0xff, ..] => ipv6?.ipv4(solicited(frame)?),
         _ => None,
     }
+}
+
+/// The answer to a question of ARP for an address that is on another host: whoever has it has the
+/// hardware address that is made of it. Asked there, any bridge of nodes that share that host would
+/// answer, with its own.
+pub(super) fn answer(
+    frame: &[u8],
+    is_elsewhere: impl FnOnce(Ipv4Addr) -> bool,
+) -> Option<[u8; ARP]> {
+    let is_for_all = frame.starts_with(&[0xff; 6]);
+    let address = asked(frame).filter(|it| is_for_all && is_elsewhere(*it))?;
+    let (asker, own) = (frame.get(ARP_SENDER)?, mac(address));
+    let parts = [
+        asker.get(..6)?,
+        &own,
+        frame.get(12..20)?,
+        &REPLY,
+        &own,
+        &address.octets(),
+        asker,
+    ];
+    parts.concat().try_into().ok()
 }
 
 fn asked(frame: &[u8]) -> Option<Ipv4Addr> {
@@ -93,6 +121,26 @@ mod tests {
         frame.extend([0x02, 0x42, 10, 0, 1, 3, 10, 0, 1, 3]);
         frame.extend([0, 0, 0, 0, 0, 0, 10, 0, 1, 9]);
         frame
+    }
+
+    #[test]
+    fn questions_are_answered_for_who_is_elsewhere() {
+        let nine = Ipv4Addr::new(10, 0, 1, 9);
+        let found = answer(&arp(1), |it| it == nine).unwrap();
+        let mut expected = vec![0x02, 0x42, 10, 0, 1, 3, 0x02, 0x42, 10, 0, 1, 9, 8, 6];
+        expected.extend([0, 1, 8, 0, 6, 4, 0, 2]);
+        expected.extend([0x02, 0x42, 10, 0, 1, 9, 10, 0, 1, 9]);
+        expected.extend([0x02, 0x42, 10, 0, 1, 3, 10, 0, 1, 3]);
+        assert_eq!(found.to_vec(), expected);
+        assert_eq!(answer(&arp(1), |_| false), None);
+        assert_eq!(answer(&arp(2), |_| true), None, "an answer");
+        let mut to_one = arp(1);
+        to_one[..6].copy_from_slice(&mac(nine));
+        assert_eq!(answer(&to_one, |_| true), None, "it is for who is asked");
+        assert_eq!(answer(&solicitation(), |_| true), None);
+        for length in 0..ARP {
+            assert_eq!(answer(&arp(1)[..length], |_| true), None, "{length}");
+        }
     }
 
     #[test]

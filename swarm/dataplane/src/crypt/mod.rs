@@ -184,7 +184,9 @@ impl Crypt {
             *listening = None;
             let what = || format!("listen for encrypted networks on UDP port {}", at.port());
             let begun = Listening::begin(&Arc::downgrade(&self.shared), at);
-            *listening = Some(begun.map_err(failed(what()))?);
+            let begun = begun.map_err(failed(what()))?;
+            begun.admit(&self.shared.vnis());
+            *listening = Some(begun);
         }
         Ok(local)
     }

@@ -51,6 +51,10 @@ pub(super) async fn outward(network: Weak<Network>) {
         socket = network.socket();
         let whole = bytes.get(..length).unwrap_or_default();
         let frame = whole.get(vnet::HEAD..).unwrap_or_default();
+        if let Some(answer) = frame::answer(frame, |it| network.host_of(it).is_some()) {
+            let _ = tap.try_send(&[&[0; vnet::HEAD], &answer[..]].concat());
+            continue;
+        }
         let host =
             frame::target(frame, network.ipv6()).and_then(|address| network.host_of(address));
         let (Some(host), Some(mut parts)) = (host, cut::parts(whole)) else {

@@ -134,7 +134,7 @@ fn works() -> Option<()> {
     let (on_b, on_c) = (b.container(12), c.container(13));
     reaches(&on_b, at(0, 13));
     reaches(&on_c, at(0, 12));
-    nobody_reads(&packets, 20);
+    nobody_reads(&packets, 10);
     drop(packets);
 
     // It ends, and nobody waits for anybody.
