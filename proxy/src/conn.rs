@@ -124,6 +124,7 @@ impl Connection<'_> {
             Route::Networks(call) => networks::serve(self, head, call).await,
             Route::Reached(subject) => attach::serve(self, head, subject).await,
             Route::Makes => attach::create(self, head).await,
+            Route::MakesAsPodman => attach::create_in_podmans_words(self, head).await,
             Route::Named(what) => guise::serve(self, head, what).await,
             Route::Forwarded => self.forward(&head, Patch::None, target.version, None).await,
             Route::Rewritten(Rewrite::Ping) => {

@@ -20,6 +20,8 @@ pub enum Route {
     Reached(Subject),
     /// It makes a container, perhaps on networks of the swarm.
     Makes,
+    /// It does so in podman's own words.
+    MakesAsPodman,
     /// It is about networks, of which the swarm has some and the engine others.
     Networks(Call),
     /// The engine answers, and networks of the swarm that its answer names are named as such.
@@ -219,6 +221,9 @@ pub fn route(method: &Method, target: &Target<'_>) -> Route {
         ("GET", ["info"]) => Route::Rewritten(Rewrite::Info),
         ("GET", ["events"]) => Route::Rewritten(Rewrite::Events),
         ("POST", ["containers", "create"]) => Route::Makes,
+        ("POST", ["libpod", "containers", "create"] | [_, "libpod", "containers", "create"]) => {
+            Route::MakesAsPodman
+        }
         ("GET", ["containers", "json"]) => Route::Named(Named::Containers),
         ("GET", ["system", "df"]) => Route::Named(Named::DiskUsage),
         _ => {

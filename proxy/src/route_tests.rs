@@ -40,6 +40,20 @@ fn targets_come_apart() {
 }
 
 #[test]
+fn containers_are_made_in_two_languages() {
+    let of = |target: &str| route(&Method::POST, &Target::parse(target));
+    for target in ["/containers/create", "/v1.41/containers/create?name=c"] {
+        assert_eq!(of(target), Route::Makes, "{target}");
+    }
+    for prefix in ["", "/v4.0.0", "/v1.41"] {
+        let target = format!("{prefix}/libpod/containers/create");
+        assert_eq!(of(&target), Route::MakesAsPodman, "{target}");
+    }
+    let other = of("/v4.0.0/libpod/containers/c/start");
+    assert_eq!(other, Route::Forwarded);
+}
+
+#[test]
 fn swarm_routes_are_owned() {
     let id = || "web".to_owned();
     let table = [

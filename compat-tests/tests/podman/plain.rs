@@ -31,6 +31,7 @@ pub fn on_attachable_networks(fleet: &Fleet) -> Result<()> {
     let answer = n1.docker(&["exec", "own", "sh", "-c", FETCH])?;
     ensure!(answer.contains("hostname: "), "{answer}");
     what_is_only_made_has_no_place(&n1, &n2)?;
+    podmans_own_words(&n2)?;
     after_restarts(&n1, &n2, &asked)?;
     off_and_on_again(&n1, &n2)?;
     started_past_skepd(&n1, &n2, &asked)?;
@@ -107,6 +108,24 @@ fn what_is_only_made_has_no_place(n1: &Host, n2: &Host) -> Result<()> {
         ensure!(refused.contains(text), "{refused}");
     }
     Ok(())
+}
+
+/// Podman's own API makes containers on podman's own networks alone, and says so.
+fn podmans_own_words(n2: &Host) -> Result<()> {
+    let mut http = Http::new(&n2.socket(), PATIENCE);
+    let mut create = |networks: Value| {
+        let netns = serde_json::json!({ "nsmode": "bridge" });
+        let body = serde_json::json!({ "image": IMAGE, "netns": netns, "Networks": networks });
+        http.post("/v4.0.0/libpod/containers/create", &body)
+    };
+    let refused = create(serde_json::json!({ "back": {} }))?;
+    let text = refused.message();
+    ensure!(text.contains("docker run --network back"), "{text}");
+    let made = create(serde_json::json!({ "podman": {} }))?;
+    ensure!(made.success(), "{}", made.message());
+    let made = made.json();
+    let id = made.get("Id").and_then(Value::as_str);
+    n2.docker(&["rm", id.context("no id")?]).map(drop)
 }
 
 fn after_restarts(n1: &Host, n2: &Host, asked: &str) -> Result<()> {

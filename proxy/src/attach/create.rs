@@ -59,7 +59,7 @@ async fn rewritten(connection: &mut Connection<'_>, head: &RequestHead) -> Optio
 }
 
 /// Whether a network is none of the engine's own.
-async fn is_unknown(engine: &Engine, name: &str) -> bool {
+pub(super) async fn is_unknown(engine: &Engine, name: &str) -> bool {
     if id_in(name).is_some() {
         return true;
     }

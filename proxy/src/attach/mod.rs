@@ -8,6 +8,7 @@ mod connect;
 mod create;
 mod kept;
 mod late;
+mod libpod;
 mod seen;
 
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub(crate) use create::create;
 pub(crate) use kept::Entry;
 pub use kept::Kept;
 pub(crate) use late::follow;
+pub(crate) use libpod::create as create_in_podmans_words;
 use seen::{Endpoint, Seen, connection as connected, may_be_ours};
 
 /// How long a busy engine may take to describe a container.
