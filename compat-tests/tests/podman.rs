@@ -2,6 +2,8 @@
 //! addresses, published ports, secrets, logs, exec and plain containers over three hosts, one of
 //! which has dockerd, with the real CLI.
 
+#[path = "podman/left.rs"]
+mod left;
 #[path = "podman/plain.rs"]
 mod plain;
 #[path = "podman/subnets.rs"]
@@ -37,6 +39,7 @@ fn a_swarm_of_podmans_and_a_dockerd() -> Result<()> {
     subnets::are_one_network(&fleet)?;
     scale_and_update(&fleet)?;
     drain(&fleet)?;
+    left::containers_stay(&fleet)?;
     nothing_stays(&fleet)
 }
 

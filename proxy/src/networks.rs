@@ -65,7 +65,12 @@ pub(crate) async fn serve(
         "active/manager" => true,
         "active/worker" => false,
         // Without a swarm there is nothing to add and nothing to hide.
-        _ => return forward(connection, &head).await,
+        _ => {
+            return match call {
+                Call::Disconnect(id) => attach::disconnect(connection, &head, &id).await,
+                _ => forward(connection, &head).await,
+            };
+        }
     };
     match call {
         Call::List => list::list(connection, &head, manages).await,

@@ -13,6 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{interval, timeout};
 
 use crate::answer;
+use crate::attach;
 use crate::conn::{Connection, Next};
 use crate::reply::Reply;
 use crate::route::{Owned, Target};
@@ -61,14 +62,20 @@ pub(crate) async fn serve(
                 headers,
                 body,
             };
-            let answer = connection.shared.swarm.handle(owned, request);
+            let shared = connection.shared;
+            let leaves = owned == Owned::SwarmLeave;
+            let answer = shared.swarm.handle(owned, request);
             if head.method == Method::GET {
                 match or_hang_up(&mut connection.client, answer).await {
                     Some(reply) => reply,
                     None => return Next::Drop,
                 }
             } else {
-                answer.await
+                let reply = answer.await;
+                if leaves && reply.status.is_success() {
+                    attach::left(shared).await;
+                }
+                reply
             }
         }
     };

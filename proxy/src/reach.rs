@@ -126,7 +126,9 @@ pub(crate) async fn serve(
 
 /// This host's engine answers. What describes a container names its networks.
 async fn here(connection: &mut Connection<'_>, head: &RequestHead, describes: bool) -> Next {
-    if describes && connection.shared.swarm.ping() != "inactive" {
+    let shared = connection.shared;
+    let inactive = shared.swarm.ping() == "inactive" && shared.kept.is_empty().await;
+    if describes && !inactive {
         return match connection.capture(head).await {
             Ok(captured) => pass_on(connection, captured, None, true).await,
             Err(next) => next,

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{FETCH, inside};
 
-const IMAGE: &str = "registry:5000/busybox";
+pub const IMAGE: &str = "registry:5000/busybox";
 
 pub fn on_attachable_networks(fleet: &Fleet) -> Result<()> {
     let (n1, n2) = (fleet.host("n1")?, fleet.host("n2")?);
@@ -41,14 +41,14 @@ pub fn on_attachable_networks(fleet: &Fleet) -> Result<()> {
     alone_on_a_network(&n1, &n2)
 }
 
-fn run(host: &Host, name: &str, options: &[&str]) -> Result<()> {
+pub fn run(host: &Host, name: &str, options: &[&str]) -> Result<()> {
     let run = ["run", "--detach", "--name", name, "--stop-timeout", "0"];
     host.docker(&[&run[..], options, &[IMAGE, "sleep", "100000"]].concat())
         .map(drop)
 }
 
 /// A container's networks and what it was made on, as clients see them.
-fn shown(host: &Host, container: &str) -> Result<(Value, String)> {
+pub fn shown(host: &Host, container: &str) -> Result<(Value, String)> {
     let format = "[{{json .NetworkSettings.Networks}},{{json .HostConfig.NetworkMode}}]";
     let shown = host.docker(&["container", "inspect", "--format", format, container])?;
     let (networks, mode): (Value, String) = serde_json::from_str(&shown)?;

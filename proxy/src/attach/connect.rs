@@ -38,8 +38,14 @@ pub(crate) async fn connect(
     network: &str,
 ) -> Next {
     let work = async {
-        let (attachments, body, seen) = concerns(connection, head, network, false).await?;
         let shared = connection.shared;
+        let attachments = shared.swarm.attachments()?;
+        let path = format!("/networks/{}", encoded(network));
+        let known = shared.engine.get(&path).await;
+        if known.is_none_or(|(status, _)| status != 404) {
+            return None;
+        }
+        let (body, seen) = concerns(connection, head).await?;
         if seen.runs() {
             return Some(attach(shared, &attachments, head, network, &body, &seen).await);
         }
@@ -56,21 +62,24 @@ pub(crate) async fn connect(
     }
 }
 
-/// Sees a request through that takes a container off the network of this name.
+/// Sees a request through that takes a container off the network of this name. Also outside a swarm:
+/// a container that did not run when its node left is on the network still, as in the original.
 pub(crate) async fn disconnect(
     connection: &mut Connection<'_>,
     head: &RequestHead,
     network: &str,
 ) -> Next {
     let work = async {
-        let (attachments, body, seen) = concerns(connection, head, network, true).await?;
+        let (body, seen) = concerns(connection, head).await?;
         let shared = connection.shared;
+        let attachments = shared.swarm.attachments();
+        let attachments = attachments.as_ref();
         let engine = &shared.engine;
         let on = on_network(engine, &seen, network).await;
         if engine.is_podman().await
             && let Some((key, name)) = on.clone().or_else(|| told_of(&seen, network))
         {
-            return Some(leave(shared, &attachments, &seen, &key, &name).await);
+            return Some(leave(shared, attachments, &seen, &key, &name).await);
         }
         let (realised, name) = match on {
             Some(found) => found,
@@ -81,7 +90,7 @@ pub(crate) async fn disconnect(
         let target = retargeted(&head.target, network, &realised);
         let text = String::from_utf8(body).ok()?;
         let outcome = engine.call(&Method::POST, &target, &text).await;
-        if let Some((200, _)) = outcome {
+        if let (Some((200, _)), Some(attachments)) = (&outcome, attachments) {
             attachments.settled(&seen.id, id_in(&realised)).await;
         }
         Some(Ok(said(outcome, &realised, &name)))
@@ -106,23 +115,11 @@ async fn finish(
 
 /// The body and the container of a request that may be about one of the swarm's networks; `None` for
 /// all that the engine sees to itself.
-async fn concerns(
-    connection: &mut Connection<'_>,
-    head: &RequestHead,
-    network: &str,
-    even_known: bool,
-) -> Option<(Attachments, Vec<u8>, Seen)> {
-    let attachments = connection.shared.swarm.attachments()?;
+async fn concerns(connection: &mut Connection<'_>, head: &RequestHead) -> Option<(Vec<u8>, Seen)> {
     let body = peek(&mut connection.client, head).await?;
     let container = serde_json::from_slice::<Body<'_>>(&body).ok()?.container;
-    let engine = &connection.shared.engine;
-    let path = format!("/networks/{}", encoded(network));
-    let known = engine.get(&path).await;
-    if known.is_none_or(|(status, _)| status != 404) && !even_known {
-        return None;
-    }
     let seen = look(connection.shared, &encoded(&container)).await?;
-    Some((attachments, body, seen))
+    Some((body, seen))
 }
 
 /// Gets a running container its place and has the engine connect it.
@@ -199,7 +196,7 @@ fn told_of(seen: &Seen, network: &str) -> Option<(String, String)> {
 /// Takes a container off a network of the swarm, and forgets how it was connected.
 async fn leave(
     shared: &Shared,
-    attachments: &Attachments,
+    attachments: Option<&Attachments>,
     seen: &Seen,
     key: &str,
     name: &str,
@@ -219,14 +216,15 @@ async fn leave(
 /// alone: off one that runs, its node does.
 async fn taken_off(
     shared: &Shared,
-    attachments: &Attachments,
+    attachments: Option<&Attachments>,
     seen: &Seen,
     key: &str,
     name: &str,
 ) -> Result<Reply, Error> {
     let engine = &shared.engine;
     let mut on = seen.is_connected(key);
-    if let Some(id) = id_in(key).filter(|_| on && seen.runs()) {
+    let is_to_be = id_in(key).filter(|_| on && seen.runs());
+    if let (Some(id), Some(attachments)) = (is_to_be, attachments) {
         attachments.detach(&seen.id, id).await?;
         let after = look(shared, &seen.id).await;
         on = after.is_some_and(|it| it.is_connected(key));

@@ -125,7 +125,7 @@ async fn prepare(
         // Restarted, it keeps its places.
         Some(attachments) if seen.runs() => return Ok(Some(attachments.hold(&seen.id))),
         Some(attachments) => give_places(shared, attachments, &seen).await,
-        None => nowhere(&seen),
+        None => nowhere(shared, &seen).await,
     };
     if placed.is_err() && seen.is_removed_at_its_end() {
         // As the original does with one that it could not start; `docker run --rm` waits for that.
@@ -142,15 +142,32 @@ async fn prepare(
 }
 
 /// Outside a swarm there are no networks of one; engines that know of them say so themselves.
-fn nowhere(seen: &Seen) -> Result<Option<Hold>, Error> {
+async fn nowhere(shared: &Shared, seen: &Seen) -> Result<Option<Hold>, Error> {
+    if seen.runs() {
+        return Ok(None);
+    }
     let mut kept = seen.kept().into_iter().flat_map(|it| &it.networks);
-    match kept.next().filter(|_| !seen.runs()) {
-        Some((network, config)) => {
-            let name = Endpoint::parse(config).option(seen::NAME_OPTION).cloned();
-            let name = name.unwrap_or_else(|| network.clone());
-            Err(Error::not_found(format!("network {name} not found")))
+    if let Some((network, config)) = kept.next() {
+        let name = Endpoint::parse(config).option(seen::NAME_OPTION).cloned();
+        let name = name.unwrap_or_else(|| network.clone());
+        return Err(Error::not_found(format!("network {name} not found")));
+    }
+    take_off_stand_in(shared, seen).await?;
+    Ok(None)
+}
+
+/// The node has left its swarm: containers that run were taken off the swarm's networks, and start
+/// again without them. Others are on them still and do not start, as in the original.
+pub(crate) async fn left(shared: &Shared) {
+    for container in shared.kept.containers().await {
+        let seen = look(shared, &container).await;
+        let Some(seen) = seen.filter(Seen::runs) else {
+            continue;
+        };
+        let change = |it: &mut Entry| it.networks.retain(|name, _| seen.is_connected(name));
+        if let Err(error) = shared.kept.change(&container, change).await {
+            warn!(container, %error, "cannot be started again before it is disconnected");
         }
-        None => Ok(None),
     }
 }
 
