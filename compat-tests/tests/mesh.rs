@@ -102,14 +102,22 @@ fn every_host_answers_and_tasks_see_who_asks() -> Result<()> {
     beside::works(&fleet, &n1)?;
 
     n1.docker(&["service", "rm", "web"])?;
-    for host in &hosts {
+    nothing_is_left(&fleet, &hosts)?;
+    ipv6::is_seen_by_tasks(&fleet, &hosts)?;
+    nothing_is_left(&fleet, &hosts)?;
+    fleet.down()
+}
+
+/// Nothing is published, and so nothing of the mesh is in the hosts' kernels.
+fn nothing_is_left(fleet: &Fleet, hosts: &[Host]) -> Result<()> {
+    for host in hosts {
         wait_for("nothing of it to be left", SOON, || {
             left(host).is_ok_and(|left| left.is_empty())
         })
         .map_err(|error| error.context(left(host).unwrap_or_default()))?;
-        ensure!(page(&fleet, None, &format!("{}:8080", host.address())).is_err());
+        ensure!(page(fleet, None, &format!("{}:8080", host.address())).is_err());
     }
-    fleet.down()
+    Ok(())
 }
 
 fn create_web(host: &Host, name: &str, replicas: &str, options: &[&str]) -> Result<()> {

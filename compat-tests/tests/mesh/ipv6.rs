@@ -1,5 +1,5 @@
 //! IPv6 on hosts whose firewall forwards none of it that nobody has allowed: ports published at the
-//! hosts' IPv6 addresses, and an encrypted network with IPv6.
+//! hosts' IPv6 addresses, on a network without and with IPv6, and an encrypted network with it.
 
 use super::*;
 
@@ -18,7 +18,7 @@ pub fn hold(fleet: &Fleet, hosts: &[Host]) -> Result<()> {
         let done = host.exec(&["sh", "-c", &script])?;
         ensure!(done.success(), "{done:?}");
     }
-    let script = add(&own(100));
+    let script = add("fd00:c9::64/64");
     ensure!(fleet.client(&["sh", "-c", &script])?.success());
     for number in 1..=hosts.len() {
         pages(fleet, None, &format!("[fd00:c9::{number}]:8080"), 2)?;
@@ -58,6 +58,37 @@ fn within_a_network(hosts: &[Host]) -> Result<()> {
     wait_for("the network to be free", SOON, || {
         n1.docker(&["network", "rm", NETWORK]).is_ok()
     })
+}
+
+/// The network that ports are published on is made again with IPv6, while nothing is published: tasks
+/// see who comes by IPv6, too. The hosts' firewalls are as [`hold`] has left them.
+pub fn is_seen_by_tasks(fleet: &Fleet, hosts: &[Host]) -> Result<()> {
+    let [n1, ..] = hosts else { bail!("no hosts") };
+    wait_for("the network to be gone", SOON, || {
+        let remove = |it: fleet::Cmd| it.args(&["network", "rm", "ingress"]).stdin("y\n").ok();
+        n1.docker_cmd().and_then(remove).is_ok()
+    })?;
+    let create = ["network", "create", "--driver", "overlay", "--ingress"];
+    n1.docker(
+        &[
+            &create[..],
+            &["--ipv6", "--subnet", "10.99.0.0/24", "front"],
+        ]
+        .concat(),
+    )?;
+    let options = ["--publish", "8080:80", "--replicas-max-per-node", "1"];
+    create_web(n1, "web", "2", &options)?;
+    await_running(n1, "web", 2)?;
+    for number in 1..=hosts.len() {
+        let at = format!("[fd00:c9::{number}]:8080");
+        let mut seen = BTreeSet::new();
+        wait_for("tasks to see who asks", SOON, || {
+            seen = pages(fleet, None, &at, 2).unwrap_or_default();
+            seen.len() == 1 && seen.iter().all(|it| it.contains("fd00:c9::64"))
+        })
+        .map_err(|error| error.context(format!("{at}: {seen:?}")))?;
+    }
+    n1.docker(&["service", "rm", "web"]).map(drop)
 }
 
 /// A service's IPv6 address.

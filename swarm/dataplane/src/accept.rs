@@ -59,8 +59,6 @@ struct Kind {
     older: &'static str,
     /// The kernel's switch: whether bridged packets go through the rules.
     bridged: &'static str,
-    /// The mesh's connections are of this kind: ports are published on networks without IPv6.
-    mesh: bool,
 }
 
 /// What there is to be let pass.
@@ -82,7 +80,6 @@ static KINDS: [Kind; 2] = [
         ],
         older: "/proc/thread-self/net/ip_tables_names",
         bridged: "/proc/sys/net/bridge/bridge-nf-call-iptables",
-        mesh: true,
     },
     Kind {
         ipv6: true,
@@ -93,7 +90,6 @@ static KINDS: [Kind; 2] = [
         ],
         older: "/proc/thread-self/net/ip6_tables_names",
         bridged: "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
-        mesh: false,
     },
 ];
 
@@ -124,7 +120,7 @@ pub(crate) fn plan(wanted: Wanted) -> io::Result<Plan> {
         for chain in CHAINS {
             let names = match chain == PREROUTING {
                 true => crossings.clone(),
-                false => kind.among(wanted, chain, kind.is_bridged()),
+                false => used(wanted, chain, kind.is_bridged()),
             };
             plan.insert((number, chain), names);
         }
@@ -166,6 +162,15 @@ fn programs(number: usize, chain: Chain) -> Vec<[&'static str; 2]> {
         .unwrap_or_default()
 }
 
+/// The names of the rules that there is a use for, where bridged packets go through them or do not;
+/// but for what crosses between bridges.
+fn used(wanted: Wanted, chain: Chain, bridged: bool) -> Vec<String> {
+    let mesh = wanted.mesh && chain == FORWARD;
+    let all = [(MESH, mesh), (BRIDGED, wanted.networks && bridged)];
+    let used = all.into_iter().filter(|(_, is_used)| *is_used);
+    used.map(|(name, _)| name.to_owned()).collect()
+}
+
 impl Plan {
     /// Whether there is a use for rules in a chain.
     fn uses(&self, place: &Place) -> bool {
@@ -185,15 +190,6 @@ impl Kind {
     fn is_bridged(&self) -> bool {
         let switch = std::fs::read_to_string(self.bridged);
         switch.is_ok_and(|it| it.trim() == "1")
-    }
-
-    /// The names of the rules that there is a use for, where bridged packets go through them or do
-    /// not; but for what crosses between bridges.
-    fn among(&self, wanted: Wanted, chain: Chain, bridged: bool) -> Vec<String> {
-        let mesh = wanted.mesh && self.mesh && chain == FORWARD;
-        let all = [(MESH, mesh), (BRIDGED, wanted.networks && bridged)];
-        let used = all.into_iter().filter(|(_, is_used)| *is_used);
-        used.map(|(name, _)| name.to_owned()).collect()
     }
 
     /// Whether there are rules of the older kind in the chain's table.

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Clients whose address means nothing to another host (this host itself, its containers, other
-//! hosts) are translated to this host's address on the network. What comes past the rules (IPv6) is
-//! served by a process of this host.
+//! hosts) are translated to this host's address on the network. What comes past the rules (by IPv6,
+//! unless the network has such addresses) is served by a process of this host.
 
 mod base;
 mod hairpin;
@@ -27,7 +27,7 @@ mod rules;
 mod sysctls;
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -305,14 +305,20 @@ async fn forget(earlier: Option<&Plan>, ruled: Option<&Plan>, now: &Plan) -> Res
     if gone.is_empty() && new.is_empty() {
         return Ok(());
     }
-    let stale = move |flow: &Flow| {
-        let (wanted, from) = (flow.wanted, flow.answers);
-        let left = gone.contains(&SocketAddr::new(from.address, from.port));
-        left || wanted == from && new.contains(&wanted.port)
+    let families = match now.ipv6 {
+        Some(_) => &Family::ALL[..],
+        None => &[Family::Ipv4],
     };
-    on_host(move || conntrack::forget(Nftables::open()?.socket(), Family::Ipv4, stale))
-        .await
-        .map(drop)
+    for family in families.iter().copied() {
+        let (gone, new) = (gone.clone(), new.clone());
+        let stale = move |flow: &Flow| {
+            let (wanted, from) = (flow.wanted, flow.answers);
+            let left = gone.contains(&SocketAddr::new(from.address, from.port));
+            left || wanted == from && new.contains(&wanted.port)
+        };
+        on_host(move || conntrack::forget(Nftables::open()?.socket(), family, stale)).await?;
+    }
+    Ok(())
 }
 
 fn udp_ports(plan: &Plan) -> BTreeSet<u16> {
@@ -330,7 +336,11 @@ fn datagrams(plan: &Plan) -> BTreeSet<SocketAddr> {
         .filter(|((protocol, _), _)| *protocol == Protocol::Udp);
     let all = ports.flat_map(|(_, published)| {
         let backends = published.backends.iter();
-        backends.map(|it| SocketAddr::new(it.address.into(), published.target))
+        let addresses = backends.flat_map(|it| {
+            let ipv6 = it.ipv6.map(IpAddr::from);
+            [Some(it.address.into()), ipv6].into_iter().flatten()
+        });
+        addresses.map(|it| SocketAddr::new(it, published.target))
     });
     all.collect()
 }

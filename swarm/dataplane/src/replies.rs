@@ -8,10 +8,10 @@ mod rules;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
-use self::rules::{Chain, Rules};
+use self::rules::Rules;
 use crate::errands::{Devices, Errand};
 use crate::model::{Container, Network, Subnet};
 use crate::netlink::nftables::{Batch, GET_CHAIN, HEADER, Nftables, Refused, Tables};
@@ -30,6 +30,8 @@ pub(crate) struct Reply {
     /// Its address there.
     own: Ipv4Addr,
     subnet: Subnet,
+    /// The IPv6 subnet, if there is one.
+    ipv6: Option<(Ipv6Addr, u8)>,
     /// The address of its host there.
     gateway: Ipv4Addr,
 }
@@ -68,6 +70,7 @@ impl Errand for Reply {
         };
         let rules = Rules {
             subnet: self.subnet,
+            ipv6: self.ipv6,
             gateway: self.gateway,
             device,
         };
@@ -93,6 +96,7 @@ fn reply(network: &Network, container: &Container) -> Option<Reply> {
         pid: container.pid,
         own,
         subnet: network.subnet,
+        ipv6: network.ipv6.map(|it| it.subnet),
         gateway: network.gateway,
     })
 }
@@ -112,7 +116,7 @@ pub(crate) fn is_possible() -> bool {
 
 /// Makes the rules of this thread's namespace what they should be, if they are not.
 fn bring(rules: &Rules) -> io::Result<()> {
-    if is_there(&mut Nftables::open()?)? {
+    if is_there(&mut Nftables::open()?, rules)? {
         return Ok(());
     }
     attempt(|batch| rules.write(batch))
@@ -134,9 +138,9 @@ fn attempt(write: impl Fn(&mut Batch)) -> io::Result<()> {
 }
 
 /// Whether all of the chains are there, with as many rules as they should have.
-fn is_there(nftables: &mut Nftables) -> io::Result<bool> {
-    let mut missing = Chain::ALL.to_vec();
-    for tables in rules::TABLES {
+fn is_there(nftables: &mut Nftables, rules: &Rules) -> io::Result<bool> {
+    for tables in rules.tables() {
+        let mut missing = rules::chains(tables).to_vec();
         nftables.list(
             tables,
             GET_CHAIN,
@@ -146,15 +150,17 @@ fn is_there(nftables: &mut Nftables) -> io::Result<bool> {
                 let uses = attribute(chain, HEADER, 6).and_then(head);
                 let uses = uses.map(u32::from_be_bytes);
                 missing.retain(|wanted| {
-                    wanted.tables() != tables
-                        || text(1) != Some(rules::TABLE.as_bytes())
+                    text(1) != Some(rules::TABLE.as_bytes())
                         || text(3) != Some(wanted.name().as_bytes())
                         || uses != Some(wanted.rules())
                 });
             },
         )?;
+        if !missing.is_empty() {
+            return Ok(false);
+        }
     }
-    Ok(missing.is_empty())
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -209,6 +215,7 @@ mod tests {
             pid: 11,
             own: Ipv4Addr::new(10, 0, 0, 9),
             subnet: (Ipv4Addr::new(10, 0, 0, 0), 24),
+            ipv6: None,
             gateway: Ipv4Addr::new(10, 0, 0, 3),
         };
         assert_eq!(Reply::wanted(&state), [("both".to_owned(), reply)].into());

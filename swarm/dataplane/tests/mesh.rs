@@ -75,7 +75,9 @@ fn the_rules_of_the_golden_files_are_rules() {
     let files = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/nft");
     // Twice, since they replace whatever is there.
     alone.sh(&format!(
-        "nft -c -f {files}/mesh.nft && nft -f {files}/mesh.nft && nft -f {files}/mesh.nft"
+        "nft -c -f {files}/mesh.nft && nft -f {files}/mesh.nft && nft -f {files}/mesh.nft
+        nft -f {files}/mesh-bridges.nft && nft -f {files}/mesh-bridges.nft
+        nft delete table ip6 skep-mesh && nft -f {files}/mesh6.nft"
     ));
     assert!(alone.sh("nft list tables").contains("ip6 skep-mesh"));
 }
@@ -97,6 +99,40 @@ fn tasks_see_the_client_on_whichever_host_it_comes_to() {
         let counted = host.net.sh("nft list chain ip t f");
         assert!(counted.contains("packets 0"), "{counted}");
     }
+}
+
+#[test]
+fn tasks_see_clients_by_ipv6_where_their_network_has_it() {
+    let tasks = [(1, 11), (2, 12)];
+    let Some(mut lab) = Lab::with_ipv6(3, &tasks) else {
+        return;
+    };
+    lab.hosts.iter_mut().for_each(hosts::Host::start);
+    lab.serve(&service(&PORTS), &tasks);
+    let both = set(&["task11 sees fd01::9", "task12 sees fd01::9"]);
+    for bridged in [1, 0] {
+        for host in &lab.hosts {
+            let [web, dns] = [8080, 5353].map(|port| format!("[fd00::{}]:{port}", host.number));
+            host.net.sh(&format!(
+                "sysctl -qw net.bridge.bridge-nf-call-ip6tables={bridged}"
+            ));
+            until("the client is not seen", || {
+                let seen = answers(tcp, &lab.client, &web);
+                (seen == both).then_some(()).ok_or(format!("{seen:?}"))
+            });
+            assert_eq!(answers(udp, &lab.client, &dns), both, "{dns}");
+        }
+    }
+    // Hosts, other hosts and tasks are translated, as they are over IPv4.
+    let first = &lab.hosts[0];
+    let own = set(&["task11 sees fd00:a::1", "task12 sees fd00:a::1"]);
+    assert_eq!(answers(tcp, &first.containers[0], "[fd00::1]:8080"), own);
+    assert_eq!(answers(tcp, &lab.hosts[1].net, "[fd00::1]:8080").len(), 2);
+    for host in ["[::1]", "[fd00::1]"] {
+        answers(tcp, &first.net, &format!("{host}:8080"));
+    }
+    // And a client may have one port towards all of them.
+    from_one_port(&lab, |host| format!("[fd00::{host}]:8080"), "fd01::9");
 }
 
 #[test]
@@ -351,26 +387,35 @@ fn a_client_may_use_one_port_towards_all_hosts() {
                 "sysctl -qw net.bridge.bridge-nf-call-iptables={bridged}"
             ));
         }
-        from_one_port(&lab);
+        from_one_port(&lab, |host| format!("192.0.2.{host}:8080"), CLIENT);
     }
 }
 
 /// All hosts send it to the same task, for which these would be one connection.
-fn from_one_port(lab: &Lab) {
+fn from_one_port(lab: &Lab, at: fn(u8) -> String, client: &str) {
     let mut talks = Vec::new();
     for host in 1..=3 {
-        answer(tcp, &lab.client, &format!("192.0.2.{host}:8080"));
+        answer(tcp, &lab.client, &at(host));
+        let to: std::net::SocketAddr = at(host).parse().unwrap();
         let stream = lab.client.within(move || {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            let domain = socket2::Domain::for_address(to);
+            let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
             socket.set_reuse_address(true)?;
-            let own: std::net::SocketAddr = (Ipv4Addr::UNSPECIFIED, 40000).into();
+            let any = match to {
+                std::net::SocketAddr::V4(_) => "0.0.0.0:40000",
+                std::net::SocketAddr::V6(_) => "[::]:40000",
+            };
+            let own: std::net::SocketAddr = any.parse().unwrap();
             socket.bind(&own.into())?;
-            let to: std::net::SocketAddr = (Ipv4Addr::new(192, 0, 2, host), 8080).into();
             socket.connect_timeout(&to.into(), Duration::from_secs(2))?;
             std::io::Result::Ok(TcpStream::from(socket))
         });
         let talk = Talk::over(stream.unwrap()).unwrap();
-        assert_eq!(talk.first, format!("task11 sees {CLIENT}"));
+        assert!(
+            talk.first.ends_with(&format!("sees {client}")),
+            "{}",
+            talk.first
+        );
         talks.push(talk);
     }
     for (index, talk) in talks.iter_mut().enumerate() {

@@ -158,9 +158,6 @@ pub fn check_network(spec: &NetworkSpec) -> Result<(), Error> {
         // Nothing that it says about addresses is heeded; its configuration is each node's.
         return Ok(());
     }
-    if spec.ingress && spec.ipv6_enabled {
-        return Err(missing("IPv6 on the network that ports are published on"));
-    }
     if let Some(ipam) = &spec.ipam_options {
         let subnets = addressing(ipam, spec.ipv6_enabled)?;
         several(subnets, spec)?;

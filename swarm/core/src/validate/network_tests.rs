@@ -99,13 +99,15 @@ fn what_is_wrong_is_refused_in_the_originals_words() {
 }
 
 #[test]
+fn ports_may_be_published_by_ipv6_too() {
+    let body = r#"{"Name":"n","Driver":"overlay","EnableIPv6":true,"Ingress":true}"#;
+    assert_eq!(refusal(body), None);
+}
+
+#[test]
 fn what_skep_cannot_do_is_refused_by_name() {
     let two = r#""IPAM":{"Config":[{"Subnet":"10.5.0.0/24"},{"Subnet":"10.6.0.0/24"}]}"#;
     let table = [
-        (
-            r#"{"Name":"n","EnableIPv6":true,"Ingress":true}"#.to_owned(),
-            "IPv6 on the network that ports are published on",
-        ),
         (
             format!(r#"{{"Name":"n","Ingress":true,{two}}}"#),
             "a second subnet of the network that ports are published on",

@@ -4,20 +4,25 @@ use super::marks::{BACK, KEPT, KIND_MASK, OURS, OURS_MASK, TRANSLATED};
 use super::plan::Plan;
 use crate::join::siblings;
 use crate::mac;
+use crate::model::Ipv6Subnet;
 
 /// Sets and maps, by the number of their table.
-pub(super) const SETS: [(usize, &str); 7] = [
+pub(super) const SETS: [(usize, &str); 11] = [
     (0, "back"),
     (0, "hosts"),
     (0, "inside"),
     (0, "ports"),
     (0, "refused"),
     (0, "zones"),
+    (1, "hosts"),
+    (1, "inside"),
+    (1, "ports"),
     (1, "refused"),
+    (1, "zones"),
 ];
 
-/// What the table about IPv6 holds. Its clients are served by a process of this host, so all there
-/// is to say is when to refuse them.
+/// What the table about IPv6 holds in any case: when to refuse clients. Where there is no more, a
+/// process of this host serves them.
 pub(super) const IPV6: &str = "\
 \tset refused {
 \t\ttype inet_proto . inet_service
@@ -143,6 +148,60 @@ fn rest() -> String {
 \tchain refusal {{
 \t\tmeta l4proto tcp reject with tcp reset
 \t\treject with icmp type port-unreachable
+\t}}
+"
+    )
+}
+
+/// What else the table about IPv6 holds where the network of published ports has such addresses, and
+/// tasks answer to other hosts by themselves. This host itself is served by a process all the same,
+/// since what begins at `[::1]` leads nowhere else; and so is whoever has an address that is good for
+/// one link only.
+pub(super) fn ipv6(plan: &Plan, own: Ipv6Subnet) -> String {
+    let bridge = siblings(&plan.bridge);
+    let ((address, length), gateway) = (own.subnet, own.gateway);
+    format!(
+        "\
+\tset hosts {{
+\t\ttype ipv6_addr
+\t}}
+\tset inside {{
+\t\ttype ipv6_addr
+\t\tflags interval
+\t}}
+\tmap zones {{
+\t\ttypeof ether saddr : ct zone
+\t}}
+\tmap ports {{
+\t\ttype inet_proto . inet_service : verdict
+\t}}
+\tchain zone {{
+\t\ttype filter hook prerouting priority raw
+\t\tiifname != \"{bridge}\" accept
+\t\tip6 saddr fe80::/10 accept
+\t\tip6 saddr != {address}/{length} ct original zone set ether saddr map @zones
+\t}}
+\tchain outside {{
+\t\ttype nat hook prerouting priority dstnat - 4
+\t\tip6 saddr fe80::/10 accept
+\t\tfib daddr type local meta l4proto . th dport vmap @ports
+\t}}
+\tchain sources {{
+\t\tct mark set {KEPT:#x}
+\t\tip6 saddr @inside ct mark set {TRANSLATED:#x}
+\t\tip6 saddr @hosts ct mark set {TRANSLATED:#x}
+\t}}
+\tchain translation {{
+\t\ttype nat hook postrouting priority srcnat - 5
+\t\tct mark {TRANSLATED:#x} snat to {gateway}
+\t}}
+\tchain departure {{
+\t\ttype filter hook forward priority mangle
+\t\tct mark & {OURS_MASK:#x} == {OURS:#x} meta mark & {OURS_MASK:#x} != {OURS:#x} meta mark set {OURS:#x}
+\t}}
+\tchain clear {{
+\t\ttype filter hook postrouting priority mangle
+\t\tct mark & {OURS_MASK:#x} == {OURS:#x} meta mark set 0
 \t}}
 "
     )

@@ -2,9 +2,9 @@
 //! Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::model::{Network, Protocol, Service, Subnet};
+use crate::model::{Ipv6Subnet, Network, Protocol, Service, Subnet};
 use crate::state::{Known, State};
 
 /// A port of this host.
@@ -19,10 +19,14 @@ pub(super) struct Plan {
     pub(super) subnet: (Ipv4Addr, u8),
     /// This host's address on it.
     pub(super) gateway: Ipv4Addr,
+    /// Its IPv6 subnet, with this host's address in it.
+    pub(super) ipv6: Option<Ipv6Subnet>,
     /// Other hosts: their addresses on it, and where they themselves are reached.
     pub(super) hosts: BTreeMap<Ipv4Addr, IpAddr>,
     /// Subnets of the swarm's networks here: no client's address in them means anything elsewhere.
     pub(super) inside: BTreeSet<(Ipv4Addr, u8)>,
+    /// The same of IPv6.
+    pub(super) inside6: BTreeSet<(Ipv6Addr, u8)>,
     /// What is published.
     pub(super) ports: BTreeMap<Key, Published>,
 }
@@ -63,6 +67,8 @@ pub(super) enum Manner {
 pub(super) struct Backend {
     /// Its address on the network.
     pub(super) address: Ipv4Addr,
+    /// The one of IPv6, where the network has such.
+    pub(super) ipv6: Option<Ipv6Addr>,
     /// The host's address there, unless it is on this one.
     pub(super) host: Option<Ipv4Addr>,
 }
@@ -77,8 +83,10 @@ pub(super) fn plan(state: &State) -> Option<Plan> {
     let (network, ports) = plans.next()?;
     let here = state.networks.values();
     let here = here.filter_map(|known| known.network.as_ref());
+    let inside6 = here.clone().filter_map(|it| Some(it.ipv6?.subnet));
     Some(Plan {
         ports,
+        inside6: inside6.collect(),
         inside: here.flat_map(|it| it.subnets().map(plain)).collect(),
         ..of(network)
     })
@@ -89,8 +97,10 @@ fn of(network: &Network) -> Plan {
         bridge: network.bridge.clone(),
         subnet: plain(network.subnet),
         gateway: network.gateway,
+        ipv6: network.ipv6,
         hosts: network.hosts.clone(),
         inside: BTreeSet::new(),
+        inside6: BTreeSet::new(),
         ports: BTreeMap::new(),
     }
 }
@@ -130,15 +140,20 @@ fn backends(known: &Known, hosts: &BTreeMap<Ipv4Addr, IpAddr>, service: &Service
     let endpoints = known.endpoints_of(&service.id);
     let all: BTreeSet<Backend> = endpoints
         .filter_map(|endpoint| {
-            let mut addresses = endpoint.addresses.iter();
-            addresses.find_map(|address| match address {
-                IpAddr::V4(address) => Some(Backend {
-                    address: *address,
-                    // One that is no other host shares this one's namespace, and all of its
-                    // bridges are joined.
-                    host: endpoint.host.filter(|host| hosts.contains_key(host)),
-                }),
+            let ipv4 = endpoint.addresses.iter().find_map(|it| match it {
+                IpAddr::V4(address) => Some(*address),
                 IpAddr::V6(_) => None,
+            });
+            let ipv6 = endpoint.addresses.iter().find_map(|it| match it {
+                IpAddr::V6(address) => Some(*address),
+                IpAddr::V4(_) => None,
+            });
+            Some(Backend {
+                address: ipv4?,
+                ipv6,
+                // One that is no other host shares this one's namespace, and all of its bridges
+                // are joined.
+                host: endpoint.host.filter(|host| hosts.contains_key(host)),
             })
         })
         .collect();

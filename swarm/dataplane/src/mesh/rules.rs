@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::base;
 use super::marks::{BACK, TRANSLATED, number};
@@ -33,8 +33,8 @@ pub(super) struct Rules {
     bridges: Option<String>,
     /// By set: keys, and in maps what they lead to.
     elements: BTreeMap<Set, BTreeMap<String, String>>,
-    /// By name: the rules of each port's chain.
-    chains: BTreeMap<String, Vec<String>>,
+    /// By table and name: the rules of each port's chain.
+    chains: BTreeMap<(usize, String), Vec<String>>,
 }
 
 impl Rules {
@@ -47,8 +47,10 @@ impl Rules {
         inside: &BTreeSet<(Ipv4Addr, u8)>,
         direct: bool,
     ) -> Self {
+        let ipv6 = plan.ipv6.filter(|_| direct);
+        let more = ipv6.map(|own| base::ipv6(plan, own)).unwrap_or_default();
         let mut rules = Self {
-            base: [base::ipv4(plan), base::IPV6.to_owned()],
+            base: [base::ipv4(plan), base::IPV6.to_owned() + &more],
             bridges: (!direct).then(|| base::bridges(plan)),
             elements: base::SETS.map(|set| (set, BTreeMap::new())).into(),
             chains: BTreeMap::new(),
@@ -56,19 +58,23 @@ impl Rules {
         for (address, length) in outermost(plan.inside.union(inside)) {
             rules.put((0, "inside"), format!("{address}/{length}"), None);
         }
+        for (address, length) in plan.inside6.iter().filter(|_| ipv6.is_some()) {
+            rules.put((1, "inside"), format!("{address}/{length}"), None);
+        }
         for (there, host) in &plan.hosts {
-            rules.host(plan, *there, *host);
+            rules.host(plan, (*there, *host), ipv6.is_some());
         }
         let ports = plan.ports.iter().filter(|(key, _)| !taken.contains(key));
         for (key, published) in ports {
-            rules.port(plan, *key, published);
+            rules.port(plan, *key, published, ipv6.is_some());
         }
         rules
     }
 
-    fn host(&mut self, plan: &Plan, there: Ipv4Addr, host: IpAddr) {
-        if let IpAddr::V4(host) = host {
-            self.put((0, "hosts"), host.to_string(), None);
+    fn host(&mut self, plan: &Plan, (there, host): (Ipv4Addr, IpAddr), ipv6: bool) {
+        if host.is_ipv4() || ipv6 {
+            let table = usize::from(host.is_ipv6());
+            self.put((table, "hosts"), host.to_string(), None);
         }
         let Some(number) = number(plan.subnet, there) else {
             return;
@@ -76,10 +82,12 @@ impl Rules {
         let mac = base::hardware(mac(there));
         let back = format!("{:#010x}", BACK | u32::from(number));
         self.put((0, "back"), mac.clone(), Some(back));
-        self.put((0, "zones"), mac, Some(number.to_string()));
+        for table in 0..=usize::from(ipv6) {
+            self.put((table, "zones"), mac.clone(), Some(number.to_string()));
+        }
     }
 
-    fn port(&mut self, plan: &Plan, (protocol, port): Key, published: &Published) {
+    fn port(&mut self, plan: &Plan, (protocol, port): Key, published: &Published, ipv6: bool) {
         let protocol = name(protocol);
         let key = format!("{protocol} . {port}");
         if published.backends.is_empty() {
@@ -93,14 +101,24 @@ impl Rules {
         // Where hosts cannot be told apart by a number, answers would not find back.
         let numbered = number(plan.subnet, plan.gateway).is_some();
         let kept = published.manner == Manner::Kept && numbered;
-        let chain = format!("{protocol}-{port}");
-        let first = match kept {
-            true => "jump sources".to_owned(),
-            false => format!("ct mark set {TRANSLATED:#010x}"),
-        };
-        let rules = vec![first, choice(protocol, published)];
-        self.put((0, "ports"), key, Some(format!("goto {chain}")));
-        self.chains.insert(chain, rules);
+        let backends = published.backends.iter();
+        let ipv4 = backends.clone().map(|it| it.address.into()).collect();
+        let ipv6 = backends.filter_map(|it| it.ipv6.filter(|_| ipv6));
+        let ipv6: Vec<IpAddr> = ipv6.map(IpAddr::from).collect();
+        for (table, tasks) in [(0, ipv4), (1, ipv6)] {
+            if tasks.is_empty() {
+                continue;
+            }
+            let kept = kept || table == 1 && published.manner == Manner::Kept;
+            let first = match kept {
+                true => "jump sources".to_owned(),
+                false => format!("ct mark set {TRANSLATED:#x}"),
+            };
+            let chain = format!("{protocol}-{port}");
+            let rules = vec![first, choice(protocol, published.target, &tasks)];
+            self.put((table, "ports"), key.clone(), Some(format!("goto {chain}")));
+            self.chains.insert((table, chain), rules);
+        }
     }
 
     fn put(&mut self, set: Set, key: String, value: Option<String>) {
@@ -140,7 +158,7 @@ impl Rules {
                 continue;
             }
             if known.is_some() {
-                let _ = writeln!(text, "flush chain {} {chain}", TABLES[0]);
+                let _ = writeln!(text, "flush chain {}", called(chain));
             }
             fill(&mut text, chain, rules);
         }
@@ -168,7 +186,7 @@ impl Rules {
             .filter(|it| !self.chains.contains_key(*it))
         {
             // Only now does nothing lead to it any more.
-            let _ = writeln!(text, "delete chain {} {chain}", TABLES[0]);
+            let _ = writeln!(text, "delete chain {}", called(chain));
         }
         text
     }
@@ -204,14 +222,13 @@ fn outermost<'a>(subnets: impl Iterator<Item = &'a (Ipv4Addr, u8)>) -> BTreeSet<
 }
 
 /// Each new connection goes to the next task.
-fn choice(protocol: &str, published: &Published) -> String {
-    let target = published.target;
-    let to = match published.backends.as_slice() {
-        [only] => format!("{}:{target}", only.address),
+fn choice(protocol: &str, target: u16, tasks: &[IpAddr]) -> String {
+    let to = match tasks {
+        [only] => SocketAddr::new(*only, target).to_string(),
         all => {
             let numbered = all.iter().enumerate();
             let each: Vec<_> = numbered
-                .map(|(index, backend)| format!("{index} : {}", backend.address))
+                .map(|(index, task)| format!("{index} : {task}"))
                 .collect();
             let (count, map) = (all.len(), each.join(", "));
             format!("numgen inc mod {count} map {{ {map} }}:{target}")
@@ -220,11 +237,17 @@ fn choice(protocol: &str, published: &Published) -> String {
     format!("meta l4proto {protocol} dnat to {to}")
 }
 
-fn fill(text: &mut String, chain: &str, rules: &[String]) {
-    let table = TABLES[0];
-    let _ = writeln!(text, "add chain {table} {chain}");
+/// A chain with its table.
+fn called((table, chain): &(usize, String)) -> String {
+    let table = TABLES.get(*table).copied().unwrap_or_default();
+    format!("{table} {chain}")
+}
+
+fn fill(text: &mut String, chain: &(usize, String), rules: &[String]) {
+    let chain = called(chain);
+    let _ = writeln!(text, "add chain {chain}");
     for rule in rules {
-        let _ = writeln!(text, "add rule {table} {chain} {rule}");
+        let _ = writeln!(text, "add rule {chain} {rule}");
     }
 }
 
@@ -246,10 +269,12 @@ fn edit(text: &mut String, verb: &str, (table, set): Set, elements: Vec<String>)
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::super::plan::plan;
     use super::super::plan::tests::{served, service, state, task};
     use super::*;
-    use crate::model::{Change, Service};
+    use crate::model::{Change, Ipv6Subnet, Service};
 
     const PORTS: [(Protocol, u16, u16); 2] = [(Protocol::Tcp, 8080, 80), (Protocol::Udp, 53, 5353)];
 
@@ -292,6 +317,38 @@ mod tests {
         let golden = include_str!("../../../../fixtures/nft/mesh.nft");
         assert_eq!(rules.anew(), golden);
         assert_eq!(rules.since(&rules), "");
+    }
+
+    #[test]
+    fn those_about_ipv6_are_as_in_the_golden_file() {
+        let mut plan = plan(&state(web())).unwrap();
+        let subnet = ("fd00:a::".parse().unwrap(), 64);
+        plan.ipv6 = Some(Ipv6Subnet {
+            subnet,
+            gateway: "fd00:a::2".parse().unwrap(),
+        });
+        plan.inside6.insert(subnet);
+        let other = "fd00::3".parse().unwrap();
+        plan.hosts.insert(Ipv4Addr::new(10, 0, 0, 3), other);
+        for published in plan.ports.values_mut() {
+            for (backend, last) in published.backends.iter_mut().zip(10..) {
+                backend.ipv6 = Some(Ipv6Addr::new(0xfd00, 0xa, 0, 0, 0, 0, 0, last));
+            }
+        }
+        let text = |direct| {
+            let all = Rules::of(&plan, &BTreeSet::new(), &BTreeSet::new(), direct).anew();
+            let table = all.split("table ip6 skep-mesh {").nth(1).unwrap();
+            let (body, rest) = table.split_once("\n}\n").unwrap();
+            let more = rest.lines().filter(|line| line.contains(" ip6 "));
+            let more: Vec<_> = more.collect();
+            format!("table ip6 skep-mesh {{{body}\n}}\n{}\n", more.join("\n"))
+        };
+        assert_eq!(
+            text(true),
+            include_str!("../../../../fixtures/nft/mesh6.nft")
+        );
+        // Tasks that cannot answer by themselves are served by a process.
+        assert!(!text(false).contains("dnat"));
     }
 
     #[test]

@@ -24,9 +24,10 @@
 //! A host's hardware address on the network is its address there, so that is all that has to be
 //! known, however many hosts there are. A client may have one port towards several hosts: these are
 //! different connections by their zones, and the empty chain makes the kernel give the second one
-//! another port.
+//! another port. Where the network has IPv6 as well, there is such a table about that too; the mark is
+//! the host's IPv4 address all the same.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::mac;
 use crate::model::Subnet;
@@ -38,10 +39,8 @@ use crate::netlink::nftables::{
 };
 use crate::netlink::{Family, Writer};
 
-/// The name of both tables.
+/// The name of all tables.
 pub(super) const TABLE: &str = "skep-replies";
-/// Their kinds.
-pub(super) const TABLES: [Tables; 2] = [Tables::Of(Family::Ipv4), Tables::Devices];
 /// The name of a table that never is.
 const TRIAL: &str = "skep-trial";
 
@@ -55,10 +54,12 @@ const CT_ZONE: u32 = 17;
 const NEW: u32 = 1 << 3;
 const ORIGINAL: u8 = 0;
 const REPLY: u8 = 1;
-/// Where Ethernet's header has its addresses, and IPv4's the source.
+/// Where Ethernet's header has its addresses.
 const TO: u32 = 0;
 const FROM: u32 = 6;
+/// Where the headers of IPv4 and IPv6 have the source.
 const SOURCE: u32 = 12;
+const SOURCE6: u32 = 8;
 /// Of a hardware address, what comes before the address within the network.
 const BEFORE: u32 = 2;
 
@@ -72,22 +73,15 @@ pub(super) enum Chain {
     Departure,
 }
 
-impl Chain {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Zone,
-        Self::Arrival,
-        Self::Source,
-        Self::Reply,
-        Self::Departure,
-    ];
-
-    pub(super) fn tables(self) -> Tables {
-        match self {
-            Self::Departure => Tables::Devices,
-            _ => Tables::Of(Family::Ipv4),
-        }
+/// The chains of a table.
+pub(super) fn chains(of: Tables) -> &'static [Chain] {
+    match of {
+        Tables::Devices => &[Chain::Departure],
+        Tables::Of(_) => &[Chain::Zone, Chain::Arrival, Chain::Source, Chain::Reply],
     }
+}
 
+impl Chain {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Zone => "zone",
@@ -119,6 +113,8 @@ impl Chain {
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub(super) subnet: Subnet,
+    /// The network's IPv6 subnet, if it has one.
+    pub(super) ipv6: Option<(Ipv6Addr, u8)>,
     /// The address of the container's own host on the network: what comes from there goes back there
     /// by itself.
     pub(super) gateway: Ipv4Addr,
@@ -127,30 +123,37 @@ pub(super) struct Rules {
 }
 
 impl Rules {
+    /// The kinds of tables that there are to be.
+    pub(super) fn tables(&self) -> impl Iterator<Item = Tables> {
+        let ipv6 = self.ipv6.map(|_| Tables::Of(Family::Ipv6));
+        let always = [Tables::Of(Family::Ipv4), Tables::Devices];
+        always.into_iter().chain(ipv6)
+    }
+
     /// Makes the tables, whatever was there.
     pub(super) fn write(&self, batch: &mut Batch) {
-        for tables in TABLES {
+        for tables in self.tables() {
             batch.turn(tables);
             table(batch, NEW_TABLE, TABLE);
             table(batch, DEL_TABLE, TABLE);
             table(batch, NEW_TABLE, TABLE);
-            for chain in Chain::ALL.into_iter().filter(|it| it.tables() == tables) {
-                new_chain(batch, (TABLE, chain), &self.device);
+            for chain in chains(tables) {
+                new_chain(batch, (TABLE, *chain), &self.device);
                 if chain.rules() > 0 {
                     batch.step(NEW_RULE, APPEND, |it| {
                         it.text(1, TABLE);
                         it.text(2, chain.name());
-                        it.nested(4, |it| self.expressions(it, chain));
+                        it.nested(4, |it| self.expressions(it, tables, *chain));
                     });
                 }
             }
         }
     }
 
-    fn expressions(&self, it: &mut Writer, chain: Chain) {
+    fn expressions(&self, it: &mut Writer, tables: Tables, chain: Chain) {
         match chain {
             Chain::Zone => {
-                self.is_by_host(it);
+                self.is_by_host(it, tables);
                 payload(it, LINK, FROM + BEFORE + 2, 2);
                 set_ct(it, CT_ZONE, Some(ORIGINAL));
             }
@@ -158,7 +161,7 @@ impl Rules {
                 ct(it, CT_STATE, None);
                 masked(it, &NEW.to_ne_bytes());
                 compare(it, 1, &[0; 4]);
-                self.is_by_host(it);
+                self.is_by_host(it, tables);
                 payload(it, LINK, FROM + BEFORE, 4);
                 set_ct(it, CT_MARK, None);
             }
@@ -181,11 +184,22 @@ impl Rules {
     }
 
     /// Whether somebody outside has sent it, by way of another host.
-    fn is_by_host(&self, it: &mut Writer) {
+    fn is_by_host(&self, it: &mut Writer, tables: Tables) {
         let (mask, subnet) = self.prefix();
-        payload(it, NETWORK, SOURCE, 4);
-        masked(it, &mask);
-        compare(it, 1, &subnet);
+        match (tables, self.ipv6) {
+            (Tables::Of(Family::Ipv6), Some((first, length))) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(length.min(128)));
+                let mask = mask.unwrap_or(0);
+                payload(it, NETWORK, SOURCE6, 16);
+                masked(it, &mask.to_be_bytes());
+                compare(it, 1, &(first.to_bits() & mask).to_be_bytes());
+            }
+            _ => {
+                payload(it, NETWORK, SOURCE, 4);
+                masked(it, &mask);
+                compare(it, 1, &subnet);
+            }
+        }
         payload(it, LINK, FROM, 6);
         let [a, b, c, d] = mask;
         masked(it, &[0xff, 0xff, a, b, c, d]);
@@ -237,7 +251,7 @@ fn new_chain(batch: &mut Batch, (table, chain): (&str, Chain), device: &str) {
         it.nested(4, |it| {
             it.number(1, hook);
             it.attribute(2, &priority.to_be_bytes());
-            if chain.tables() == Tables::Devices {
+            if chain == Chain::Departure {
                 it.text(3, device);
             }
         });

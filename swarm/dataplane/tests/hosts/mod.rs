@@ -8,12 +8,12 @@ pub mod net;
 pub mod talk;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use skep_dataplane::model::{
-    Change, Container, Endpoint, Network, Port, Protocol, Reports, Service,
+    Change, Container, Endpoint, Ipv6Subnet, Network, Port, Protocol, Reports, Service,
 };
-use skep_dataplane::{Config, Overlay, Plane, ensure};
+use skep_dataplane::{Config, Ipv6, Overlay, Plane, ensure};
 use tokio::sync::{mpsc, watch};
 
 use net::{Namespace, until};
@@ -24,6 +24,12 @@ pub const WEB: &str = "web";
 /// Who asks from outside.
 pub const CLIENT: &str = "198.51.100.9";
 
+/// The network's IPv6 side, where it has one.
+const IPV6: Ipv6 = Ipv6 {
+    of: Ipv4Addr::new(10, 0, 0, 0),
+    first: Ipv6Addr::new(0xfd00, 0xa, 0, 0, 0, 0, 0, 0),
+    bits: 64,
+};
 /// The longest packet on the overlay.
 const MTU: u32 = 1450;
 
@@ -39,6 +45,8 @@ pub struct Host {
     pub number: u8,
     pub net: Namespace,
     pub containers: Vec<Namespace>,
+    /// The network's IPv6 side.
+    ipv6: Option<Ipv6>,
     /// The last parts of their addresses.
     lasts: Vec<u8>,
     /// Tasks answer clients of other hosts by themselves.
@@ -59,6 +67,15 @@ pub type Task = (u8, u8);
 impl Lab {
     /// `None` where that is not allowed.
     pub fn new(hosts: u8, tasks: &[Task]) -> Option<Self> {
+        Self::with(None, hosts, tasks)
+    }
+
+    /// With IPv6 on the network, too.
+    pub fn with_ipv6(hosts: u8, tasks: &[Task]) -> Option<Self> {
+        Self::with(Some(IPV6), hosts, tasks)
+    }
+
+    fn with(ipv6: Option<Ipv6>, hosts: u8, tasks: &[Task]) -> Option<Self> {
         let router = Namespace::new()?;
         let client = Namespace::new()?;
         router.sh("ip link add lan type bridge && ip link set lan up
@@ -71,7 +88,9 @@ impl Lab {
             ip route add default via 198.51.100.1 && ip -6 route add default via fd01::fe",
         );
         let numbers = 1..=hosts;
-        let mut hosts: Vec<_> = numbers.map(|number| Host::new(&router, number)).collect();
+        let mut hosts: Vec<_> = numbers
+            .map(|number| Host::new(&router, number, ipv6))
+            .collect();
         for (host, task) in tasks {
             hosts[usize::from(*host) - 1].container(*task);
         }
@@ -147,7 +166,7 @@ pub fn outside(number: u8) -> IpAddr {
 }
 
 impl Host {
-    fn new(router: &Namespace, number: u8) -> Self {
+    fn new(router: &Namespace, number: u8, ipv6: Option<Ipv6>) -> Self {
         let net = Namespace::new().unwrap();
         router.link(&format!("host{number}"), &net, "eth0");
         router.sh(&format!("ip link set host{number} master lan"));
@@ -161,9 +180,18 @@ impl Host {
             ip link add docker0 type bridge && ip addr add 172.17.0.1/16 dev docker0
             ip link set skepin up && ip link set docker0 up"
         ));
+        if let Some(ipv6) = ipv6 {
+            let own = ipv6.address(inside(number));
+            net.sh(&format!(
+                "sysctl -qw net.ipv6.conf.all.forwarding=1
+                ip addr add {own}/{} dev skepin nodad",
+                ipv6.bits
+            ));
+        }
         Self {
             number,
             net,
+            ipv6,
             containers: Vec::new(),
             lasts: Vec::new(),
             direct: false,
@@ -176,6 +204,14 @@ impl Host {
         let address = Ipv4Addr::new(10, 0, 0, last);
         let inside = self.plug("skepin", (address, 24), self.number);
         inside.sh(&format!("ip link set eth0 mtu {MTU}"));
+        if let Some(ipv6) = self.ipv6 {
+            let own = ipv6.address(address);
+            let gateway = ipv6.address(self::inside(self.number));
+            inside.sh(&format!(
+                "ip addr add {own}/{} dev eth0 nodad && ip -6 route add default via {gateway}",
+                ipv6.bits
+            ));
+        }
         talk::serve(&inside, format!("task{last}"));
         self.containers.push(inside);
         self.lasts.push(last);
@@ -213,7 +249,7 @@ impl Host {
             mtu: MTU,
             local: outside(self.number),
             gateway: inside(self.number),
-            ipv6: None,
+            ipv6: self.ipv6,
             branches: Vec::new(),
         };
         let gateways = hosts.iter().map(|host| (*host, *host));
@@ -236,12 +272,24 @@ impl Host {
             bridge: "skepin".to_owned(),
             subnet: (inside(0), 24),
             gateway: inside(self.number),
-            ipv6: None,
+            ipv6: self.ipv6.map(|it| Ipv6Subnet {
+                subnet: (it.first, it.bits),
+                gateway: it.address(inside(self.number)),
+            }),
             internal: false,
             ingress: true,
             hosts: others.map(|host| (inside(*host), outside(*host))).collect(),
             branches: Vec::new(),
         })
+    }
+
+    /// Those of a task.
+    fn addresses(&self, last: u8) -> Vec<IpAddr> {
+        let ipv6 = self.ipv6.map(|it| it.address(inside(last)).into());
+        [Some(inside(last).into()), ipv6]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Its containers, as it knows them.
@@ -251,7 +299,7 @@ impl Host {
             Change::Container(Container {
                 id: format!("{WEB}-{last}"),
                 pid: container.pid,
-                addresses: BTreeMap::from([(NETWORK.to_owned(), vec![inside(*last).into()])]),
+                addresses: BTreeMap::from([(NETWORK.to_owned(), self.addresses(*last))]),
                 ..Container::default()
             })
         });
@@ -262,7 +310,7 @@ impl Host {
         let endpoint = Endpoint {
             id: format!("{service}-{last}"),
             service: Some(service.to_owned()),
-            addresses: vec![IpAddr::V4(inside(last))],
+            addresses: self.addresses(last),
             host: (host != self.number).then(|| inside(host)),
             ..Endpoint::default()
         };

@@ -1,7 +1,7 @@
 //! Servers that say who they are and whom they see, and clients that ask them.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use super::net::Namespace;
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub fn serve(inside: &Namespace, name: String) {
     let named = name.clone();
     inside.within(move || {
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)).unwrap();
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 80)).unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let name = named.clone();
@@ -22,11 +22,11 @@ pub fn serve(inside: &Namespace, name: String) {
         });
     });
     inside.within(move || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 80)).unwrap();
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 80)).unwrap();
         std::thread::spawn(move || {
             let mut buffer = [0; 2048];
             while let Ok((_, client)) = socket.recv_from(&mut buffer) {
-                let answer = format!("{name} sees {}", client.ip());
+                let answer = format!("{name} sees {}", client.ip().to_canonical());
                 let _ = socket.send_to(answer.as_bytes(), client);
             }
         });
@@ -36,7 +36,7 @@ pub fn serve(inside: &Namespace, name: String) {
 fn converse(stream: TcpStream, name: &str) -> io::Result<()> {
     let client = stream.peer_addr()?;
     let mut answers = stream.try_clone()?;
-    writeln!(answers, "{name} sees {}", client.ip())?;
+    writeln!(answers, "{name} sees {}", client.ip().to_canonical())?;
     for line in BufReader::new(stream).split(b'\n') {
         answers.write_all(&[&line?[..], b"\n"].concat())?;
     }
