@@ -34,6 +34,14 @@ fn ours(net: &Namespace) -> usize {
     listed.matches(OURS).count()
 }
 
+/// Somebody removes ours.
+fn remove(net: &Namespace) {
+    net.sh(
+        "iptables -w -t raw -S PREROUTING | sed -n '/skep-crossing/s/^-A/-D/p' |
+        while read rule; do echo \"$rule\" | xargs iptables -w -t raw; done",
+    );
+}
+
 fn works() -> Option<()> {
     let [here, there] = hosts()?;
     let switch = "cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null || echo 0";
@@ -67,14 +75,12 @@ fn works() -> Option<()> {
         here.sh("iptables -w -t raw -I PREROUTING -d 10.0.2.14 ! -i skep0 -j DROP");
         reaches(&on_a[0], at(2, 14));
         here.sh("iptables -w -t raw -D PREROUTING -d 10.0.2.14 ! -i skep0 -j DROP");
-        here.sh(&format!(
-            "iptables -w -t raw -S PREROUTING | grep {OURS} | sed 's/^-A/-D/' |
-            while read rule; do echo \"$rule\" | xargs iptables -w -t raw; done"
-        ));
+        remove(&here);
         reaches(&on_a[0], at(2, 14));
     }
     // The daemon that keeps them goes, and its bridges: the other one keeps those that it needs.
     a.leave();
+    remove(&here);
     reaches(&on_b[0], at(2, 14));
     assert_eq!(ours(&here), if bridged { 2 } else { 0 });
     b.network_gone();
