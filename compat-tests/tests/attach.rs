@@ -101,6 +101,7 @@ fn they_reach_each_other(n1: &Host, n2: &Host) -> Result<()> {
             reaches(host, from, to)
         })?;
     }
+    peers_are_known(n1, n2)?;
     // No list shows them unasked.
     let tasks = Http::new(&n1.socket(), PATIENCE).get("/tasks")?.json();
     ensure!(tasks.as_array().is_some_and(Vec::is_empty), "{tasks}");
@@ -108,6 +109,26 @@ fn they_reach_each_other(n1: &Host, n2: &Host) -> Result<()> {
     n1.docker(&["rm", "--force", "c1"])?;
     n2.docker(&["rm", "--force", "c2"])?;
     ensure!(places(n1)?.is_empty(), "given back before the answer");
+    Ok(())
+}
+
+/// A worker says of a network that it has a part in who else has, as a manager does.
+fn peers_are_known(n1: &Host, n2: &Host) -> Result<()> {
+    let peers = |host: &Host| -> Result<Value> {
+        let shown = host.docker(&["network", "inspect", "--format", "{{json .Peers}}", "ovl"])?;
+        Ok(serde_json::from_str(&shown)?)
+    };
+    let known = peers(n1)?;
+    let addresses: BTreeSet<&str> = known
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|it| it.get("IP")?.as_str())
+        .collect();
+    let (first, second) = (n1.address(), n2.address());
+    ensure!(addresses == [&*first, &*second].into(), "{known}");
+    let told = peers(n2)?;
+    ensure!(told == known, "{told} instead of {known}");
     Ok(())
 }
 

@@ -83,13 +83,25 @@ pub(super) async fn inspect_here(
     let shared = connection.shared;
     let shown = async {
         let engines = of_engine(shared, &network).await?;
-        with_part(shared, &part::described(&engines)?, &engines).await
+        let described = with_peers(shared, &part::described(&engines)?).await?;
+        with_part(shared, &described, &engines).await
     };
     match shown.await {
         Some(shown) => answer(connection, head, Reply::json_text(shown)).await,
         // It is gone by now.
         None => engines_answer(connection, head, id).await,
     }
+}
+
+/// A network's description with the nodes that have a part in it.
+async fn with_peers(shared: &Shared, network: &str) -> Option<String> {
+    let object = Object::parse(network.as_bytes()).ok()?;
+    let id: String = serde_json::from_str(object.get("Id")?.get()).ok()?;
+    let peers = match shared.swarm.attachments() {
+        Some(agent) => agent.peers(&id).await,
+        None => Vec::new(),
+    };
+    part::with_peers(network, &peers)
 }
 
 /// The engine's id of its part in the network with this id, this name, or this beginning of an id.

@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use skep_core::network::{LABEL_SHOWN, is_engines, mac};
+use skep_core::wire::PeerInfo;
 
 use crate::rewrite::Object;
 
@@ -57,6 +58,16 @@ pub(super) fn shown(network: &str, engines: &str) -> Option<String> {
     let object = Object::parse(network.as_bytes()).ok()?;
     let containers = containers(&object, engines)?;
     with(network, engines, &containers)
+}
+
+/// A network's description with the nodes that have a part in it, where any are known.
+pub(super) fn with_peers(network: &str, peers: &[PeerInfo]) -> Option<String> {
+    let object = Object::parse(network.as_bytes()).ok()?;
+    let peers = serde_json::to_string(peers)
+        .ok()
+        .filter(|_| !peers.is_empty());
+    let peers: Vec<(&str, &str)> = peers.iter().map(|it| ("Peers", it.as_str())).collect();
+    Some(object.with(&peers).trim_end().to_owned())
 }
 
 /// A network's IPv4 subnets, by what is said of it.
@@ -225,6 +236,23 @@ mod tests {
         let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         assert_eq!(parse(&found), parse(HERE));
         assert_eq!(from_afar(&full).unwrap().trim_end(), AFAR.trim_end());
+    }
+
+    #[test]
+    fn a_worker_shows_who_else_has_a_part() {
+        let peer = |name: &str, ip: &str| PeerInfo {
+            name: name.to_owned(),
+            ip: ip.to_owned(),
+        };
+        let peers = [
+            peer("686057be943e", "10.201.0.1"),
+            peer("576d4dceabfb", "10.201.0.3"),
+        ];
+        let found = with_peers(AFAR, &peers).unwrap();
+        let found = shown(&found, &engines("{}")).unwrap();
+        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(parse(&found), parse(HERE));
+        assert_eq!(with_peers(AFAR, &[]).unwrap(), AFAR.trim_end());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::network::{LocalDriver, bridge_name};
 use crate::object::{Node, Task};
 use crate::plane::{Endpoint, Service};
 use crate::task_files::FileData;
+use crate::wire::PeerInfo;
 
 /// From a node's agent to the leader. The node itself is known from its certificate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -175,6 +176,9 @@ pub struct Overlay {
     /// Those of them that are the nodes' own.
     #[serde(default)]
     pub gateways: BTreeSet<Ipv4Addr>,
+    /// All nodes that have a part in it, this one too, by their own addresses on it.
+    #[serde(default)]
+    pub peers: BTreeMap<Ipv4Addr, PeerInfo>,
     /// Keys that what is sent between nodes is sealed with, newest first; none if it is sent as it
     /// is.
     #[serde(default)]
@@ -277,6 +281,9 @@ pub struct Move {
     /// Whether it is that node's own.
     #[serde(default)]
     pub gateway: bool,
+    /// The node whose own it is, wherever that is.
+    #[serde(default)]
+    pub peer: Option<PeerInfo>,
 }
 
 /// Who is on a network, or what has changed about that.

@@ -163,11 +163,15 @@ impl Moves {
             let known = same && !news.rekeyed.contains(network);
             if known {
                 let moved = news.moved.get(network).into_iter().flatten();
-                out.moves.extend(moved.map(|(address, to)| Move {
-                    network: network.clone(),
-                    address: *address,
-                    to: remote(state, to.as_ref(), node),
-                    gateway: is_gateway(state, to.as_ref(), network, *address),
+                out.moves.extend(moved.map(|(address, to)| {
+                    let whose = whose(state, to.as_ref(), network, *address);
+                    Move {
+                        network: network.clone(),
+                        address: *address,
+                        to: remote(state, to.as_ref(), node),
+                        gateway: whose.is_some(),
+                        peer: whose.map(wire::peer),
+                    }
                 }));
                 let page = news.pages.get(network);
                 let changed = page.map(|page| page.seen_from(&node.id, network, false));
@@ -223,10 +227,15 @@ fn remote(state: &State, node: Option<&Id>, seen_from: &Node) -> Option<IpAddr> 
     address.filter(|_| node.id != seen_from.id && address != seen_from.data_address())
 }
 
-/// Whether an address on a network is a node's own.
-fn is_gateway(state: &State, node: Option<&Id>, network: &Id, address: Ipv4Addr) -> bool {
-    let node = node.and_then(|node| state.nodes().get(node));
-    node.is_some_and(|node| node.gateways.get(network) == Some(&address))
+/// The node that an address on a network is on, if it is that node's own.
+fn whose<'a>(
+    state: &'a State,
+    node: Option<&Id>,
+    network: &Id,
+    address: Ipv4Addr,
+) -> Option<&'a Node> {
+    let node = state.nodes().get(node?)?;
+    (node.gateways.get(network) == Some(&address)).then_some(node)
 }
 
 /// All of a network, for a node that has a part in it.
@@ -236,8 +245,9 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         return Some(local(of, driver));
     }
     let mut remotes = BTreeMap::new();
-    let mut nodes = BTreeSet::new();
+    let mut nodes = BTreeSet::from([&node.id]);
     let mut gateways = BTreeSet::new();
+    let mut peers = BTreeMap::new();
     for task in state.tasks_of_network(network) {
         let here = places(task).filter(|(id, ..)| *id == network);
         for (_, address, on) in here {
@@ -249,12 +259,11 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
     let everywhere = state.nodes().iter().filter(|_| of.spec.ingress);
     nodes.extend(everywhere.map(|other| &other.id));
     for other in nodes {
-        let theirs = state
-            .nodes()
-            .get(other)
-            .and_then(|it| it.gateways.get(network));
+        let known = state.nodes().get(other);
+        let theirs = known.and_then(|it| it.gateways.get(network)).copied();
+        peers.extend(theirs.zip(known.map(|it| wire::peer(it))));
         let at = remote(state, Some(other), node);
-        let theirs = theirs.copied().zip(at);
+        let theirs = theirs.zip(at);
         gateways.extend(theirs.map(|(address, _)| address));
         remotes.extend(theirs);
     }
@@ -290,6 +299,7 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         // An object with string keys only can always be encoded.
         shown: serde_json::to_string(&wire::network(of)).unwrap_or_default(),
         gateways,
+        peers,
         driver: None,
         number: own.number,
         branches,
@@ -323,6 +333,7 @@ fn local(of: &NetworkObject, driver: LocalDriver) -> Overlay {
         local: nowhere.into(),
         remotes: BTreeMap::new(),
         gateways: BTreeSet::new(),
+        peers: BTreeMap::new(),
         keys: Vec::new(),
         shown: serde_json::to_string(&wire::network(of)).unwrap_or_default(),
         driver: Some(driver),

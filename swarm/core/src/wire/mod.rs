@@ -22,7 +22,10 @@ pub use cluster::{cluster_info, swarm};
 pub use event::{event, leadership, reachability};
 pub use files::{config, configs, secret, secrets};
 pub use list::{nodes, services, tasks};
-pub use network::{NetworkFacts, NetworkResource, is_in_use, network, network_in_full, networks};
+pub(crate) use network::peer;
+pub use network::{
+    NetworkFacts, NetworkResource, PeerInfo, is_in_use, network, network_in_full, networks,
+};
 pub use node::node;
 pub use service::{service, service_status};
 pub use task::task;

@@ -14,7 +14,7 @@ use skep_api::task::{NetworkAttachment, TaskState};
 use super::list::labels_match;
 use super::network_services::{ServiceInfo, services};
 use crate::network::SCOPE;
-use crate::object::{NetworkObject, Place, Task};
+use crate::object::{NetworkObject, Node, Place, Task};
 use crate::store::State;
 
 /// Among the options of an encrypted network as clients see them: how it is encrypted.
@@ -80,7 +80,7 @@ impl NetworkFacts {
 }
 
 /// A node that has a part in a network.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PeerInfo {
     /// The beginning of its id.
@@ -88,6 +88,14 @@ pub struct PeerInfo {
     /// Its address.
     #[serde(rename = "IP")]
     pub ip: String,
+}
+
+/// A node, as one that has a part in a network.
+pub(crate) fn peer(node: &Node) -> PeerInfo {
+    PeerInfo {
+        name: node.id.chars().take(12).collect(),
+        ip: node.address().to_owned(),
+    }
 }
 
 /// One network, as lists show it.
@@ -142,12 +150,8 @@ pub fn network_in_full(view: &State, of: &NetworkObject, verbose: bool) -> Netwo
     let nodes = view.nodes().iter();
     let known = of.reaches_far();
     let nodes = nodes.filter(|node| known && node.gateways.contains_key(&of.id));
-    let peers = nodes.map(|node| PeerInfo {
-        name: node.id.chars().take(12).collect(),
-        ip: node.address().to_owned(),
-    });
     NetworkResource {
-        peers: peers.collect(),
+        peers: nodes.map(|node| peer(node)).collect(),
         services: (verbose && of.local_driver().is_none()).then(|| services(view, of)),
         ..network(of)
     }

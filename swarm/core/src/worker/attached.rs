@@ -13,6 +13,7 @@ use crate::id::Id;
 use crate::ipv6::Cidr6;
 use crate::object::Place;
 use crate::plane;
+use crate::wire::PeerInfo;
 
 /// Containers of others that are on networks of the swarm.
 #[derive(Debug, Default)]
@@ -122,6 +123,11 @@ impl Worker {
             ..it
         });
         Some(named.collect())
+    }
+
+    /// Nodes that have a part in a network, as far as this one has a part in it.
+    pub fn peers(&self, network: &Id) -> Vec<PeerInfo> {
+        self.networks.peers(network)
     }
 
     /// A task is no more.

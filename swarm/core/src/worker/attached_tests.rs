@@ -115,6 +115,7 @@ impl Bench {
             remotes: Default::default(),
             gateways: Default::default(),
             branches: Default::default(),
+            peers: Default::default(),
             number: 0,
             shown: String::new(),
             keys: Vec::new(),

@@ -24,6 +24,7 @@ fn overlay() -> Overlay {
         shown: String::new(),
         gateways: Default::default(),
         branches: Default::default(),
+        peers: Default::default(),
         number: 0,
     }
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::io::{EngineOp, OpError, OpOutput, OpResult};
 use crate::assignment::{Assignments, Overlay};
 use crate::id::Id;
+use crate::wire::PeerInfo;
 use crate::{Nanos, SECOND, Timestamp};
 
 /// The longest pause between two attempts.
@@ -86,6 +87,15 @@ impl Networks {
         self.known.get(id)?.wanted.as_deref()
     }
 
+    /// Nodes that have a part in a network, in the order of their names; none that is known if this
+    /// node has none in it.
+    pub(super) fn peers(&self, id: &Id) -> Vec<PeerInfo> {
+        let peers = self.wanted(id).map(|it| it.peers.values());
+        let mut peers: Vec<PeerInfo> = peers.into_iter().flatten().cloned().collect();
+        peers.sort_by(|one, other| one.name.cmp(&other.name));
+        peers
+    }
+
     /// What was made of a network, with all that has moved on it since.
     pub(super) fn made(&self, id: &Id) -> Option<&Overlay> {
         let network = self.known.get(id)?;
@@ -127,6 +137,10 @@ impl Networks {
             match moved.gateway && moved.to.is_some() {
                 true => wanted.gateways.insert(moved.address),
                 false => wanted.gateways.remove(&moved.address),
+            };
+            match moved.peer {
+                Some(node) => wanted.peers.insert(moved.address, node),
+                None => wanted.peers.remove(&moved.address),
             };
             network.moved.insert(moved.address, moved.to);
             touched.insert(moved.network);

@@ -33,6 +33,7 @@ fn overlay(gateway: &str, remotes: &[(&str, &str)]) -> Overlay {
         shown: String::new(),
         gateways: Default::default(),
         branches: Default::default(),
+        peers: Default::default(),
         number: 0,
     }
 }
@@ -48,6 +49,7 @@ fn moved(networks: &mut Networks, address: &str, to: Option<&str>) {
     networks.assign(&mut Assignments {
         moves: vec![Move {
             gateway: false,
+            peer: None,
             network: "n".into(),
             address: address.parse().unwrap(),
             to: to.map(|to| to.parse().unwrap()),
@@ -119,6 +121,43 @@ fn a_network_is_made_kept_up_and_removed() {
         Some(EngineOp::RemoveNetwork { network })
     );
     assert!(matches!(networks.step(&"n".into(), NOW), Step::Gone));
+}
+
+#[test]
+fn peers_come_and_go() {
+    let peer = |name: &str| PeerInfo {
+        name: name.to_owned(),
+        ip: "192.0.2.1".to_owned(),
+    };
+    let names = |networks: &Networks| -> Vec<String> {
+        let peers = networks.peers(&"n".into()).into_iter();
+        peers.map(|it| it.name).collect()
+    };
+    let mut networks = Networks::default();
+    let own = "10.0.1.4";
+    let network = Overlay {
+        peers: [(own.parse().unwrap(), peer("n2"))].into(),
+        ..overlay(own, &[])
+    };
+    told(&mut networks, network);
+    assert_eq!(names(&networks), ["n2"]);
+    // On the same host: its address leads nowhere else.
+    let came = Move {
+        network: "n".into(),
+        address: "10.0.1.5".parse().unwrap(),
+        to: None,
+        gateway: true,
+        peer: Some(peer("n1")),
+    };
+    networks.assign(&mut Assignments {
+        moves: vec![came],
+        ..Assignments::default()
+    });
+    assert_eq!(names(&networks), ["n1", "n2"]);
+    moved(&mut networks, "10.0.1.5", None);
+    assert_eq!(names(&networks), ["n2"]);
+    removed(&mut networks);
+    assert!(names(&networks).is_empty());
 }
 
 #[test]

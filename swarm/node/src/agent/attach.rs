@@ -9,6 +9,7 @@ use skep_api::Error;
 use skep_core::Id;
 use skep_core::assignment::ToDispatcher;
 use skep_core::attachment::Wish;
+use skep_core::wire::PeerInfo;
 use skep_core::worker::{Input, Standing};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -33,6 +34,11 @@ pub(super) enum Request {
     },
     /// Nobody waits for that any more.
     Detach { container: String, network: String },
+    /// Who has a part in a network?
+    Peers {
+        network: Id,
+        answer: oneshot::Sender<Vec<PeerInfo>>,
+    },
 }
 
 /// The places of this node's containers. Clones share them.
@@ -82,6 +88,15 @@ impl Attachments {
         let all = self.standings.borrow();
         let it = |it: &Standing| it.container == container && *it.network == *network;
         all.iter().any(it)
+    }
+
+    /// Nodes that have a part in a network, as far as this one knows: if it has one itself.
+    pub async fn peers(&self, network: &str) -> Vec<PeerInfo> {
+        let (answer, peers) = oneshot::channel();
+        let network = network.into();
+        let _ = self.requests.send(Request::Peers { network, answer });
+        // An agent that is gone knows nobody.
+        peers.await.unwrap_or_default()
     }
 
     /// Begins work on a container: what becomes of it meanwhile does not cost it its places.

@@ -147,6 +147,7 @@ mod tests {
                 shown: String::new(),
                 gateways: Default::default(),
                 branches: Default::default(),
+                peers: Default::default(),
                 number: 0,
             },
             services: vec![service],

@@ -261,6 +261,10 @@ impl Runner {
                 let network = Some(network);
                 self.send(ToDispatcher::Detach { container, network });
             }
+            // Whoever asked may not wait any more.
+            Request::Peers { network, answer } => {
+                let _ = answer.send(self.worker.peers(&network));
+            }
         }
         None
     }

@@ -86,6 +86,16 @@ fn moves(assignments: &Assignments) -> Vec<String> {
         .collect()
 }
 
+/// Nodes with their own addresses, of all that is told.
+fn peers(assignments: &Assignments) -> Vec<String> {
+    let all = assignments.networks.iter().flat_map(|it| &it.peers);
+    let moved = assignments.moves.iter();
+    let moved = moved.filter_map(|it| Some((&it.address, it.peer.as_ref()?)));
+    all.chain(moved)
+        .map(|(address, it)| format!("{} {} {address}", it.name, it.ip))
+        .collect()
+}
+
 pub(in crate::dispatcher) fn ready(bench: &mut Bench, node: &str, addr: &str) {
     bench.register(node, 1);
     edit(bench, node, |it| it.status.addr = addr.to_owned());
@@ -103,6 +113,8 @@ fn who_has_a_part_is_told_all_and_then_what_moves() {
     );
     assert_eq!(first.networks[0].gateway.to_string(), "10.0.1.21");
     assert_eq!(first.networks[0].local.to_string(), "192.0.2.1");
+    let both = ["n1 192.0.2.1 10.0.1.21", "n2 192.0.2.2 10.0.1.22"];
+    assert_eq!(peers(&first), both);
 
     place(&mut bench, "t3", "n3", 13);
     assert_eq!(
@@ -190,12 +202,15 @@ fn what_is_on_a_node_in_the_same_namespace_is_nowhere_else() {
     let elsewhere = ["10.0.1.13 192.0.2.3", "10.0.1.23 192.0.2.3"];
     assert_eq!(remotes(&known), elsewhere);
     assert_eq!(known.networks[0].gateways, [[10, 0, 1, 23].into()].into());
+    assert_eq!(peers(&known).len(), 3, "it has a part all the same");
     // As seen from another host, both are where they are.
     ready(&mut bench, "n3", "192.0.2.3");
     assert_eq!(remotes(&told(&mut bench, "n3")).len(), 4);
     // Nor is what comes there later.
     place(&mut bench, "t4", "n2", 14);
-    let moved = moves(&told(&mut bench, "n1"));
+    let news = told(&mut bench, "n1");
+    assert_eq!(peers(&news), ["n2 192.0.2.1 10.0.1.24"]);
+    let moved = moves(&news);
     assert!(moved.contains(&"10.0.1.14 -".to_owned()), "{moved:?}");
     assert!(moved.iter().all(|it| it.ends_with(" -")), "{moved:?}");
 }
