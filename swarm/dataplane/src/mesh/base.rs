@@ -39,7 +39,7 @@ pub(super) const IPV6: &str = "\
 
 /// What the table about IPv4 holds.
 pub(super) fn ipv4(plan: &Plan) -> String {
-    [sets(), arrival(plan), choice(plan), rest()].concat()
+    [sets(), arrival(plan), choice(plan), marks(), rest()].concat()
 }
 
 fn sets() -> String {
@@ -95,9 +95,7 @@ fn arrival(plan: &Plan) -> String {
     )
 }
 
-/// What is new and for a published port: its chain, and whose address its task sees. What is forwarded
-/// has a mark of ours, for firewalls that look at that (see accept.rs); not before, since a way is
-/// chosen by marks.
+/// What is new and for a published port: its chain, and whose address its task sees.
 fn choice(plan: &Plan) -> String {
     let gateway = plan.gateway;
     format!(
@@ -116,10 +114,6 @@ fn choice(plan: &Plan) -> String {
 \t\tip saddr @hosts ct mark set {TRANSLATED:#x}
 \t\tfib saddr type local ct mark set {TRANSLATED:#x}
 \t}}
-\tchain departure {{
-\t\ttype filter hook forward priority mangle
-\t\tct mark & {OURS_MASK:#x} == {OURS:#x} meta mark & {OURS_MASK:#x} != {OURS:#x} meta mark set {OURS:#x}
-\t}}
 \tchain translation {{
 \t\ttype nat hook postrouting priority srcnat - 5
 \t\tct mark {TRANSLATED:#x} snat to {gateway}
@@ -128,15 +122,29 @@ fn choice(plan: &Plan) -> String {
     )
 }
 
-/// Marks end here: the packet around a packet in a VXLAN would be routed by the inner one's. And
-/// hosts on one bridge are not told that they could leave out one of them.
-fn rest() -> String {
+/// What is forwarded has a mark of ours, for firewalls that look at that (see accept.rs); not before,
+/// since a way is chosen by marks. They end here: the packet around a packet in a VXLAN would be
+/// routed by the inner one's.
+fn marks() -> String {
     format!(
         "\
+\tchain departure {{
+\t\ttype filter hook forward priority mangle
+\t\tct mark & {OURS_MASK:#x} == {OURS:#x} meta mark & {OURS_MASK:#x} != {OURS:#x} meta mark set {OURS:#x}
+\t}}
 \tchain clear {{
 \t\ttype filter hook postrouting priority mangle
 \t\tct mark & {OURS_MASK:#x} == {OURS:#x} meta mark set 0
 \t}}
+"
+    )
+}
+
+/// Hosts on one bridge are not told that they could leave out one of them; and nobody waits where
+/// there is no task.
+fn rest() -> String {
+    format!(
+        "\
 \tchain redirects {{
 \t\ttype filter hook output priority filter
 \t\ticmp type redirect ct mark & {OURS_MASK:#x} == {OURS:#x} drop
@@ -160,6 +168,7 @@ fn rest() -> String {
 pub(super) fn ipv6(plan: &Plan, own: Ipv6Subnet) -> String {
     let bridge = siblings(&plan.bridge);
     let ((address, length), gateway) = (own.subnet, own.gateway);
+    let marks = marks();
     format!(
         "\
 \tset hosts {{
@@ -195,15 +204,7 @@ pub(super) fn ipv6(plan: &Plan, own: Ipv6Subnet) -> String {
 \t\ttype nat hook postrouting priority srcnat - 5
 \t\tct mark {TRANSLATED:#x} snat to {gateway}
 \t}}
-\tchain departure {{
-\t\ttype filter hook forward priority mangle
-\t\tct mark & {OURS_MASK:#x} == {OURS:#x} meta mark & {OURS_MASK:#x} != {OURS:#x} meta mark set {OURS:#x}
-\t}}
-\tchain clear {{
-\t\ttype filter hook postrouting priority mangle
-\t\tct mark & {OURS_MASK:#x} == {OURS:#x} meta mark set 0
-\t}}
-"
+{marks}"
     )
 }
 
