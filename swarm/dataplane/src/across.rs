@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use crate::errands::{Devices, Errand};
+use crate::errands::{Devices, Errand, Made};
 use crate::model::{Container, Network, Subnet, is_in};
 use crate::netns::Home;
 use crate::paths::OURS;
@@ -30,6 +30,9 @@ impl Errand for Ways {
     const NAME: &'static str = "ways across";
     const UNDONE: &'static str = "a container does not reach all of its network";
 
+    /// Routes are made sure of now and then.
+    type Watch = ();
+
     /// Those of all containers whose process is known.
     fn wanted(state: &State) -> BTreeMap<String, Self> {
         let containers = state.containers.values().filter(|it| it.pid != 0);
@@ -47,12 +50,7 @@ impl Errand for Ways {
         self.pid
     }
 
-    async fn make(
-        &self,
-        kernel: &Kernel,
-        _: Home,
-        devices: &Devices,
-    ) -> Result<Option<Ipv4Addr>, Error> {
+    async fn make(&self, kernel: &Kernel, _: Home, devices: &Devices) -> Result<Made<()>, Error> {
         let mut missing = None;
         for way in &self.all {
             let is_made = match devices.get(&way.0) {
@@ -63,7 +61,11 @@ impl Errand for Ways {
                 missing = Some(way.0);
             }
         }
-        Ok(missing)
+        Ok(missing.map_or(Made::All(()), Made::Lacks))
+    }
+
+    fn is_well(&self, (): &mut ()) -> bool {
+        true
     }
 }
 

@@ -34,30 +34,44 @@ pub(crate) trait Errand: Clone + PartialEq + Send + Sync + 'static {
     /// What a container has to do without, for the log.
     const UNDONE: &'static str;
 
+    /// What shows whether it is still as it was made, as cheaply as every look may be.
+    type Watch: Send + 'static;
+
     /// What there is to be, by container.
     fn wanted(state: &State) -> BTreeMap<String, Self>;
 
     /// The container's process.
     fn pid(&self) -> i32;
 
-    /// Makes it, as far as there are devices; the address whose device has still to come.
+    /// Makes it, as far as there are devices.
     fn make(
         &self,
         kernel: &Kernel,
         home: Home,
         devices: &Devices,
-    ) -> impl Future<Output = Result<Option<Ipv4Addr>, Error>> + Send;
+    ) -> impl Future<Output = Result<Made<Self::Watch>, Error>> + Send;
+
+    /// Whether it is as it was made, for all that the watch shows.
+    fn is_well(&self, watch: &mut Self::Watch) -> bool;
+}
+
+/// What came of it.
+pub(crate) enum Made<W> {
+    /// All of it is there.
+    All(W),
+    /// The device with this address has still to come.
+    Lacks(Ipv4Addr),
 }
 
 /// See the head of the file.
-#[derive(Debug)]
-pub(crate) struct Errands<E> {
+pub(crate) struct Errands<E: Errand> {
     /// By container.
     wanted: BTreeMap<String, E>,
     begun: BTreeMap<String, E>,
-    made: BTreeMap<String, E>,
+    /// With what shows whether it is well; nothing, if nobody is there who would miss it.
+    made: BTreeMap<String, (E, Option<E::Watch>)>,
     /// Those that are begun: each ends in time.
-    under_way: JoinSet<(String, E, Result<(), Error>)>,
+    under_way: JoinSet<(String, E, Result<E::Watch, Error>)>,
     looks: usize,
 }
 
@@ -93,28 +107,29 @@ impl<E: Errand> Part for Errands<E> {
         if self.looks.is_multiple_of(SURE) {
             self.made.clear();
         }
-        let mut wanted = self.wanted.iter();
-        wanted.all(|(id, errand)| {
-            [&self.made, &self.begun]
-                .iter()
-                .any(|it| it.get(id) == Some(errand))
-        })
+        self.made.retain(|_, (errand, watch)| {
+            let mut watch = watch.iter_mut();
+            watch.all(|watch| errand.is_well(watch))
+        });
+        self.wanted.iter().all(|(id, it)| self.is_seen_to(id, it))
     }
 }
 
 impl<E: Errand> Errands<E> {
+    /// Whether it is made or begun.
+    fn is_seen_to(&self, id: &str, errand: &E) -> bool {
+        let made = self.made.get(id).map(|(made, _)| made);
+        made == Some(errand) || self.begun.get(id) == Some(errand)
+    }
+
     /// Begins what is neither made nor begun.
     fn begin(&mut self) {
         let wanted = &self.wanted;
-        self.made
-            .retain(|id, errand| wanted.get(id) == Some(errand));
-        for (id, errand) in &self.wanted {
-            let is_so = |of: &BTreeMap<String, E>| of.get(id) == Some(errand);
-            if is_so(&self.made) || is_so(&self.begun) {
-                continue;
-            }
+        self.made.retain(|id, (it, _)| wanted.get(id) == Some(it));
+        let due = wanted.iter().filter(|(id, it)| !self.is_seen_to(id, it));
+        let due: Vec<_> = due.map(|(id, it)| (id.clone(), it.clone())).collect();
+        for (id, errand) in due {
             self.begun.insert(id.clone(), errand.clone());
-            let (id, errand) = (id.clone(), errand.clone());
             self.under_way.spawn(async move {
                 let made = run(&errand).await;
                 (id, errand, made)
@@ -133,17 +148,21 @@ impl<E: Errand> Errands<E> {
             if self.begun.get(&id) == Some(&errand) {
                 self.begun.remove(&id);
             }
-            match made {
-                // Nobody is there who would miss it.
-                Ok(()) | Err(Error::NoProcess) => drop(self.made.insert(id, errand)),
-                Err(error) => warn!(%error, task = id, "{}", E::UNDONE),
-            }
+            let watch = match made {
+                Ok(watch) => Some(watch),
+                Err(Error::NoProcess) => None,
+                Err(error) => {
+                    warn!(%error, task = id, "{}", E::UNDONE);
+                    continue;
+                }
+            };
+            self.made.insert(id, (errand, watch));
         }
     }
 }
 
 /// Makes it, once the container has its devices.
-async fn run(errand: &impl Errand) -> Result<(), Error> {
+async fn run<E: Errand>(errand: &E) -> Result<E::Watch, Error> {
     let home = Home::of(errand.pid()).map_err(Error::from)?;
     if home.is_host().map_err(Error::from)? {
         return Err(Error::NoProcess);
@@ -152,8 +171,9 @@ async fn run(errand: &impl Errand) -> Result<(), Error> {
     let (until, mut pause) = (Instant::now() + PATIENCE, PAUSES.0);
     loop {
         let devices = devices(&kernel.handle).await?;
-        let Some(missing) = errand.make(&kernel, home, &devices).await? else {
-            return Ok(());
+        let missing = match errand.make(&kernel, home, &devices).await? {
+            Made::All(watch) => return Ok(watch),
+            Made::Lacks(missing) => missing,
         };
         if !home.is_there() {
             return Err(Error::NoProcess);

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
 use self::rules::Rules;
-use crate::errands::{Devices, Errand};
+use crate::errands::{Devices, Errand, Made};
 use crate::model::{Container, Network, Subnet};
 use crate::netlink::nftables::{Batch, GET_CHAIN, HEADER, Nftables, Refused, Tables};
 use crate::netlink::{attribute, head};
@@ -40,6 +40,8 @@ impl Errand for Reply {
     const NAME: &'static str = "replies";
     const UNDONE: &'static str = "a task does not answer clients by the way they came";
 
+    type Watch = Watch;
+
     fn wanted(state: &State) -> BTreeMap<String, Self> {
         let networks = state.networks.values();
         let mut networks = networks.filter_map(|it| it.network.as_ref());
@@ -60,13 +62,13 @@ impl Errand for Reply {
         kernel: &Kernel,
         home: Home,
         devices: &Devices,
-    ) -> Result<Option<Ipv4Addr>, Error> {
+    ) -> Result<Made<Watch>, Error> {
         let device = match devices.get(&self.own) {
             Some(index) => link::name(&kernel.handle, *index).await?,
             None => None,
         };
         let Some(device) = device else {
-            return Ok(Some(self.own));
+            return Ok(Made::Lacks(self.own));
         };
         let rules = Rules {
             subnet: self.subnet,
@@ -74,15 +76,49 @@ impl Errand for Reply {
             gateway: self.gateway,
             device,
         };
-        let made = netns::within(Place::Same(home), move || bring(&rules));
+        let made = netns::within(Place::Same(home), move || bring(rules));
         match made.await {
-            Ok(()) => Ok(None),
+            Ok(watch) => Ok(Made::All(watch)),
             Err(netns::Error::Gone) => Err(Error::NoProcess),
             Err(netns::Error::Failed(error)) => Err(Error::Refused {
                 what: "lead answers back to where clients came to".to_owned(),
                 why: error.to_string(),
             }),
         }
+    }
+
+    fn is_well(&self, watch: &mut Watch) -> bool {
+        watch.is_well().unwrap_or(false)
+    }
+}
+
+/// Rules as they were made, through a socket that stays open in their namespace.
+pub(crate) struct Watch {
+    rules: Rules,
+    nftables: Nftables,
+    generation: u32,
+}
+
+impl Watch {
+    /// In this thread's namespace.
+    fn begin(rules: Rules) -> io::Result<Self> {
+        let mut nftables = Nftables::open()?;
+        let generation = nftables.generation()?;
+        Ok(Self {
+            rules,
+            nftables,
+            generation,
+        })
+    }
+
+    /// Whether the rules are there, if anybody has changed any since the last look.
+    fn is_well(&mut self) -> io::Result<bool> {
+        let generation = self.nftables.generation()?;
+        if generation != self.generation && !is_there(&mut self.nftables, &self.rules)? {
+            return Ok(false);
+        }
+        self.generation = generation;
+        Ok(true)
     }
 }
 
@@ -115,11 +151,12 @@ pub(crate) fn is_possible() -> bool {
 }
 
 /// Makes the rules of this thread's namespace what they should be, if they are not.
-fn bring(rules: &Rules) -> io::Result<()> {
-    if is_there(&mut Nftables::open()?, rules)? {
-        return Ok(());
+fn bring(rules: Rules) -> io::Result<Watch> {
+    let mut watch = Watch::begin(rules)?;
+    if !is_there(&mut watch.nftables, &watch.rules)? {
+        attempt(|batch| watch.rules.write(batch))?;
     }
-    attempt(|batch| rules.write(batch))
+    Ok(watch)
 }
 
 /// One transaction, again while somebody else is faster.

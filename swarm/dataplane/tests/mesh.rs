@@ -83,6 +83,21 @@ fn the_rules_of_the_golden_files_are_rules() {
 }
 
 #[test]
+fn what_tasks_have_for_their_answers_is_as_in_the_golden_file() {
+    let tasks = [(2, 12)];
+    let Some(mut lab) = Lab::with_ipv6(2, &tasks) else {
+        return;
+    };
+    lab.hosts.iter_mut().for_each(hosts::Host::start);
+    lab.serve(&service(&PORTS), &tasks);
+    let task = &lab.hosts[1].containers[0];
+    let listed =
+        ["ip", "ip6", "netdev"].map(|it| task.sh(&format!("nft list table {it} skep-replies")));
+    let golden = include_str!("../../../fixtures/nft/replies.nft");
+    assert_eq!(listed.concat(), golden);
+}
+
+#[test]
 fn tasks_see_the_client_on_whichever_host_it_comes_to() {
     let Some(lab) = lab(3, &[(1, 11), (2, 12)], &service(&PORTS)) else {
         return;

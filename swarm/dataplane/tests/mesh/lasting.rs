@@ -53,6 +53,34 @@ fn what_somebody_else_removes_is_back_within_a_second() {
 }
 
 #[test]
+fn what_is_removed_in_a_task_s_namespace_is_back_within_a_second() {
+    let Some(lab) = lab(2, &[(2, 12)], &service(&PORTS)) else {
+        return;
+    };
+    let seen = format!("task12 sees {CLIENT}");
+    assert_eq!(answer(tcp, &lab.client, "192.0.2.1:8080"), seen);
+    let task = &lab.hosts[1].containers[0];
+    for damage in [
+        "nft flush ruleset",
+        "nft delete table netdev skep-replies",
+        "nft flush chain ip skep-replies reply",
+    ] {
+        task.sh(damage);
+        let begun = Instant::now();
+        until(damage, || {
+            let complete = "nft list chain ip skep-replies reply | grep -q direction
+                nft list chain netdev skep-replies departure | grep -q mark";
+            let (done, said) = task.attempt(complete);
+            done.then_some(()).ok_or(said)
+        });
+        let took = begun.elapsed();
+        // With room for a machine that does something else meanwhile.
+        assert!(took < Duration::from_secs(3), "{damage}: {took:?}");
+        assert_eq!(tcp(&lab.client, "192.0.2.1:8080").unwrap(), seen);
+    }
+}
+
+#[test]
 fn a_port_that_another_program_has_is_left_to_it() {
     let tasks = [(1, 11)];
     let Some(mut lab) = Lab::new(1, &tasks) else {
