@@ -65,7 +65,7 @@ fn within_a_network(hosts: &[Host]) -> Result<()> {
 pub fn is_seen_by_tasks(fleet: &Fleet, hosts: &[Host]) -> Result<()> {
     let [n1, ..] = hosts else { bail!("no hosts") };
     wait_for("the network to be gone", SOON, || {
-        let remove = |it: fleet::Cmd| it.args(&["network", "rm", "ingress"]).stdin("y\n").ok();
+        let remove = |it: fleet::Cmd| it.args(["network", "rm", "ingress"]).stdin("y\n").ok();
         n1.docker_cmd().and_then(remove).is_ok()
     })?;
     let create = ["network", "create", "--driver", "overlay", "--ingress"];

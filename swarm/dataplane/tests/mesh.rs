@@ -93,7 +93,7 @@ fn what_tasks_have_for_their_answers_is_as_in_the_golden_file() {
     let task = &lab.hosts[1].containers[0];
     let listed =
         ["ip", "ip6", "netdev"].map(|it| task.sh(&format!("nft list table {it} skep-replies")));
-    let golden = include_str!("../../../fixtures/nft/replies.nft");
+    let golden = include_str!("mesh/replies.txt");
     assert_eq!(listed.concat(), golden);
 }
 
