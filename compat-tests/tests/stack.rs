@@ -201,7 +201,12 @@ fn containers_reach_each_other(fleet: &Fleet) -> Result<()> {
             let command = ["ping", "-c", "1", "-W", "2", "-s", size, to];
             let reached = || within(&host, from, &command).is_ok();
             let what = format!("{from} on {} to reach {to}", host.name());
-            wait_for(&what, PATIENCE, reached)
+            let waited = wait_for(&what, PATIENCE, reached);
+            // One of them may have been replaced meanwhile.
+            waited.map_err(|error| {
+                let tasks = ["service", "ps", "--no-trunc", "shop_web", "shop_agent"];
+                error.context(n1.docker(&tasks).unwrap_or_default())
+            })
         };
         // Whole packets of the network's MTU, too.
         for to in front.iter().chain(&back).chain(&agents) {

@@ -309,6 +309,12 @@ fn by_hand(host: &Host) {
     ));
 }
 
+/// Lets a kernel forget connections at once that have ended. It is both hosts, all containers and all
+/// clients here and keeps what any of them knows in one table, which would soon be larger than any
+/// host's, and all the more in the way of whoever looks into it often.
+const FORGETFUL: &str = "sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_time_wait=1
+    sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_close=1";
+
 /// What the servers have taken, each in its namespace.
 struct Servers {
     host: Taken,
@@ -325,6 +331,12 @@ impl Servers {
         let others = outer.iter().chain(&first.containers);
         for from in others.chain([&first.net]) {
             from.sh("sysctl -qw net.ipv4.ip_local_port_range='1024 65535'");
+        }
+        let hosts = [&first.net, &second.net].into_iter();
+        let containers = first.containers.iter().chain(&second.containers);
+        let sealed_in = sealed.iter().map(|it| &it.inside);
+        for namespace in hosts.chain(containers).chain(outer).chain(sealed_in) {
+            namespace.sh(FORGETFUL);
         }
         for containers in [&first.containers, &second.containers] {
             containers[..2].iter().for_each(|it| drop(it.sh(ENGINE)));
