@@ -66,9 +66,20 @@ impl Network {
 
 /// Whether an address belongs to a subnet.
 pub fn is_in(address: Ipv4Addr, (subnet, length): Subnet) -> bool {
-    let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32)));
-    let mask = mask.unwrap_or(0);
+    let mask = mask(length);
     address.to_bits() & mask == subnet.to_bits() & mask
+}
+
+/// The bits of an IPv4 address that a prefix of this length is about.
+pub(crate) fn mask(length: u8) -> u32 {
+    let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32)));
+    mask.unwrap_or(0)
+}
+
+/// The same of IPv6.
+pub(crate) fn mask6(length: u8) -> u128 {
+    let mask = u128::MAX.checked_shl(128 - u32::from(length.min(128)));
+    mask.unwrap_or(0)
 }
 
 /// The IPv6 subnet of a network.

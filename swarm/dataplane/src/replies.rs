@@ -11,11 +11,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
-use self::rules::Rules;
+use self::rules::{Chain, Rules};
 use crate::errands::{Devices, Errand, Made};
 use crate::model::{Container, Network, Subnet};
-use crate::netlink::nftables::{Batch, GET_CHAIN, HEADER, Nftables, Refused, Tables};
-use crate::netlink::{attribute, head};
+use crate::netlink::nftables::{Batch, Nftables, Refused, Tables};
 use crate::netns::{self, Home, Place};
 use crate::state::State;
 use crate::{Error, Kernel, link};
@@ -177,23 +176,9 @@ fn attempt(write: impl Fn(&mut Batch)) -> io::Result<()> {
 /// Whether all of the chains are there, with as many rules as they should have.
 fn is_there(nftables: &mut Nftables, rules: &Rules) -> io::Result<bool> {
     for tables in rules.tables() {
-        let mut missing = rules::chains(tables).to_vec();
-        nftables.list(
-            tables,
-            GET_CHAIN,
-            |_| {},
-            |chain| {
-                let text = |kind| attribute(chain, HEADER, kind)?.strip_suffix(b"\0");
-                let uses = attribute(chain, HEADER, 6).and_then(head);
-                let uses = uses.map(u32::from_be_bytes);
-                missing.retain(|wanted| {
-                    text(1) != Some(rules::TABLE.as_bytes())
-                        || text(3) != Some(wanted.name().as_bytes())
-                        || uses != Some(wanted.rules())
-                });
-            },
-        )?;
-        if !missing.is_empty() {
+        let found = nftables.chains(tables, rules::TABLE)?;
+        let is_whole = |chain: &Chain| found.get(chain.name().as_bytes()) == Some(&chain.rules());
+        if !rules::chains(tables).iter().all(is_whole) {
             return Ok(false);
         }
     }

@@ -11,8 +11,7 @@ use super::rules::{Chain, Key, Step, TABLE, Table, Target, Targets, Value};
 use super::text::{self, chain_name, map_name};
 use super::wire;
 use crate::netlink::conntrack;
-use crate::netlink::nftables::{GET_CHAIN, GET_ELEMENT, HEADER, Nftables, Refused};
-use crate::netlink::{attribute, head};
+use crate::netlink::nftables::{GET_ELEMENT, Nftables, Refused};
 use crate::netns::{self, Home, Place};
 
 /// How often somebody else may be faster before we try later.
@@ -271,20 +270,7 @@ impl Space {
                 return Ok(false);
             }
         }
-        let mut found = BTreeMap::new();
-        kernel.nftables.list(
-            family,
-            GET_CHAIN,
-            |_| {},
-            |chain| {
-                let text = |kind| attribute(chain, HEADER, kind)?.strip_suffix(b"\0");
-                if text(1) == Some(TABLE.as_bytes()) {
-                    let uses = attribute(chain, HEADER, 6).and_then(head);
-                    let name = text(3).unwrap_or_default().to_vec();
-                    found.insert(name, uses.map_or(0, u32::from_be_bytes));
-                }
-            },
-        )?;
+        let found = kernel.nftables.chains(family, TABLE)?;
         Ok(found == uses(self.table, installed))
     }
 }

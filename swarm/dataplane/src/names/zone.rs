@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::{Endpoint, Network, Service, is_in};
+use crate::model::{Endpoint, Network, Service, is_in, mask6};
 use crate::state::Known;
 
 /// What stands before a service's name, or another name of it, for the addresses of its tasks.
@@ -135,8 +135,7 @@ impl Zone {
             IpAddr::V4(address) => network.subnets().any(|it| is_in(address, it)),
             IpAddr::V6(address) => network.ipv6.is_some_and(|it| {
                 let (subnet, length) = it.subnet;
-                let mask = u128::MAX.checked_shl(128 - u32::from(length.min(128)));
-                let mask = mask.unwrap_or(0);
+                let mask = mask6(length);
                 address.to_bits() & mask == subnet.to_bits() & mask
             }),
         }

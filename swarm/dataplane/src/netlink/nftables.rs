@@ -1,6 +1,7 @@
 //! The kernel's side of nftables: transactions, their generation, and lists of what there is. What
 //! is written into a transaction is somebody else's business.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 
@@ -192,6 +193,29 @@ impl Nftables {
             Some(error) => Err(error),
             None => Ok(true),
         }
+    }
+
+    /// The chains of a table: how many rules each has, and how many elements lead to it.
+    pub(crate) fn chains(
+        &mut self,
+        tables: impl Into<Tables>,
+        table: &str,
+    ) -> io::Result<BTreeMap<Vec<u8>, u32>> {
+        let mut found = BTreeMap::new();
+        self.list(
+            tables,
+            GET_CHAIN,
+            |_| {},
+            |chain| {
+                let text = |kind| attribute(chain, HEADER, kind)?.strip_suffix(b"\0");
+                if text(1) == Some(table.as_bytes()) {
+                    let uses = attribute(chain, HEADER, 6).and_then(head);
+                    let name = text(3).unwrap_or_default().to_vec();
+                    found.insert(name, uses.map_or(0, u32::from_be_bytes));
+                }
+            },
+        )?;
+        Ok(found)
     }
 
     fn ask_generation(&self) -> io::Result<()> {

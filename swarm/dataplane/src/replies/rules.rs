@@ -30,7 +30,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::mac;
-use crate::model::Subnet;
+use crate::model::{Subnet, mask, mask6};
 use crate::netlink::expression::{
     LINK, NETWORK, REGISTER, compare, ct, masked, meta, payload, set_ct, set_meta, set_payload,
 };
@@ -188,8 +188,7 @@ impl Rules {
         let (mask, subnet) = self.prefix();
         match (tables, self.ipv6) {
             (Tables::Of(Family::Ipv6), Some((first, length))) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(length.min(128)));
-                let mask = mask.unwrap_or(0);
+                let mask = mask6(length);
                 payload(it, NETWORK, SOURCE6, 16);
                 masked(it, &mask.to_be_bytes());
                 compare(it, 1, &(first.to_bits() & mask).to_be_bytes());
@@ -218,8 +217,7 @@ impl Rules {
     /// Which bits of an address say that it is the network's, and what they are.
     fn prefix(&self) -> ([u8; 4], [u8; 4]) {
         let (first, length) = self.subnet;
-        let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32)));
-        let mask = mask.unwrap_or(0);
+        let mask = mask(length);
         (mask.to_be_bytes(), (first.to_bits() & mask).to_be_bytes())
     }
 }
