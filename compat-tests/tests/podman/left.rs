@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use compat_tests::swarm::*;
 use fleet::{Fleet, Host};
 
-use super::plain::{IMAGE, run, shown};
+use super::plain::{make, run, shown};
 
 const NAMES: [&str; 3] = ["running", "stopped", "made"];
 
@@ -15,16 +15,7 @@ pub fn containers_stay(fleet: &Fleet) -> Result<()> {
         run(&n2, name, &["--network", "back"])?;
     }
     n2.docker(&["stop", "stopped"])?;
-    n2.docker(&[
-        "create",
-        "--name",
-        "made",
-        "--network",
-        "back",
-        IMAGE,
-        "sleep",
-        "100000",
-    ])?;
+    make(&n2, "made", "back", &["sleep", "100000"])?;
     n2.docker(&["swarm", "leave"])?;
     on_nothing(&n2, "running")?;
     n2.docker(&["stop", "running"])?;

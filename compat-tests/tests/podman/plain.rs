@@ -47,6 +47,12 @@ pub fn run(host: &Host, name: &str, options: &[&str]) -> Result<()> {
         .map(drop)
 }
 
+/// Makes a container on a network, without starting it.
+pub fn make(host: &Host, name: &str, network: &str, command: &[&str]) -> Result<()> {
+    let create = ["create", "--name", name, "--network", network, IMAGE];
+    host.docker(&[&create[..], command].concat()).map(drop)
+}
+
 /// A container's networks and what it was made on, as clients see them.
 pub fn shown(host: &Host, container: &str) -> Result<(Value, String)> {
     let format = "[{{json .NetworkSettings.Networks}},{{json .HostConfig.NetworkMode}}]";
@@ -82,15 +88,7 @@ fn places(host: &Host) -> Result<usize> {
 }
 
 fn what_is_only_made_has_no_place(n1: &Host, n2: &Host) -> Result<()> {
-    n2.docker(&[
-        "create",
-        "--name",
-        "made",
-        "--network",
-        "back",
-        IMAGE,
-        "true",
-    ])?;
+    make(n2, "made", "back", &["true"])?;
     let (networks, mode) = shown(n2, "made")?;
     let names: Vec<&String> = networks
         .as_object()
