@@ -18,6 +18,7 @@ use crate::netlink::Family;
 use crate::netlink::nftables::{Nftables, Refused};
 use crate::owner;
 use crate::plane::Part;
+use crate::sockets::Sockets;
 use crate::state::{State, Touched};
 
 /// How often somebody else may be faster than we clean up.
@@ -31,8 +32,15 @@ pub(crate) struct Balance {
 }
 
 impl Balance {
-    pub(crate) fn new() -> Self {
-        Self::default()
+    /// One that leaves everything to the rules for packets, if it is told so.
+    pub(crate) fn new(by_packet: bool) -> Self {
+        let sockets = match by_packet {
+            true => Sockets::without(),
+            false => Sockets::default(),
+        };
+        Self {
+            inner: Inner::new(sockets),
+        }
     }
 
     /// Speaks with the kernel on a thread that may wait.

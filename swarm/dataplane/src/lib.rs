@@ -30,6 +30,7 @@ mod program;
 mod replies;
 mod scout;
 mod settings;
+mod sockets;
 pub mod state;
 mod underlay;
 

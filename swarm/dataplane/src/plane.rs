@@ -38,6 +38,9 @@ pub struct Config {
     /// This host sends on what its tasks answer to clients of other hosts, as it does where the
     /// kernel has no place for rules that let tasks do so by themselves.
     pub routes_replies: bool,
+    /// Connections to services are led packet by packet, as they are where the kernel runs no programs
+    /// when a socket is connected.
+    pub by_packet: bool,
 }
 
 /// A part of the data plane. Everything it does can be done again.
@@ -144,7 +147,7 @@ async fn run(config: Config, mut inbox: mpsc::Receiver<Word>, report: watch::Sen
     let mut parts = JoinSet::new();
     let direct = !config.routes_replies && replies::is_possible();
     let mut words = vec![
-        Follower::start(Balance::new(), &mut parts),
+        Follower::start(Balance::new(config.by_packet), &mut parts),
         Follower::start(Names::new(&config), &mut parts),
         Follower::start(Mesh::new(report, direct), &mut parts),
         Follower::start(Passage::new(), &mut parts),

@@ -7,6 +7,7 @@ mod lab;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use lab::web::{CLIENT, VIP, in_all, ping, seen};
@@ -32,13 +33,37 @@ fn count(pid: i32, times: usize) -> BTreeMap<String, usize> {
 }
 
 #[test]
+fn without_the_daemon_packets_are_led() {
+    labs(|lab| {
+        start(lab);
+        let client = lab.pid(CLIENT);
+        let mut connection = inside(client, || Connection::open(address(VIP)).unwrap());
+        lab.end();
+        eventually("packets are led", || asks(client, address(VIP).into()));
+        let answers = count(client, 6);
+        assert_eq!(answers, seen(&BACKENDS, address(CLIENT), 2));
+        assert!(connection.echoes("still here"));
+    });
+}
+
+#[test]
 fn one_address_is_all_tasks_in_turn() {
-    lab(|lab| {
+    labs(|lab| {
         start(lab);
         let client = lab.pid(CLIENT);
         assert_eq!(count(client, 30), seen(&BACKENDS, address(CLIENT), 10));
         // A task that asks for its own service reaches itself in its turn.
         assert_eq!(count(lab.pid(10), 6), seen(&BACKENDS, address(10), 2));
+        // Whoever asks with whom it speaks is told the service's address, by either kind of socket.
+        let mapped = address(VIP).to_ipv6_mapped();
+        for vip in [IpAddr::from(address(VIP)), mapped.into()] {
+            let connection = inside(client, || Connection::open(vip).unwrap());
+            assert_eq!(connection.peer(), SocketAddr::from((vip, PORT)));
+        }
+        assert_eq!(
+            web::count(client, mapped, 6),
+            seen(&BACKENDS, address(CLIENT), 2)
+        );
         let datagrams = inside(client, || {
             let sockets = [(); 6].map(|()| datagrams(address(VIP), PATIENCE));
             in_all(sockets.iter().map(|socket| {
@@ -56,7 +81,7 @@ fn one_address_is_all_tasks_in_turn() {
 
 #[test]
 fn the_host_serves_itself_and_those_without_a_table() {
-    lab(|lab| {
+    labs(|lab| {
         start(lab);
         let own = in_all((0..6).map(|_| Connection::open(address(VIP)).unwrap().first));
         assert_eq!(own, seen(&BACKENDS, address(1), 2));
@@ -88,7 +113,7 @@ fn refused(what: &str) {
 
 #[test]
 fn who_leaves_finishes_and_gets_nothing_new() {
-    lab(|lab| {
+    labs(|lab| {
         start(lab);
         let client = lab.pid(CLIENT);
         let by = |it: &str| it.split(' ').next().unwrap().parse::<u8>().unwrap();
@@ -131,7 +156,7 @@ fn who_leaves_finishes_and_gets_nothing_new() {
 
 #[test]
 fn what_is_flushed_is_put_back() {
-    lab(|lab| {
+    labs(|lab| {
         start(lab);
         let client = lab.pid(CLIENT);
         let mut connection = inside(client, || Connection::open(address(VIP)).unwrap());
@@ -162,7 +187,7 @@ fn what_is_flushed_is_put_back() {
 
 #[test]
 fn a_restart_disturbs_nobody() {
-    lab(|lab| {
+    labs(|lab| {
         let mut changes = start(lab);
         let client = lab.pid(CLIENT);
         let mut connection = inside(client, || Connection::open(address(VIP)).unwrap());
@@ -200,7 +225,7 @@ fn a_restart_disturbs_nobody() {
 
 #[test]
 fn a_hundred_containers_follow() {
-    lab(|lab| {
+    labs(|lab| {
         let mut changes = vec![network()];
         for vip in 2..52 {
             let id = format!("service{vip}");

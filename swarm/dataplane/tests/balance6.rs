@@ -71,7 +71,7 @@ fn seen(client: IpAddr, times: usize) -> BTreeMap<String, usize> {
 
 #[test]
 fn one_address_of_ipv6_is_all_tasks_in_turn() {
-    lab(|lab| {
+    labs(|lab| {
         start(lab);
         let client = lab.pid(CLIENT);
         for (vip, own) in both(VIP).into_iter().zip(both(CLIENT)) {
@@ -99,7 +99,7 @@ fn one_address_of_ipv6_is_all_tasks_in_turn() {
 
 #[test]
 fn who_leaves_finishes_and_where_nobody_is_all_are_refused() {
-    lab(|lab| {
+    labs(|lab| {
         start(lab);
         let client = lab.pid(CLIENT);
         let mut connection = inside(client, || Connection::open(address6(VIP)).unwrap());
@@ -129,7 +129,7 @@ fn who_leaves_finishes_and_where_nobody_is_all_are_refused() {
 
 #[test]
 fn what_others_take_away_is_put_back() {
-    lab(|lab| {
+    labs(|lab| {
         let mut changes = start(lab);
         let client = lab.pid(CLIENT);
         let addresses = || run("ip -6 addr show dev br0");

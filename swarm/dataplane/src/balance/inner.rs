@@ -4,15 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZero;
+use std::sync::Arc;
 
 use super::answers::{Answers, Wishes};
 use super::catalogue::{Catalogue, Changed};
-use super::rules::{Role, Table, Targets};
+use super::rules::{Role, Table, Target, Targets};
 use super::space::{Space, Work};
 use crate::model::Container;
 use crate::netlink::Family;
 use crate::netns::Place;
 use crate::owner::{self, Owner};
+use crate::sockets::Sockets;
 use crate::state::{State, Touched};
 
 /// What there can be only one of in a namespace.
@@ -32,12 +34,24 @@ pub(crate) struct Inner {
     containers: BTreeMap<(String, Family), Tenant>,
     answers: Answers,
     wishes: Wishes,
+    sockets: Sockets,
+    leads: Leads,
     /// The right to the host's own tables and to answer for it, where daemons share a host.
     owner: Option<Owner>,
     /// Another one has it.
     waits: bool,
     /// There is no network at all.
     idle: bool,
+}
+
+/// What sockets are to be told.
+#[derive(Debug, Default)]
+struct Leads {
+    /// Addresses that are another way, with the numbers of their networks.
+    targets: Vec<(IpAddr, u32, Option<Arc<Target>>)>,
+    /// Containers, with the numbers of the networks whose services they are to reach; `None` if
+    /// that is as it was.
+    members: Option<BTreeMap<String, BTreeSet<u32>>>,
 }
 
 /// A namespace's table for one kind of addresses, and what is to be done there.
@@ -60,6 +74,13 @@ impl Tenant {
 }
 
 impl Inner {
+    pub(crate) fn new(sockets: Sockets) -> Self {
+        Self {
+            sockets,
+            ..Self::default()
+        }
+    }
+
     /// Decides what is to be done.
     pub(crate) fn prepare(&mut self, state: &State, touched: &Touched) {
         let all = Touched {
@@ -74,6 +95,7 @@ impl Inner {
         self.wishes = self
             .answers
             .wishes(state, &self.catalogue, &changed, touched.all);
+        self.lead(state, touched, &changed);
         let anew = self.movers(state, touched);
         let catalogue = &self.catalogue;
         for ((id, family), tenant) in &mut self.containers {
@@ -102,6 +124,56 @@ impl Inner {
         }
     }
 
+    /// Decides what sockets are to be told.
+    fn lead(&mut self, state: &State, touched: &Touched, changed: &Changed) {
+        if self.sockets.is_without() {
+            return;
+        }
+        let mut targets = Vec::new();
+        for (network, vips) in changed {
+            let number = self.sockets.number(network);
+            let target = |vip| self.catalogue.target(network, vip).cloned();
+            targets.extend(vips.iter().map(|vip| (*vip, number, target(*vip))));
+        }
+        // Who gives up an address goes first: another may have it by now.
+        targets.sort_by_key(|(_, _, target)| target.is_some());
+        self.leads.targets = targets;
+        if touched.all || !touched.networks.is_empty() || !touched.containers.is_empty() {
+            let containers = state.containers.values();
+            let sockets = &mut self.sockets;
+            let members = containers.map(|it| {
+                let networks = visible(it, state).map(|network| sockets.number(network));
+                (it.id.clone(), networks.collect())
+            });
+            self.leads.members = Some(members.collect());
+            let is_there = |network: &String| state.networks.contains_key(network);
+            self.sockets.retain(is_there);
+        }
+    }
+
+    /// Tells sockets where addresses lead.
+    fn tell_targets(&mut self) {
+        for (vip, network, target) in std::mem::take(&mut self.leads.targets) {
+            let endpoints = target.as_ref().map(|it| it.backends.as_slice());
+            self.sockets.serve(vip, network, endpoints);
+        }
+    }
+
+    /// Tells sockets who is on which networks, once the namespaces are known.
+    fn tell_members(&mut self) {
+        let Some(members) = self.leads.members.take() else {
+            return;
+        };
+        let members = members.into_iter().filter_map(|(id, networks)| {
+            let tenant = self.containers.get(&(id, Family::Ipv4))?;
+            Some((tenant.space.cookie()?, networks))
+        });
+        let each = |(cookie, networks): (u64, BTreeSet<u32>)| {
+            networks.into_iter().map(move |it| (cookie, it))
+        };
+        self.sockets.join(members.flat_map(each).collect());
+    }
+
     /// Containers that came or are another way; forgets those that went.
     fn movers(&mut self, state: &State, touched: &Touched) -> BTreeSet<String> {
         let mut movers = touched.containers.clone();
@@ -126,6 +198,7 @@ impl Inner {
 
     /// Does what was decided, everywhere; the first thing that failed is what is said.
     pub(crate) fn work(&mut self) -> Result<(), String> {
+        self.tell_targets();
         let owned = self.owns();
         let owns = *owned.as_ref().unwrap_or(&false);
         let host = self.hosts.values_mut().filter(|_| owns);
@@ -133,6 +206,7 @@ impl Inner {
         let mut tenants: Vec<&mut Tenant> = self.containers.values_mut().chain(host).collect();
         tenants.retain(|tenant| tenant.work.is_some());
         let done = everywhere(tenants);
+        self.tell_members();
         let wishes = std::mem::take(&mut self.wishes);
         let answered = match owns {
             true => self.answers.follow(wishes),
@@ -146,6 +220,7 @@ impl Inner {
             // Somebody else may have a use for it.
             (self.owner, self.waits) = (None, false);
             (self.hosts, self.answers) = (BTreeMap::new(), Answers::default());
+            self.sockets = self.sockets.anew();
         }
         done
     }
@@ -160,6 +235,7 @@ impl Inner {
 
     /// Whether nobody else was at it, anywhere.
     pub(crate) fn intact(&mut self) -> bool {
+        self.sockets.look();
         if self.waits && self.owns().unwrap_or(false) {
             return false;
         }

@@ -43,6 +43,8 @@ pub(crate) struct Space {
     stale: BTreeSet<IpAddr>,
     /// There is nobody in it any more.
     gone: bool,
+    /// What the kernel itself tells it from all others by, where it says so.
+    cookie: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,7 @@ impl Space {
             installed: None,
             stale: BTreeSet::new(),
             gone: false,
+            cookie: None,
         }
     }
 
@@ -118,9 +121,14 @@ impl Space {
         }
     }
 
+    /// What tells the namespace from all others, if somebody is in it.
+    pub(crate) fn cookie(&self) -> Option<u64> {
+        self.cookie
+    }
+
     fn leave(&mut self) {
         self.gone = true;
-        (self.kernel, self.installed) = (None, None);
+        (self.kernel, self.installed, self.cookie) = (None, None, None);
     }
 
     fn open(&mut self) -> Result<(), netns::Error> {
@@ -137,7 +145,8 @@ impl Space {
             let generation = nftables.generation()?;
             Ok((nftables, generation))
         });
-        let (nftables, generation) = nftables?;
+        let (mut nftables, generation) = nftables?;
+        self.cookie = nftables.socket().namespace().ok();
         self.kernel = Some(Kernel {
             nftables,
             generation,

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockopt, recv,
+    send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -42,6 +42,11 @@ impl Socket {
         setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
         let buffer = vec![0; 64 << 10];
         Ok(Self { socket, buffer })
+    }
+
+    /// What tells its namespace from all others, ever (since Linux 5.14).
+    pub(crate) fn namespace(&self) -> io::Result<u64> {
+        Ok(getsockopt(&self.socket, option::Namespace)?)
     }
 
     /// Sends messages, all of them at once.
@@ -133,4 +138,14 @@ pub(crate) fn outcome(message: Message<'_>) -> Option<io::Result<()>> {
         0 => Ok(()),
         code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
     })
+}
+
+/// An option that no library names.
+mod option {
+    use nix::libc;
+    use nix::{getsockopt_impl, sockopt_impl};
+
+    const NAMESPACE: libc::c_int = 71;
+
+    sockopt_impl!(Namespace, GetOnly, libc::SOL_SOCKET, NAMESPACE, u64);
 }

@@ -26,12 +26,35 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// See the head of the file.
 pub struct Lab {
     pub runtime: Runtime,
+    config: Config,
     plane: Option<Plane>,
     containers: BTreeMap<u8, Child>,
 }
 
-/// Runs a test on a host of its own; says so where that is not allowed.
+/// Runs a test twice, each time on a host of its own: where connections are led packet by packet, and
+/// where they begin with a task. Says so where that is not to be had.
+pub fn labs(work: impl Fn(&mut Lab) + Sync) {
+    for by_packet in [true, false] {
+        if by_packet
+            || std::fs::read_to_string("/proc/mounts").is_ok_and(|it| it.contains(" cgroup2 "))
+        {
+            let config = Config {
+                by_packet,
+                ..Config::default()
+            };
+            lab_with(config, &work);
+        } else {
+            eprintln!("skipped: programs at sockets need a group of all processes");
+        }
+    }
+}
+
+/// Runs something on a host of its own.
 pub fn lab(work: impl FnOnce(&mut Lab) + Send) {
+    lab_with(Config::default(), work);
+}
+
+fn lab_with(config: Config, work: impl FnOnce(&mut Lab) + Send) {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             if unshare(CloneFlags::CLONE_NEWNET).is_err() {
@@ -43,9 +66,11 @@ pub fn lab(work: impl FnOnce(&mut Lab) + Send) {
             // Its threads are born here, and so in this namespace.
             let mut builder = Builder::new_multi_thread();
             let runtime = builder.worker_threads(2).enable_all().build().unwrap();
-            let plane = runtime.block_on(async { Plane::start(Config::default()) });
+            let told = config.clone();
+            let plane = runtime.block_on(async { Plane::start(told) });
             work(&mut Lab {
                 runtime,
+                config,
                 plane: Some(plane),
                 containers: BTreeMap::new(),
             });
@@ -117,11 +142,22 @@ impl Lab {
     /// The daemon restarts: it comes back with what it is told then.
     pub fn restart(&mut self, changes: Vec<Change>) {
         self.plane = None;
-        let plane = self
-            .runtime
-            .block_on(async { Plane::start(Config::default()) });
+        let config = self.config.clone();
+        let plane = self.runtime.block_on(async { Plane::start(config) });
         self.plane = Some(plane);
         self.tell(changes);
+    }
+
+    /// The daemon is away.
+    pub fn end(&mut self) {
+        self.plane = None;
+    }
+
+    /// Waits until connections from a container to a service begin as they are to.
+    pub fn led(&self, last: u8, vip: IpAddr) {
+        eventually("connections begin as they are to", || {
+            asks(self.pid(last), vip) == self.config.by_packet
+        });
     }
 
     /// The daemon ends for good.
@@ -157,6 +193,27 @@ pub fn serve(last: u8, at: IpAddr) {
             let _ = socket.send_to(format!("{last} {}", peer.ip()).as_bytes(), peer);
         }
     });
+}
+
+/// Whether the kernel of a container that connects to a service knows the other end by the service's
+/// address, which its packets have then.
+pub fn asks(pid: i32, vip: IpAddr) -> bool {
+    inside(pid, || {
+        let _connection = Connection::open(vip).unwrap();
+        let bytes: Vec<u8> = match vip {
+            IpAddr::V4(it) => it.octets().into(),
+            IpAddr::V6(it) => it.octets().into(),
+        };
+        let words = bytes
+            .chunks(4)
+            .map(|it| u32::from_ne_bytes(it.try_into().unwrap()));
+        let address: String = words.map(|it| format!("{it:08X}")).collect();
+        let sockets = ["tcp", "tcp6"].map(|it| format!("/proc/thread-self/net/{it}"));
+        let sockets = sockets.map(|it| std::fs::read_to_string(it).unwrap());
+        // The other end comes third, and is connected.
+        let there = format!(" {address}:{PORT:04X} 01 ");
+        sockets.concat().contains(&there)
+    })
 }
 
 /// Does something in a container's namespace; what it opens stays there.
@@ -204,6 +261,11 @@ impl Connection {
         reader.read_line(&mut first)?;
         let first = first.trim_end().to_owned();
         Ok(Self { first, reader })
+    }
+
+    /// With whom it is, as the kernel says.
+    pub fn peer(&self) -> SocketAddr {
+        self.reader.get_ref().peer_addr().unwrap()
     }
 
     /// Whether what is said comes back.

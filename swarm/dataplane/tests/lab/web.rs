@@ -34,6 +34,10 @@ pub fn start(
     changes.push(kind(here(CLIENT, container(lab, CLIENT)), CLIENT));
     lab.tell(changes.clone());
     assert!(lab.settled());
+    let Change::Service(_, web) = &changes[1] else {
+        panic!("a service is told as one");
+    };
+    web.vips.iter().for_each(|vip| lab.led(CLIENT, *vip));
     changes
 }
 
