@@ -79,8 +79,8 @@ struct Done {
     rules: Rules,
     ways: Ways,
     inside: BTreeSet<(Ipv4Addr, u8)>,
-    /// The rules as they are listed, and the number of the last change to any by then.
-    listed: Option<(String, u32)>,
+    /// The number of the last change to any rules, and ours as they are listed since.
+    listed: (u32, String),
 }
 
 impl Mesh {
@@ -159,7 +159,7 @@ impl Mesh {
             None => rules.anew(),
         };
         let as_listed = before.filter(|_| script.is_empty());
-        let listed = as_listed.and_then(|it| it.listed.clone());
+        let as_listed = as_listed.map(|it| it.listed.clone());
         if !script.is_empty() {
             nft::load(Place::Host, script).await.map_err(text)?;
         }
@@ -175,6 +175,11 @@ impl Mesh {
             &plan,
         )
         .await?;
+        let listed = match as_listed {
+            Some(listed) => listed,
+            // Before anybody else can have been at them, as far as that goes.
+            None => (generation().await?, list().await),
+        };
         self.done = Some(Done {
             plan,
             rules,
@@ -194,18 +199,13 @@ impl Mesh {
         if !sysctls::are_set(&done.plan.bridge) || !done.ways.are_set(turn).await.map_err(text)? {
             return Ok(false);
         }
-        let generation = on_host(|| Nftables::open()?.generation()).await?;
-        match &done.listed {
-            Some((_, at)) if *at == generation => {}
-            Some((before, _)) => {
-                let listed = list().await;
-                if listed != *before {
-                    return Ok(false);
-                }
-                done.listed = Some((listed, generation));
+        let now = generation().await?;
+        let (before, listed) = &mut done.listed;
+        if now != *before {
+            if list().await != *listed {
+                return Ok(false);
             }
-            // The first look after a change of our own.
-            None => done.listed = Some((list().await, generation)),
+            *before = now;
         }
         if turn.is_multiple_of(SELDOM) {
             if !done.plan.here().is_empty() {
@@ -347,16 +347,20 @@ fn datagrams(plan: &Plan) -> BTreeSet<SocketAddr> {
 
 /// All of our rules, without what is in sets.
 async fn list() -> String {
-    let mut all = String::new();
-    for table in [
-        &["-t", "list", "table", "ip", "skep-mesh"],
-        &["-t", "list", "table", "ip6", "skep-mesh"],
-        &["-t", "list", "table", "bridge", "skep-mesh"],
-    ] {
-        // One that is not there is listed as nothing.
-        all.push_str(&nft::ask(Place::Host, table).await.unwrap_or_default());
-    }
-    all
+    let ask = |table| nft::ask(Place::Host, table);
+    let (ipv4, ipv6, bridges) = tokio::join!(
+        ask(&["-t", "list", "table", "ip", "skep-mesh"]),
+        ask(&["-t", "list", "table", "ip6", "skep-mesh"]),
+        ask(&["-t", "list", "table", "bridge", "skep-mesh"]),
+    );
+    // One that is not there is listed as nothing.
+    let all = [ipv4, ipv6, bridges].map(Result::unwrap_or_default);
+    all.concat()
+}
+
+/// The number of the last change to any rules.
+async fn generation() -> Result<u32, String> {
+    on_host(|| Nftables::open()?.generation()).await
 }
 
 fn text(error: impl std::fmt::Display) -> String {
