@@ -29,7 +29,7 @@ const BRIDGES: &str = "skep";
 /// By these comments the rules are found again, and those that let pass what crosses between bridges
 /// of one network.
 const NAMES: [&str; 2] = [MESH, BRIDGED];
-/// That of the rule for the mesh's connections.
+/// That of the rule for the mesh's packets.
 const MESH: &str = "skep-mesh";
 /// That of the rule for packets that stay within a network.
 const BRIDGED: &str = "skep-bridged";
@@ -64,7 +64,7 @@ struct Kind {
 /// What there is to be let pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// The mesh's connections.
+    /// The mesh's packets, which have a mark by then.
     pub(crate) mesh: bool,
     /// What stays within a network.
     pub(crate) networks: bool,
@@ -253,7 +253,7 @@ fn text(chain: Chain, name: &str) -> String {
         (PREROUTING, name) => crossings::packets(name).unwrap_or_default(),
         (POSTROUTING, _) => "-o skep+ -m physdev --physdev-is-bridged".to_owned(),
         (_, BRIDGED) => "-i skep+ -o skep+ -m physdev --physdev-is-bridged".to_owned(),
-        _ => format!("-m connmark --mark {OURS:#x}/{OURS_MASK:#x}"),
+        _ => format!("-m mark --mark {OURS:#x}/{OURS_MASK:#x}"),
     };
     format!("{packets} -m comment --comment {name} -j ACCEPT")
 }

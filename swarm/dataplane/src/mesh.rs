@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
+use self::base::Passing;
 pub(crate) use self::marks::{OURS, OURS_MASK};
 use self::plan::{Plan, plan};
 use self::ports::Ports;
@@ -141,7 +142,10 @@ impl Mesh {
         let earlier = self.done.take();
         let before = earlier.as_ref().filter(|_| !all);
         let taken = self.ports.hold(&plan.ports);
-        let ways = Ways::new(&plan.bridge, plan.subnet, plan.hosts.keys());
+        let passing = self.passing(&plan);
+        // What is only bridged here needs no way.
+        let through = plan.hosts.keys().filter(|_| passing != Passing::Bridged);
+        let ways = Ways::new(&plan.bridge, plan.subnet, through);
         if before.is_none_or(|it| it.plan.bridge != plan.bridge) {
             let bridge = plan.bridge.clone();
             on_host(move || sysctls::set(&bridge)).await?;
@@ -153,7 +157,7 @@ impl Mesh {
             Some(before) => before.inside.clone(),
             None => routes::engine_subnets().await.map_err(text)?,
         };
-        let rules = Rules::of(&plan, &taken, &inside, self.direct);
+        let rules = Rules::of(&plan, &taken, &inside, passing);
         let script = match before {
             Some(before) => rules.since(&before.rules),
             None => rules.anew(),
@@ -188,6 +192,15 @@ impl Mesh {
             listed,
         });
         Ok(())
+    }
+
+    /// What becomes of packets between clients of other hosts and tasks of this one.
+    fn passing(&self, plan: &Plan) -> Passing {
+        match self.direct {
+            false => Passing::Routed,
+            true if shares(plan) => Passing::Tracked,
+            true => Passing::Bridged,
+        }
     }
 
     /// Whether the kernel still has what it was left with.
@@ -254,6 +267,19 @@ impl Part for Mesh {
             None => Ok(()),
         }
     }
+}
+
+/// Whether another node is on this host, which therefore has its address.
+fn shares(plan: &Plan) -> bool {
+    let Ok(all) = nix::ifaddrs::getifaddrs() else {
+        return true;
+    };
+    let mut all = all.filter_map(|it| it.address);
+    all.any(|it| {
+        let ipv4 = it.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
+        let own = ipv4.or_else(|| it.as_sockaddr_in6().map(|it| it.ip().into()));
+        own.is_some_and(|own| plan.hosts.values().any(|host| *host == own))
+    })
 }
 
 /// Whether any service publishes a port.

@@ -3,7 +3,7 @@
 use super::*;
 
 const OURS: &str =
-    "-A FORWARD -m connmark --mark 0x5be00000/0xfff00000 -m comment --comment skep-mesh -j ACCEPT";
+    "-A FORWARD -m mark --mark 0x5be00000/0xfff00000 -m comment --comment skep-mesh -j ACCEPT";
 const WITHIN: &str = "-A FORWARD -i skep+ -o skep+ -m physdev --physdev-is-bridged -m comment --comment skep-bridged -j ACCEPT";
 const UNMASKED: &str = "-A POSTROUTING -o skep+ -m physdev --physdev-is-bridged -m comment --comment skep-bridged -j ACCEPT";
 const DOCKER: [&str; 3] = [

@@ -7,19 +7,30 @@ use crate::mac;
 use crate::model::Ipv6Subnet;
 
 /// Sets and maps, by the number of their table.
-pub(super) const SETS: [(usize, &str); 11] = [
-    (0, "back"),
+pub(super) const SETS: [(usize, &str); 8] = [
     (0, "hosts"),
     (0, "inside"),
     (0, "ports"),
     (0, "refused"),
-    (0, "zones"),
     (1, "hosts"),
     (1, "inside"),
     (1, "ports"),
     (1, "refused"),
-    (1, "zones"),
 ];
+/// Those by which hosts are told apart whose clients' packets are known here as connections.
+pub(super) const HOSTS: [(usize, &str); 3] = [(0, "back"), (0, "zones"), (1, "zones")];
+
+/// What becomes of packets between clients of other hosts and tasks of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passing {
+    /// This host routes the answers, since tasks cannot lead them by themselves.
+    Routed,
+    /// They are bridged, and known as connections: where nodes share a host, a packet from one bridge
+    /// to another can be an answer that this host waits for.
+    Tracked,
+    /// They are bridged, and no connection is known here.
+    Bridged,
+}
 
 /// What the table about IPv6 holds in any case: when to refuse clients. Where there is no more, a
 /// process of this host serves them.
@@ -38,8 +49,12 @@ pub(super) const IPV6: &str = "\
 ";
 
 /// What the table about IPv4 holds.
-pub(super) fn ipv4(plan: &Plan) -> String {
-    [sets(), arrival(plan), choice(plan), marks(), rest()].concat()
+pub(super) fn ipv4(plan: &Plan, passing: Passing) -> String {
+    let arrival = match passing {
+        Passing::Routed | Passing::Tracked => arrival(plan),
+        Passing::Bridged => bridged(plan),
+    };
+    [sets(), arrival, choice(plan), marks(plan, passing), rest()].concat()
 }
 
 fn sets() -> String {
@@ -50,12 +65,6 @@ fn sets() -> String {
 \t}
 \tset hosts {
 \t\ttype ipv4_addr
-\t}
-\tmap back {
-\t\ttype ether_addr : mark
-\t}
-\tmap zones {
-\t\ttypeof ether saddr : ct zone
 \t}
 \tmap ports {
 \t\ttype inet_proto . inet_service : verdict
@@ -78,6 +87,12 @@ fn arrival(plan: &Plan) -> String {
     // The bridge lets loopback addresses through (see sysctls.rs), which is for this host alone.
     format!(
         "\
+\tmap back {{
+\t\ttype ether_addr : mark
+\t}}
+\tmap zones {{
+\t\ttypeof ether saddr : ct zone
+\t}}
 \tchain zone {{
 \t\ttype filter hook prerouting priority raw
 \t\tiifname != \"{bridge}\" accept
@@ -93,6 +108,32 @@ fn arrival(plan: &Plan) -> String {
 \t}}
 "
     )
+}
+
+/// What arrives where it is this host's, or none of its business: tasks and other hosts keep track of
+/// their connections themselves.
+fn bridged(plan: &Plan) -> String {
+    let bridge = siblings(&plan.bridge);
+    let (address, length) = plan.subnet;
+    let untracked = untracked(plan, "ip", &format!("{address}/{length}"));
+    format!(
+        "\
+\tchain zone {{
+\t\ttype filter hook prerouting priority raw
+\t\tiifname != \"{bridge}\" accept
+\t\tip daddr 127.0.0.0/8 drop
+\t\tip saddr 127.0.0.0/8 drop
+{untracked}\t}}
+"
+    )
+}
+
+/// Rules about what only passes here, from or to somebody outside of the network.
+fn untracked(plan: &Plan, family: &str, network: &str) -> String {
+    let own = hardware(mac(plan.gateway));
+    let rules = ["saddr", "daddr"]
+        .map(|of| format!("\t\t{family} {of} != {network} ether daddr != {own} notrack\n"));
+    rules.concat()
 }
 
 /// What is new and for a published port: its chain, and whose address its task sees.
@@ -125,16 +166,23 @@ fn choice(plan: &Plan) -> String {
 /// What is forwarded has a mark of ours, for firewalls that look at that (see accept.rs); not before,
 /// since a way is chosen by marks. They end here: the packet around a packet in a VXLAN would be
 /// routed by the inner one's.
-fn marks() -> String {
+fn marks(plan: &Plan, passing: Passing) -> String {
+    let bridge = siblings(&plan.bridge);
+    let passing = match passing {
+        Passing::Routed | Passing::Tracked => String::new(),
+        Passing::Bridged => format!(
+            "\t\tct state untracked iifname \"{bridge}\" oifname \"{bridge}\" meta mark set {OURS:#x}\n"
+        ),
+    };
     format!(
         "\
 \tchain departure {{
 \t\ttype filter hook forward priority mangle
 \t\tct mark & {OURS_MASK:#x} == {OURS:#x} meta mark & {OURS_MASK:#x} != {OURS:#x} meta mark set {OURS:#x}
-\t}}
+{passing}\t}}
 \tchain clear {{
 \t\ttype filter hook postrouting priority mangle
-\t\tct mark & {OURS_MASK:#x} == {OURS:#x} meta mark set 0
+\t\tmeta mark & {OURS_MASK:#x} == {OURS:#x} meta mark set 0
 \t}}
 "
     )
@@ -165,10 +213,23 @@ fn rest() -> String {
 /// tasks answer to other hosts by themselves. This host itself is served by a process all the same,
 /// since what begins at `[::1]` leads nowhere else; and so is whoever has an address that is good for
 /// one link only.
-pub(super) fn ipv6(plan: &Plan, own: Ipv6Subnet) -> String {
+pub(super) fn ipv6(plan: &Plan, own: Ipv6Subnet, passing: Passing) -> String {
     let bridge = siblings(&plan.bridge);
     let ((address, length), gateway) = (own.subnet, own.gateway);
-    let marks = marks();
+    let marks = marks(plan, passing);
+    let (zones, rules) = match passing {
+        Passing::Bridged => {
+            let network = format!("{{ fe80::/10, {address}/{length} }}");
+            (String::new(), untracked(plan, "ip6", &network))
+        }
+        _ => (
+            "\tmap zones {\n\t\ttypeof ether saddr : ct zone\n\t}\n".to_owned(),
+            format!(
+                "\t\tip6 saddr fe80::/10 accept
+\t\tip6 saddr != {address}/{length} ct original zone set ether saddr map @zones\n"
+            ),
+        ),
+    };
     format!(
         "\
 \tset hosts {{
@@ -178,18 +239,13 @@ pub(super) fn ipv6(plan: &Plan, own: Ipv6Subnet) -> String {
 \t\ttype ipv6_addr
 \t\tflags interval
 \t}}
-\tmap zones {{
-\t\ttypeof ether saddr : ct zone
-\t}}
-\tmap ports {{
+{zones}\tmap ports {{
 \t\ttype inet_proto . inet_service : verdict
 \t}}
 \tchain zone {{
 \t\ttype filter hook prerouting priority raw
 \t\tiifname != \"{bridge}\" accept
-\t\tip6 saddr fe80::/10 accept
-\t\tip6 saddr != {address}/{length} ct original zone set ether saddr map @zones
-\t}}
+{rules}\t}}
 \tchain outside {{
 \t\ttype nat hook prerouting priority dstnat - 4
 \t\tip6 saddr fe80::/10 accept

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::base;
+use super::base::{self, Passing};
 use super::marks::{BACK, TRANSLATED, number};
 use super::plan::{Key, Manner, Plan, Published};
 use crate::mac;
@@ -39,22 +39,28 @@ pub(super) struct Rules {
 
 impl Rules {
     /// The rules for a plan. Ports that are `taken` by others are left to them; `inside` are
-    /// subnets of this host's containers that the swarm knows nothing of. Whether tasks answer to
-    /// other hosts by themselves is `direct`.
+    /// subnets of this host's containers that the swarm knows nothing of.
     pub(super) fn of(
         plan: &Plan,
         taken: &BTreeSet<Key>,
         inside: &BTreeSet<(Ipv4Addr, u8)>,
-        direct: bool,
+        passing: Passing,
     ) -> Self {
-        let ipv6 = plan.ipv6.filter(|_| direct);
-        let more = ipv6.map(|own| base::ipv6(plan, own)).unwrap_or_default();
+        let ipv6 = plan.ipv6.filter(|_| passing != Passing::Routed);
+        let more = ipv6.map(|own| base::ipv6(plan, own, passing));
         let mut rules = Self {
-            base: [base::ipv4(plan), base::IPV6.to_owned() + &more],
-            bridges: (!direct).then(|| base::bridges(plan)),
+            base: [
+                base::ipv4(plan, passing),
+                base::IPV6.to_owned() + &more.unwrap_or_default(),
+            ],
+            bridges: (passing == Passing::Routed).then(|| base::bridges(plan)),
             elements: base::SETS.map(|set| (set, BTreeMap::new())).into(),
             chains: BTreeMap::new(),
         };
+        if passing != Passing::Bridged {
+            let hosts = base::HOSTS.map(|set| (set, BTreeMap::new()));
+            rules.elements.extend(hosts);
+        }
         for (address, length) in outermost(plan.inside.union(inside)) {
             rules.put((0, "inside"), format!("{address}/{length}"), None);
         }
@@ -76,7 +82,8 @@ impl Rules {
             let table = usize::from(host.is_ipv6());
             self.put((table, "hosts"), host.to_string(), None);
         }
-        let Some(number) = number(plan.subnet, there) else {
+        let is_known = self.elements.contains_key(&base::HOSTS[0]);
+        let Some(number) = number(plan.subnet, there).filter(|_| is_known) else {
             return;
         };
         let mac = base::hardware(mac(there));
@@ -284,7 +291,7 @@ mod tests {
             &plan(&state(told)).unwrap(),
             &BTreeSet::new(),
             &inside,
-            true,
+            Passing::Bridged,
         )
     }
 
@@ -335,8 +342,8 @@ mod tests {
                 backend.ipv6 = Some(Ipv6Addr::new(0xfd00, 0xa, 0, 0, 0, 0, 0, last));
             }
         }
-        let text = |direct| {
-            let all = Rules::of(&plan, &BTreeSet::new(), &BTreeSet::new(), direct).anew();
+        let text = |passing| {
+            let all = Rules::of(&plan, &BTreeSet::new(), &BTreeSet::new(), passing).anew();
             let table = all.split("table ip6 skep-mesh {").nth(1).unwrap();
             let (body, rest) = table.split_once("\n}\n").unwrap();
             let more = rest.lines().filter(|line| line.contains(" ip6 "));
@@ -344,25 +351,32 @@ mod tests {
             format!("table ip6 skep-mesh {{{body}\n}}\n{}\n", more.join("\n"))
         };
         assert_eq!(
-            text(true),
+            text(Passing::Bridged),
             include_str!("../../../../fixtures/nft/mesh6.nft")
         );
+        assert_eq!(
+            text(Passing::Tracked),
+            include_str!("../../../../fixtures/nft/mesh6-tracked.nft")
+        );
         // Tasks that cannot answer by themselves are served by a process.
-        assert!(!text(false).contains("dnat"));
+        assert!(!text(Passing::Routed).contains("dnat"));
     }
 
     #[test]
     fn where_tasks_cannot_answer_by_themselves_their_host_does() {
         let plan = plan(&state(web())).unwrap();
-        let rules = |direct| Rules::of(&plan, &BTreeSet::new(), &BTreeSet::new(), direct);
-        let [by_host, direct] = [false, true].map(rules);
-        assert!(!direct.anew().contains("bridge"));
-        let turned = by_host.since(&direct);
-        let golden = include_str!("../../../../fixtures/nft/mesh-bridges.nft");
-        let table = turned.find("table ip skep-mesh {").unwrap();
-        let first = turned.find("add table bridge").unwrap();
-        assert_eq!(&turned[first..table], golden);
-        assert!(direct.since(&by_host).contains("table ip skep-mesh {"));
+        let rules = |passing| Rules::of(&plan, &BTreeSet::new(), &BTreeSet::new(), passing);
+        let [routed, tracked, bridged] =
+            [Passing::Routed, Passing::Tracked, Passing::Bridged].map(rules);
+        let turned = routed.since(&bridged);
+        assert_eq!(
+            turned,
+            include_str!("../../../../fixtures/nft/mesh-routed.nft")
+        );
+        // But for the table about bridges it is the same where this host has to know connections.
+        assert!(turned.ends_with(tracked.anew().trim_start_matches(&gone())));
+        assert!(!tracked.anew().contains("bridge"));
+        assert!(bridged.since(&routed).contains("table ip skep-mesh {"));
     }
 
     #[test]
@@ -402,7 +416,7 @@ mod tests {
     fn ports_of_others_are_left_alone() {
         let plan = plan(&state(web())).unwrap();
         let taken = BTreeSet::from([(Protocol::Tcp, 8080)]);
-        let text = Rules::of(&plan, &taken, &BTreeSet::new(), true).anew();
+        let text = Rules::of(&plan, &taken, &BTreeSet::new(), Passing::Bridged).anew();
         assert!(!text.contains("8080") && text.contains("udp . 53"));
     }
 
@@ -410,9 +424,9 @@ mod tests {
     fn another_place_on_the_network_is_other_rules() {
         let mut other = plan(&state(web())).unwrap();
         let none = BTreeSet::new();
-        let before = Rules::of(&other, &BTreeSet::new(), &none, true);
+        let before = Rules::of(&other, &BTreeSet::new(), &none, Passing::Bridged);
         other.gateway = Ipv4Addr::new(10, 0, 0, 9);
-        let after = Rules::of(&other, &BTreeSet::new(), &none, true);
+        let after = Rules::of(&other, &BTreeSet::new(), &none, Passing::Bridged);
         assert_eq!(after.since(&before), after.anew());
     }
 }
