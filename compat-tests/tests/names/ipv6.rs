@@ -126,8 +126,11 @@ fn reaches(host: &Host, vip: &str, tasks: &[([String; 2], String)]) -> Result<()
     let name = asker.clone();
     let command = ["exec", &name, "ip", "-6", "addr", "show", "scope", "global"];
     let own = docker_ok(&host.engine_socket(), &command)?;
-    let own = own.lines().find_map(|it| it.trim().strip_prefix("inet6 "));
-    let own = own.and_then(|it| it.split('/').next());
+    let own = own
+        .lines()
+        .filter_map(|it| it.trim().strip_prefix("inet6 "));
+    let mut own = own.filter_map(|it| it.split('/').next());
+    let own = own.find(|it| it.starts_with("fd00:66::"));
     let own = own.context("no address")?;
     take_turns(host, (asker, own), vip, tasks.len())?;
     for ([_, address], _) in tasks {

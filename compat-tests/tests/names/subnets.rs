@@ -1,6 +1,8 @@
-//! A network of several IPv4 subnets: whoever is on it, in whichever of them, is found and reached by
-//! whoever else is, between hosts and by the hosts themselves; it is shown as one, and nothing of it
-//! is left behind.
+//! A network of several subnets of each kind: whoever is on it, in whichever of them, is found and
+//! reached by whoever else is, by IPv4 and by IPv6, between hosts and by the hosts themselves; it is
+//! shown as one, and nothing of it is left behind.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
@@ -10,17 +12,20 @@ use super::*;
 /// What the network is called. Its subnets are so small that one alone does not do.
 pub const NAME: &str = "wide";
 const SUBNETS: [&str; 3] = ["10.71.0.0/29", "10.72.0.0/29", "10.73.0.0/29"];
+/// The first two of those have one of these each, and the third one has a part of the first.
+const SUBNETS6: [&str; 2] = ["fd00:71::/64", "fd00:72::/64"];
 /// One that nothing else is on.
 const BRIEF: &str = "brief";
 const TASKS: u64 = 4;
 
 /// Makes the network.
 pub fn create_network(host: &Host) -> Result<()> {
-    create_as(host, NAME, &SUBNETS)
+    create_as(host, NAME, &[&SUBNETS[..], &SUBNETS6].concat())
 }
 
 fn create_as(host: &Host, name: &str, subnets: &[&str]) -> Result<()> {
     let mut create = vec!["network", "create", "--driver", "overlay", "--attachable"];
+    create.push("--ipv6");
     create.extend(subnets.iter().flat_map(|it| ["--subnet", it]));
     create.push(name);
     host.docker(&create).map(drop)
@@ -56,10 +61,17 @@ pub fn hold(fleet: &Fleet) -> Result<()> {
         "{all:?} {askers:?}"
     );
     let vip = vip(&n1, "spread", NAME)?;
-    told(fleet, "spread", &one(&vip))?;
-    told(fleet, "tasks.spread.wide", &all)?;
+    told(fleet, "spread", &[vip.clone(), six(&vip)?].into())?;
+    let both = all.iter().map(|it| Ok([it.clone(), six(it)?]));
+    let both = both.collect::<Result<Vec<_>>>()?;
+    told(
+        fleet,
+        "tasks.spread.wide",
+        &both.concat().into_iter().collect(),
+    )?;
     for (address, name) in &found {
         told(fleet, address, &one(&format!("{name}.wide")))?;
+        told(fleet, &six(address)?, &one(&format!("{name}.wide")))?;
     }
     for host in fleet.hosts()? {
         reaches(&host, &vip, &all).with_context(|| format!("from {}", host.name()))?;
@@ -69,6 +81,19 @@ pub fn hold(fleet: &Fleet) -> Result<()> {
     nothing_stays(&n1, &fleet.host("n2")?)
 }
 
+/// The address of IPv6 that goes with one of IPv4.
+fn six(address: &str) -> Result<String> {
+    let [_, subnet, _, last] = address.parse::<Ipv4Addr>()?.octets();
+    let (subnet, place) = match subnet {
+        71 => (0x71, 0),
+        72 => (0x72, 0),
+        73 => (0x71, 8),
+        _ => anyhow::bail!("{address} is in none of the subnets"),
+    };
+    let last = place + u16::from(last);
+    Ok(Ipv6Addr::new(0xfd00, subnet, 0, 0, 0, 0, 0, last).to_string())
+}
+
 /// Whether a host's container reaches every task, as itself, by the service's address and by its
 /// own; and whether the host does.
 fn reaches(host: &Host, vip: &str, tasks: &BTreeSet<String>) -> Result<()> {
@@ -76,15 +101,19 @@ fn reaches(host: &Host, vip: &str, tasks: &BTreeSet<String>) -> Result<()> {
     let asker = containers.iter().find(|it| it.starts_with("ask."));
     let asker = asker.context("nobody asks")?;
     let own = own_address(host, asker)?;
+    let own6 = six(&own)?;
     take_turns(host, (asker, &own), vip, tasks.len())?;
+    take_turns(host, (asker, &own6), &six(vip)?, tasks.len())?;
     for address in tasks {
-        fetch_as(host, (asker, &own), address)?;
-        let ping = host.exec(&["ping", "-c", "1", "-W", "5", address])?;
-        ensure!(
-            ping.success(),
-            "the host does not reach {address}: {}",
-            ping.stdout
-        );
+        for (own, address) in [(&own, address), (&own6, &six(address)?)] {
+            fetch_as(host, (asker, own), address)?;
+            let ping = host.exec(&["ping", "-c", "1", "-W", "5", address])?;
+            ensure!(
+                ping.success(),
+                "the host does not reach {address}: {}",
+                ping.stdout
+            );
+        }
     }
     Ok(())
 }
@@ -107,7 +136,8 @@ fn shown(fleet: &Fleet, tasks: &BTreeSet<String>, askers: &BTreeSet<String>) -> 
             .iter()
             .filter_map(|it| it["Subnet"].as_str())
             .collect();
-        ensure!(subnets == SUBNETS.into(), "{network}");
+        let expected = SUBNETS.into_iter().chain(SUBNETS6).collect();
+        ensure!(subnets == expected, "{network}");
         let ids = &network["Options"]["com.docker.network.driver.overlay.vxlanid_list"];
         ensure!(
             ids.as_str().is_some_and(|it| it.split(',').count() == 3),
@@ -126,6 +156,10 @@ fn shown(fleet: &Fleet, tasks: &BTreeSet<String>, askers: &BTreeSet<String>) -> 
             let address = address.context("no address")?;
             ensure!(!gateways.iter().any(|it| *it == address), "{network}");
             ensure!(there.insert(address.to_owned()), "{network}");
+            let second = it["IPv6Address"]
+                .as_str()
+                .and_then(|it| it.split('/').next());
+            ensure!(second == Some(&six(address)?), "{network}");
         }
         let listed = host.docker(&[
             "network",
@@ -159,17 +193,22 @@ fn a_container_asks_for_an_address(host: &Host, vip: &str) -> Result<()> {
     let address = last.context("no subnet")?.replace(".0/29", ".6");
     // Out of the network it goes by the way that every node has there.
     let out = format!("ping -c 1 -W 5 {RESOLVER} > /dev/null || echo nothing outside");
-    let script = format!("ip route; {out}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {vip} 80");
-    let run = ["run", "--rm", "--network", NAME, "--ip", &address];
+    let (vip, address6) = ([vip.to_owned(), six(vip)?], six(&address)?);
+    let ask = vip.map(|vip| format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {vip} 80"));
+    let script = format!("ip route; {out}; {}", ask.join("; "));
+    let run = ["run", "--rm", "--network", NAME, "--ip6", &address6];
     let what = ["registry:5000/busybox", "sh", "-c", script.as_str()];
     let page = host.docker(&[&run[..], &what].concat())?;
-    ensure!(page.contains(&format!("client: {address}\n")), "{page}");
+    for address in [address, address6] {
+        ensure!(page.contains(&format!("client: {address}\n")), "{page}");
+    }
     ensure!(!page.contains("nothing outside"), "{page}");
     Ok(())
 }
 
 /// What the host had of a network goes with the last who was on it.
 fn nothing_stays(manager: &Host, host: &Host) -> Result<()> {
+    // Without one of IPv6 there is one of the swarm's own.
     create_as(manager, BRIEF, &["10.75.0.0/24", "10.76.0.0/24"])?;
     let run = [
         "run",
@@ -187,10 +226,11 @@ fn nothing_stays(manager: &Host, host: &Host) -> Result<()> {
     let left = || -> Result<String> {
         let devices = host.exec(&["ip", "-o", "link", "show"])?.stdout;
         let routes = host.exec(&["ip", "route", "show"])?.stdout;
+        let routes6 = host.exec(&["ip", "-6", "route", "show"])?.stdout;
         let is_its = |line: &&str| {
             line.contains(start) || line.contains("10.75.0.") || line.contains("10.76.0.")
         };
-        let all = [devices, routes].concat();
+        let all = [devices, routes, routes6].concat();
         let all: Vec<&str> = all.lines().filter(is_its).collect();
         Ok(all.join("\n"))
     };

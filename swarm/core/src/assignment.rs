@@ -161,7 +161,7 @@ pub struct Overlay {
     pub subnet: Cidr,
     /// The node's own address.
     pub gateway: Ipv4Addr,
-    /// Its IPv6 side, if it has one.
+    /// What that subnet has of IPv6, if it has.
     #[serde(default)]
     pub ipv6: Option<Ipv6>,
     /// Whether it leads nowhere else.
@@ -206,6 +206,9 @@ pub struct Branch {
     pub subnet: Cidr,
     /// The way out of it: an address that every node has for its own containers, and nobody else.
     pub gateway: Ipv4Addr,
+    /// What it has of IPv6, if it has.
+    #[serde(default)]
+    pub ipv6: Option<Ipv6>,
 }
 
 /// A key of one network.
@@ -224,8 +227,14 @@ impl Overlay {
             number: self.number,
             subnet: self.subnet,
             gateway: self.gateway,
+            ipv6: self.ipv6,
         };
         std::iter::once(first).chain(self.branches.iter().copied())
+    }
+
+    /// What they have of IPv6.
+    pub fn sides(&self) -> impl Iterator<Item = Ipv6> {
+        self.subnets().filter_map(|it| it.ipv6)
     }
 
     /// The bridges that are its subnets here, in the same order.
@@ -237,15 +246,14 @@ impl Overlay {
 
     /// Whether the two could not be on one node: they have an address or a VXLAN id in common.
     pub fn collides(&self, other: &Self) -> bool {
-        let ipv6 = self.ipv6.zip(other.ipv6);
         let theirs = |it: Branch| {
+            let ipv6 = |other: Ipv6| it.ipv6.is_some_and(|it| it.subnet.overlaps(other.subnet));
             other
                 .subnets()
                 .any(|other| other.subnet.overlaps(it.subnet))
+                || other.sides().any(ipv6)
         };
-        self.vni == other.vni
-            || self.subnets().any(theirs)
-            || ipv6.is_some_and(|(one, other)| one.subnet.overlaps(other.subnet))
+        self.vni == other.vni || self.subnets().any(theirs)
     }
 
     /// Whether both are the same but for what is on other nodes.

@@ -2,6 +2,8 @@
 //! the same place in the other subnet: who has the one has the other, and only IPv4's are given out.
 //! Arithmetic only: chooses nothing.
 
+mod sides;
+
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -9,6 +11,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::cidr::Cidr;
+
+pub use sides::{Pool6, sides};
 
 /// An IPv6 address with the length of its subnet's prefix: `fd00:7::5/64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,12 +93,12 @@ impl From<Cidr6> for String {
     }
 }
 
-/// A network's IPv6 subnet beside its IPv4 subnet.
+/// What an IPv4 subnet of a network has beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ipv6 {
     /// The IPv4 subnet.
     pub of: Cidr,
-    /// The IPv6 subnet.
+    /// The IPv6 subnet: if other IPv4 subnets have parts of it too, this one's part.
     pub subnet: Cidr6,
     /// What the IPv4 subnet's own address stands for: the first address of the IPv6 subnet, or of
     /// the part of it that addresses are to come from.
@@ -102,18 +106,6 @@ pub struct Ipv6 {
 }
 
 impl Ipv6 {
-    /// `None` if the part of the subnet that addresses are to come from, `range`, has less room than
-    /// the IPv4 subnet.
-    pub fn new(of: Cidr, subnet: Cidr6, range: Option<Cidr6>) -> Option<Self> {
-        let part = range.unwrap_or(subnet);
-        let fits = u32::from(part.bits) + (32 - u32::from(of.bits)) <= 128;
-        fits.then(|| Self {
-            of: of.subnet(),
-            subnet: subnet.subnet(),
-            first: part.subnet().address,
-        })
-    }
-
     /// What an address of the IPv4 subnet stands for.
     pub fn address(self, ipv4: Ipv4Addr) -> Ipv6Addr {
         let place = u32::from(ipv4).wrapping_sub(self.of.first());
@@ -142,8 +134,8 @@ mod tests {
     use super::*;
 
     fn ipv6(of: &str, subnet: &str, range: &str) -> Option<Ipv6> {
-        let (of, subnet) = (of.parse().unwrap(), subnet.parse().unwrap());
-        Ipv6::new(of, subnet, range.parse().ok())
+        let pool = (subnet.parse().unwrap(), range.parse().ok());
+        sides(&[of.parse().unwrap()], &[pool]).ok()?.pop()
     }
 
     #[test]
@@ -205,12 +197,5 @@ mod tests {
         for nobodys in ["fd00:7::5", "fd00:7::1:100", "fd00:8::5", "::"] {
             assert_eq!(net.ipv4(nobodys.parse().unwrap()), None, "{nobodys}");
         }
-    }
-
-    #[test]
-    fn there_must_be_room_for_all() {
-        assert_eq!(ipv6("10.7.0.0/24", "fd00:7::/121", ""), None);
-        assert_eq!(ipv6("10.7.0.0/24", "fd00:7::/64", "fd00:7::/124"), None);
-        assert!(ipv6("10.7.0.0/29", "fd00:7::/125", "").is_some());
     }
 }

@@ -12,7 +12,7 @@ use skep_api::network::{IpamConfig, IpamOptions, NetworkSpec};
 use crate::Timestamp;
 use crate::cidr::Cidr;
 use crate::id::{Id, IdSource};
-use crate::ipv6::{Cidr6, Ipv6};
+use crate::ipv6::{Cidr6, Ipv6, Pool6, sides};
 use crate::object::{Meta, NetworkObject, Node};
 
 /// The driver of networks that reach over hosts.
@@ -33,8 +33,8 @@ pub const ENCRYPTED: &str = "encrypted";
 pub const ENCRYPTED_MTU: u32 = 1390;
 /// The first VXLAN id that is given out.
 pub const FIRST_VNI: u32 = 4096;
-/// The most IPv4 subnets of one network: a node has a bridge for each, and there are names for so
-/// many.
+/// The most subnets of a kind of one network: a node has a bridge for each of IPv4, and there are
+/// names for so many.
 pub const MOST_SUBNETS: usize = 8;
 
 /// On the engines' networks that realise ours: the network's id.
@@ -208,21 +208,28 @@ impl NetworkObject {
         all.collect::<Vec<_>>().join(", ")
     }
 
-    /// Its IPv6 side, if it has one.
-    pub fn ipv6(&self) -> Option<Ipv6> {
-        let config = self.config6()?;
-        let subnet = config.subnet.parse().ok()?;
-        Ipv6::new(self.subnet()?, subnet, config.range.parse().ok())
+    /// What its IPv4 subnets have of IPv6, in the same order; nothing without IPv6.
+    pub fn sides(&self) -> Vec<Ipv6> {
+        let ipv4: Vec<Cidr> = self.pools().map(|pool| pool.subnet).collect();
+        let ipv6: Vec<Pool6> = self.configs6().filter_map(pool6).collect();
+        // One without room has not been made.
+        sides(&ipv4, &ipv6).unwrap_or_default()
     }
 
-    /// The IPv6 address that is shown as its gateway, and that nobody gets.
-    pub fn ipv6_gateway(&self) -> Option<Ipv6Addr> {
-        self.config6()?.gateway.parse().ok()
+    /// Its IPv6 subnets.
+    pub fn subnets6(&self) -> impl Iterator<Item = Cidr6> {
+        let pools = self.configs6().filter_map(pool6);
+        pools.map(|(subnet, _)| subnet.subnet())
     }
 
-    fn config6(&self) -> Option<&IpamConfig> {
-        let ipam = self.ipam.as_ref().filter(|_| self.spec.ipv6_enabled)?;
-        ipv6_config(ipam)
+    /// The IPv6 addresses that are shown as its gateways, and that nobody gets.
+    pub fn ipv6_gateways(&self) -> impl Iterator<Item = Ipv6Addr> {
+        self.configs6().filter_map(|it| it.gateway.parse().ok())
+    }
+
+    fn configs6(&self) -> impl Iterator<Item = &IpamConfig> {
+        let ipam = self.ipam.iter().filter(|_| self.spec.ipv6_enabled);
+        ipam.flat_map(ipv6_configs)
     }
 
     fn option(&self, name: &str) -> Option<&str> {
@@ -279,10 +286,15 @@ pub(crate) fn ipv4_configs(ipam: &IpamOptions) -> impl Iterator<Item = &IpamConf
     configs.filter(|config| config.subnet.parse::<Cidr>().is_ok())
 }
 
-/// The IPv6 subnet among those of a network, if there is one.
-pub(crate) fn ipv6_config(ipam: &IpamOptions) -> Option<&IpamConfig> {
-    let mut configs = ipam.configs.iter();
-    configs.find(|config| config.subnet.parse::<Cidr6>().is_ok())
+/// The IPv6 subnets among those of a network.
+pub(crate) fn ipv6_configs(ipam: &IpamOptions) -> impl Iterator<Item = &IpamConfig> {
+    let configs = ipam.configs.iter();
+    configs.filter(|config| config.subnet.parse::<Cidr6>().is_ok())
+}
+
+/// An IPv6 subnet, and the part of it that addresses are to come from, as a network says it.
+pub(crate) fn pool6(config: &IpamConfig) -> Option<Pool6> {
+    Some((config.subnet.parse().ok()?, config.range.parse().ok()))
 }
 
 impl Node {

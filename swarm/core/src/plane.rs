@@ -24,7 +24,7 @@ pub struct Network {
     pub subnet: Cidr,
     /// The node's own address on it.
     pub gateway: Ipv4Addr,
-    /// Its IPv6 side, if it has one.
+    /// What that subnet has of IPv6, if it has.
     pub ipv6: Option<Ipv6>,
     /// Whether it leads nowhere else.
     pub internal: bool,
@@ -43,6 +43,8 @@ pub struct Branch {
     pub bridge: String,
     /// The subnet.
     pub subnet: Cidr,
+    /// What it has of IPv6, if it has.
+    pub ipv6: Option<Ipv6>,
 }
 
 impl From<&Overlay> for Network {
@@ -66,6 +68,7 @@ impl From<&Overlay> for Network {
                 .map(|(bridge, it)| Branch {
                     bridge,
                     subnet: it.subnet,
+                    ipv6: it.ipv6,
                 })
                 .collect(),
         }

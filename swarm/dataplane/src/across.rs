@@ -10,14 +10,22 @@ use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use crate::errands::{Devices, Errand, Made};
-use crate::model::{Container, Network, Subnet, is_in};
+use crate::model::{Container, Network, is_in, is_in6};
 use crate::netns::Home;
 use crate::paths::OURS;
 use crate::state::State;
 use crate::{Error, Kernel, refused};
 
 /// From an address of a container's own to a subnet.
-type Way = (Ipv4Addr, Subnet);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Way {
+    /// Its IPv4 address there, which says by which device.
+    by: Ipv4Addr,
+    from: IpAddr,
+    to: IpAddr,
+    /// Bits of the subnet's prefix.
+    bits: u8,
+}
 
 /// What a container is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,12 +61,12 @@ impl Errand for Ways {
     async fn make(&self, kernel: &Kernel, _: Home, devices: &Devices) -> Result<Made<()>, Error> {
         let mut missing = None;
         for way in &self.all {
-            let is_made = match devices.get(&way.0) {
+            let is_made = match devices.get(&way.by) {
                 Some(device) => add(&kernel.handle, *way, *device).await?,
                 None => false,
             };
             if !is_made {
-                missing = Some(way.0);
+                missing = Some(way.by);
             }
         }
         Ok(missing.map_or(Made::All(()), Made::Lacks))
@@ -72,36 +80,58 @@ impl Errand for Ways {
 fn ways(state: &State, container: &Container) -> BTreeSet<Way> {
     let places = container.addresses.iter().filter_map(|(id, addresses)| {
         let network = state.networks.get(id)?.network.as_ref()?;
-        let mut ipv4 = addresses.iter().filter_map(|it| match it {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        });
-        Some((network, ipv4.next()?))
+        Some(beside(network, addresses))
     });
-    places
-        .flat_map(|(network, own)| beside(network, own))
-        .collect()
+    places.flatten().collect()
 }
 
-fn beside(network: &Network, own: Ipv4Addr) -> impl Iterator<Item = Way> {
-    let others = network.subnets().filter(move |it| !is_in(own, *it));
-    others.map(move |subnet| (own, subnet))
+/// The ways of a container with these addresses on a network.
+fn beside(network: &Network, addresses: &[IpAddr]) -> Vec<Way> {
+    let ipv4 = addresses.iter().find_map(|it| match it {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
+    let Some(by) = ipv4 else { return Vec::new() };
+    let ipv6 = addresses.iter().find_map(|it| match it {
+        IpAddr::V6(address) => Some(*address),
+        IpAddr::V4(_) => None,
+    });
+    let others = network.subnets().filter(|it| !is_in(by, *it));
+    let first = others.map(|(to, bits)| Way {
+        by,
+        from: by.into(),
+        to: to.into(),
+        bits,
+    });
+    let second = ipv6.into_iter().flat_map(|own| {
+        let others = network.subnets6().filter(move |it| !is_in6(own, *it));
+        others.map(move |(to, bits)| Way {
+            by,
+            from: own.into(),
+            to: to.into(),
+            bits,
+        })
+    });
+    first.chain(second).collect()
 }
 
 /// Makes one of them; whether it could be: a device that has come may not be up yet.
 async fn add(handle: &Handle, way: Way, device: u32) -> Result<bool, Error> {
-    let (own, (subnet, length)) = way;
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(subnet, length)
+    let Way { from, to, bits, .. } = way;
+    let route = RouteMessageBuilder::<IpAddr>::new()
         .output_interface(device)
-        .pref_source(own)
         .protocol(OURS)
         .scope(RouteScope::Link)
-        .build();
-    match handle.route().add(route).replace().execute().await {
+        .destination_prefix(to, bits)
+        .and_then(|it| it.pref_source(from));
+    // Both addresses are of one kind, and no prefix is too long.
+    let Ok(route) = route else { return Ok(true) };
+    match handle.route().add(route.build()).replace().execute().await {
         Ok(()) => Ok(true),
         Err(error) if is_early(&error) => Ok(false),
-        Err(error) => Err(refused(format!("lead to {subnet}/{length} in a container"))(error)),
+        Err(error) => Err(refused(format!("lead to {to}/{bits} in a container"))(
+            error,
+        )),
     }
 }
 
@@ -121,18 +151,26 @@ fn is_early(error: &rtnetlink::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
-    use crate::model::{Branch, Change};
+    use crate::model::{Branch, Change, Ipv6Subnet, Subnet, Subnet6};
     use crate::state::Touched;
 
     fn subnet(number: u8) -> Subnet {
         (Ipv4Addr::new(10, number, 0, 0), 24)
     }
 
-    fn network(id: &str, first: u8, others: &[u8]) -> Change {
+    fn subnet6(number: u8) -> Subnet6 {
+        let first = Ipv6Addr::new(0xfd00, number.into(), 0, 0, 0, 0, 0, 0);
+        (first, 64)
+    }
+
+    fn network(id: &str, first: u8, others: &[u8], ipv6: bool) -> Change {
         let branches = others.iter().map(|number| Branch {
             bridge: format!("br{number}"),
             subnet: subnet(*number),
+            ipv6: ipv6.then(|| subnet6(*number)),
         });
         Change::Network(Network {
             id: id.to_owned(),
@@ -140,7 +178,10 @@ mod tests {
             bridge: format!("br{first}"),
             subnet: subnet(first),
             gateway: Ipv4Addr::new(10, first, 0, 3),
-            ipv6: None,
+            ipv6: ipv6.then(|| Ipv6Subnet {
+                subnet: subnet6(first),
+                gateway: own6(first, 3),
+            }),
             internal: false,
             ingress: false,
             hosts: BTreeMap::new(),
@@ -148,10 +189,16 @@ mod tests {
         })
     }
 
+    fn own6(number: u8, last: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, number.into(), 0, 0, 0, 0, 0, last)
+    }
+
     fn container(id: &str, pid: i32, on: &[(&str, u8)]) -> Change {
         let addresses = on.iter().map(|(network, number)| {
-            let address = Ipv4Addr::new(10, *number, 0, 9);
-            ((*network).to_owned(), vec![address.into()])
+            let address = Ipv4Addr::new(10, *number, 0, 9).into();
+            let both = vec![address, own6(*number, 9).into()];
+            let both = both.into_iter().take(if *network == "d" { 2 } else { 1 });
+            ((*network).to_owned(), both.collect())
         });
         Change::Container(Container {
             id: id.to_owned(),
@@ -165,23 +212,42 @@ mod tests {
     fn every_subnet_leads_to_every_other_of_its_network() {
         let mut state = State::default();
         for change in [
-            network("n", 5, &[6, 7]),
-            network("m", 1, &[]),
+            network("n", 5, &[6, 7], false),
+            network("m", 1, &[], false),
+            network("d", 8, &[9], true),
             container("first", 11, &[("n", 5), ("m", 1)]),
             container("second", 12, &[("n", 6)]),
             container("alone", 13, &[("m", 1)]),
             container("unborn", 0, &[("n", 5)]),
+            container("dual", 14, &[("d", 9)]),
         ] {
             state.apply(change, &mut Touched::default());
         }
         let own = |number| Ipv4Addr::new(10, number, 0, 9);
+        let way = |from, to| Way {
+            by: own(from),
+            from: own(from).into(),
+            to: subnet(to).0.into(),
+            bits: 24,
+        };
         let ways = |pid, from, to: [u8; 2]| Ways {
             pid,
-            all: to.map(|it| (own(from), subnet(it))).into(),
+            all: to.map(|it| way(from, it)).into(),
+        };
+        let second = Way {
+            by: own(9),
+            from: own6(9, 9).into(),
+            to: subnet6(8).0.into(),
+            bits: 64,
+        };
+        let dual = Ways {
+            pid: 14,
+            all: [way(9, 8), second].into(),
         };
         let expected = [
             ("first".to_owned(), ways(11, 5, [6, 7])),
             ("second".to_owned(), ways(12, 6, [5, 7])),
+            ("dual".to_owned(), dual),
         ];
         assert_eq!(Ways::wanted(&state), expected.into());
     }

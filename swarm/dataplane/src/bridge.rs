@@ -9,6 +9,7 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
 
 use super::{Error, Kernel, Overlay, is_absence, link, mac, refused, settings};
+use crate::ipv6::side_of;
 use crate::netns::{self, Place};
 
 /// What containers' first device is called.
@@ -36,8 +37,8 @@ pub async fn ensure(overlay: &Overlay, bits: u8) -> Result<(), Error> {
     let up = LinkUnspec::new_with_index(index).mtu(overlay.mtu).up();
     let set = handle.link().set(up.build()).execute().await;
     set.map_err(refused(format!("start bridge {name}")))?;
-    let ipv6 = overlay.ipv6;
-    let second = ipv6.map(|it| (IpAddr::V6(it.address(overlay.gateway)), it.bits));
+    let side = side_of(&overlay.sides, overlay.gateway);
+    let second = side.map(|it| (IpAddr::V6(it.address(overlay.gateway)), it.bits));
     let both = [Some((IpAddr::V4(overlay.gateway), bits)), second];
     settings::set(overlay)?;
     for (gateway, bits) in both.into_iter().flatten() {

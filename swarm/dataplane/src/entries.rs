@@ -11,6 +11,7 @@ use rtnetlink::packet_route::neighbour::{
 };
 
 use super::{Error, Ipv6, is_absence, mac, refused};
+use crate::ipv6::side_of;
 
 /// The addresses that a device has entries for.
 pub(super) async fn known(handle: &Handle, device: u32) -> Result<Vec<Ipv4Addr>, Error> {
@@ -71,11 +72,11 @@ pub(super) async fn point(handle: &Handle, device: u32, address: Ipv4Addr) -> Re
     set.map_err(refused(format!("say that {address} is not on this host")))
 }
 
-/// An address is on another host, and with it what it stands for on the network's IPv6 side.
+/// An address is on another host, and with it what it stands for on the network's IPv6 sides.
 pub(super) async fn set(
     handle: &Handle,
     device: u32,
-    (address, ipv6): (Ipv4Addr, Option<Ipv6>),
+    (address, sides): (Ipv4Addr, &[Ipv6]),
     host: IpAddr,
 ) -> Result<(), Error> {
     point(handle, device, address).await?;
@@ -85,7 +86,7 @@ pub(super) async fn set(
     let host = table.add_bridge(device, &mac).destination(host);
     let host = host.flags(NeighbourFlags::Own).replace();
     host.execute().await.map_err(refused(what()))?;
-    let second = ipv6.map(|ipv6| ipv6.address(address).into());
+    let second = side_of(sides, address).map(|side| side.address(address).into());
     for address in [Some(address.into()), second].into_iter().flatten() {
         let answer = table.add(device, address).link_layer_address(&mac);
         let answer = answer.replace();
@@ -99,11 +100,12 @@ pub(super) async fn remove(
     handle: &Handle,
     device: u32,
     address: Ipv4Addr,
-    ipv6: Option<Ipv6>,
+    sides: &[Ipv6],
 ) -> Result<(), Error> {
     let on_bridge = NeighbourAttribute::LinkLayerAddress(mac(address).to_vec());
     let inside = |address| NeighbourAttribute::Destination(address);
-    let second = ipv6.map(|it| inside(NeighbourAddress::Inet6(it.address(address))));
+    let second = side_of(sides, address);
+    let second = second.map(|it| inside(NeighbourAddress::Inet6(it.address(address))));
     let second = second.map(|it| (AddressFamily::Inet6, it, NeighbourFlags::empty()));
     let first = inside(NeighbourAddress::Inet(address));
     let entries = [

@@ -236,7 +236,7 @@ mod tests {
             mtu: 1450,
             local: [192, 0, 2, 1].into(),
             gateway: Ipv4Addr::new(10, 0, 1, 3),
-            ipv6: None,
+            sides: Vec::new(),
             branches: Vec::new(),
         }
     }

@@ -84,8 +84,8 @@ pub struct Overlay {
     pub local: IpAddr,
     /// The bridge's own address within the network.
     pub gateway: Ipv4Addr,
-    /// Its IPv6 side, if it has one.
-    pub ipv6: Option<Ipv6>,
+    /// What its IPv4 subnets have of IPv6.
+    pub sides: Vec<Ipv6>,
     /// Its bridges for further subnets: joined to the one that has the network's device, as if they
     /// were another node's.
     pub branches: Vec<String>,
@@ -128,7 +128,7 @@ pub async fn ensure(overlay: &Overlay, remotes: &BTreeMap<Ipv4Addr, IpAddr>) -> 
     let bridge = link::index(&kernel.handle, &overlay.bridge).await?;
     let bridge = bridge.ok_or_else(|| Error::NoDevice(overlay.bridge.clone()))?;
     link::address(&kernel.handle, bridge, &mac(overlay.gateway)).await?;
-    let ipv6 = overlay.ipv6;
+    let sides = &overlay.sides;
     let devices = join::devices(&kernel.handle).await?;
     let device = match join::hub(overlay, &devices) {
         Some(hub) => {
@@ -141,14 +141,14 @@ pub async fn ensure(overlay: &Overlay, remotes: &BTreeMap<Ipv4Addr, IpAddr>) -> 
             let device = link::vxlan(&kernel.handle, overlay, bridge).await?;
             for address in entries::known(&kernel.handle, device).await? {
                 if !remotes.contains_key(&address) {
-                    entries::remove(&kernel.handle, device, address, ipv6).await?;
+                    entries::remove(&kernel.handle, device, address, sides).await?;
                 }
             }
             device
         }
     };
     for (address, host) in remotes {
-        entries::set(&kernel.handle, device, (*address, ipv6), *host).await?;
+        entries::set(&kernel.handle, device, (*address, sides), *host).await?;
     }
     Ok(())
 }
@@ -159,7 +159,7 @@ pub async fn ensure(overlay: &Overlay, remotes: &BTreeMap<Ipv4Addr, IpAddr>) -> 
 /// When the device is not there, or the kernel refuses.
 pub async fn change(
     device: &str,
-    ipv6: Option<Ipv6>,
+    sides: &[Ipv6],
     moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>,
 ) -> Result<(), Error> {
     let kernel = Kernel::open()?;
@@ -167,8 +167,8 @@ pub async fn change(
     let index = index.ok_or_else(|| Error::NoDevice(device.to_owned()))?;
     for (address, host) in moves {
         match host {
-            Some(host) => entries::set(&kernel.handle, index, (*address, ipv6), *host).await?,
-            None => entries::remove(&kernel.handle, index, *address, ipv6).await?,
+            Some(host) => entries::set(&kernel.handle, index, (*address, sides), *host).await?,
+            None => entries::remove(&kernel.handle, index, *address, sides).await?,
         }
     }
     Ok(())

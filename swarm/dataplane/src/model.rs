@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A subnet: its address and the length of its prefix.
 pub type Subnet = (Ipv4Addr, u8);
+/// The same of IPv6.
+pub type Subnet6 = (Ipv6Addr, u8);
 
 /// A network that this host has a part in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub struct Network {
     pub subnet: Subnet,
     /// The host's own address on it.
     pub gateway: Ipv4Addr,
-    /// Its IPv6 subnet, if it has one.
+    /// What that one has of IPv6, if it has.
     pub ipv6: Option<Ipv6Subnet>,
     /// Whether it leads nowhere else.
     pub internal: bool,
@@ -41,6 +43,8 @@ pub struct Branch {
     pub bridge: String,
     /// The subnet.
     pub subnet: Subnet,
+    /// What it has of IPv6, if it has.
+    pub ipv6: Option<Subnet6>,
 }
 
 impl Network {
@@ -48,6 +52,12 @@ impl Network {
     pub fn subnets(&self) -> impl Iterator<Item = Subnet> {
         let further = self.branches.iter().map(|it| it.subnet);
         std::iter::once(self.subnet).chain(further)
+    }
+
+    /// All its IPv6 subnets.
+    pub fn subnets6(&self) -> impl Iterator<Item = Subnet6> {
+        let further = self.branches.iter().filter_map(|it| it.ipv6);
+        self.ipv6.map(|it| it.subnet).into_iter().chain(further)
     }
 
     /// All its bridges here.
@@ -58,7 +68,10 @@ impl Network {
 
     /// The bridge that an address of the network is behind, if it is on this host.
     pub fn bridge_of(&self, address: IpAddr) -> &str {
-        let has = |it: &&Branch| matches!(address, IpAddr::V4(own) if is_in(own, it.subnet));
+        let has = |it: &&Branch| match address {
+            IpAddr::V4(own) => is_in(own, it.subnet),
+            IpAddr::V6(own) => it.ipv6.is_some_and(|subnet| is_in6(own, subnet)),
+        };
         let branch = self.branches.iter().find(has);
         branch.map_or(&self.bridge, |it| &it.bridge)
     }
@@ -67,6 +80,12 @@ impl Network {
 /// Whether an address belongs to a subnet.
 pub fn is_in(address: Ipv4Addr, (subnet, length): Subnet) -> bool {
     let mask = mask(length);
+    address.to_bits() & mask == subnet.to_bits() & mask
+}
+
+/// The same of IPv6.
+pub fn is_in6(address: Ipv6Addr, (subnet, length): Subnet6) -> bool {
+    let mask = mask6(length);
     address.to_bits() & mask == subnet.to_bits() & mask
 }
 
@@ -86,7 +105,7 @@ pub(crate) fn mask6(length: u8) -> u128 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv6Subnet {
     /// The subnet: address and length of the prefix.
-    pub subnet: (Ipv6Addr, u8),
+    pub subnet: Subnet6,
     /// The host's own address in it.
     pub gateway: Ipv6Addr,
 }

@@ -89,7 +89,7 @@ impl Overlays {
     pub async fn change(
         &self,
         device: &str,
-        ipv6: Option<Ipv6>,
+        sides: &[Ipv6],
         moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>,
     ) -> Result<(), Error> {
         let mut known = self.shared.known.lock().await;
@@ -105,7 +105,7 @@ impl Overlays {
         // That of an encrypted network may be another node's, who is told the same.
         match self.shared.crypt.change(device, moves).await? || sealed {
             true => Ok(()),
-            false => change(device, ipv6, moves).await,
+            false => change(device, sides, moves).await,
         }
     }
 

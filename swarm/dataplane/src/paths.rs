@@ -21,7 +21,7 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use crate::join::is_sibling;
-use crate::model::{Network, Subnet};
+use crate::model::{Network, Subnet, Subnet6};
 use crate::plane::Part;
 use crate::state::{State, Touched};
 use crate::{Error, Kernel, is_gone, link, refused, settings};
@@ -36,7 +36,7 @@ pub(crate) struct Paths {
     here: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Halves of subnets that are reached over a bridge with an address of this host's alone, by
     /// bridge.
-    halves: BTreeMap<String, (Ipv4Addr, Vec<Subnet>)>,
+    halves: BTreeMap<String, BTreeSet<Half>>,
     /// Nothing of ours is there, for all that we know.
     clean: bool,
 }
@@ -115,9 +115,8 @@ impl Paths {
                 continue;
             };
             wanted.extend(addresses.iter().map(|it| Path::alone(*it, device)));
-            if let Some((own, halves)) = self.halves.get(*bridge) {
-                wanted.extend(halves.iter().map(|it| Path::half(*it, device, *own)));
-            }
+            let halves = self.halves.get(*bridge).into_iter().flatten();
+            wanted.extend(halves.map(|it| Path::half(*it, device)));
         }
         Ok(wanted)
     }
@@ -142,8 +141,11 @@ struct Path {
     /// The number of the bridge.
     device: u32,
     /// As whom the host speaks to it.
-    own: Option<Ipv4Addr>,
+    own: Option<IpAddr>,
 }
+
+/// Half of a subnet: its address, the bits of its prefix, and as whom the host speaks to it.
+type Half = (IpAddr, u8, IpAddr);
 
 impl Path {
     fn alone(to: IpAddr, device: u32) -> Self {
@@ -156,9 +158,9 @@ impl Path {
         }
     }
 
-    fn half((to, bits): Subnet, device: u32, own: Ipv4Addr) -> Self {
+    fn half((to, bits, own): Half, device: u32) -> Self {
         Self {
-            to: to.into(),
+            to,
             bits,
             device,
             own: Some(own),
@@ -186,17 +188,26 @@ fn here(state: &State) -> BTreeMap<String, BTreeSet<IpAddr>> {
 }
 
 /// What is reached over the bridges with addresses of this host's alone.
-fn halves(state: &State) -> BTreeMap<String, (Ipv4Addr, Vec<Subnet>)> {
+fn halves(state: &State) -> BTreeMap<String, BTreeSet<Half>> {
     let networks = state.networks.values();
     let networks = networks.filter_map(|known| known.network.as_ref());
     let several = networks.filter(|network| !network.branches.is_empty());
-    let halves = |network: &Network| {
-        let subnets = network.branches.iter().flat_map(|it| cut(it.subnet));
-        (network.gateway, subnets.collect())
-    };
     several
-        .map(|network| (network.bridge.clone(), halves(network)))
+        .map(|network| (network.bridge.clone(), beside(network)))
         .collect()
+}
+
+/// The halves of a network's further subnets.
+fn beside(network: &Network) -> BTreeSet<Half> {
+    let branches = network.branches.iter();
+    let own = network.gateway;
+    let first = branches.clone().flat_map(|it| cut(it.subnet));
+    let first = first.map(|(to, bits)| (to.into(), bits, own.into()));
+    let second = network.ipv6.into_iter().flat_map(|own| {
+        let halves = branches.clone().filter_map(|it| it.ipv6).flat_map(cut6);
+        halves.map(move |(to, bits)| (to.into(), bits, own.gateway.into()))
+    });
+    first.chain(second).collect()
 }
 
 /// The halves of a subnet.
@@ -204,6 +215,14 @@ fn cut((subnet, bits): Subnet) -> [Subnet; 2] {
     let bits = bits.saturating_add(1).min(32);
     let middle = 1_u32.checked_shl(32 - u32::from(bits)).unwrap_or(0);
     let second = Ipv4Addr::from_bits(subnet.to_bits() | middle);
+    [(subnet, bits), (second, bits)]
+}
+
+/// The same of IPv6.
+fn cut6((subnet, bits): Subnet6) -> [Subnet6; 2] {
+    let bits = bits.saturating_add(1).min(128);
+    let middle = 1_u128.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+    let second = Ipv6Addr::from_bits(subnet.to_bits() | middle);
     [(subnet, bits), (second, bits)]
 }
 
@@ -241,7 +260,8 @@ fn path(route: &RouteMessage) -> Option<Path> {
             RouteAttribute::Destination(RouteAddress::Inet(it)) => address = Some((*it).into()),
             RouteAttribute::Destination(RouteAddress::Inet6(it)) => address = Some((*it).into()),
             RouteAttribute::Oif(it) => device = Some(*it),
-            RouteAttribute::PrefSource(RouteAddress::Inet(it)) => own = Some(*it),
+            RouteAttribute::PrefSource(RouteAddress::Inet(it)) => own = Some((*it).into()),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(it)) => own = Some((*it).into()),
             _ => {}
         }
     }
@@ -257,26 +277,19 @@ async fn add(handle: &Handle, path: Path) -> Result<(), Error> {
     let Path {
         to, bits, device, ..
     } = path;
-    let route = match to {
-        IpAddr::V4(to) => {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(to, bits)
-                .output_interface(device)
-                .protocol(OURS)
-                .scope(RouteScope::Link);
-            match path.own {
-                // Of nodes that share the host each has one: as many as there are bridges.
-                Some(own) => route.pref_source(own).priority(device).build(),
-                None => route.build(),
-            }
-        }
-        IpAddr::V6(to) => RouteMessageBuilder::<Ipv6Addr>::new()
-            .destination_prefix(to, bits)
-            .output_interface(device)
-            .protocol(OURS)
-            .build(),
+    let route = RouteMessageBuilder::<IpAddr>::new()
+        .output_interface(device)
+        .protocol(OURS)
+        .scope(RouteScope::Link)
+        .destination_prefix(to, bits);
+    let route = match path.own {
+        // Of nodes that share the host each has one: as many as there are bridges.
+        Some(own) => route.and_then(|it| it.priority(device).pref_source(own)),
+        None => route,
     };
-    let added = handle.route().add(route).replace().execute().await;
+    // No prefix is too long, and both addresses are of one kind.
+    let Ok(route) = route else { return Ok(()) };
+    let added = handle.route().add(route.build()).replace().execute().await;
     added.map_err(refused(format!("lead to {to}/{bits} over a bridge")))
 }
 
@@ -298,5 +311,10 @@ mod tests {
         assert_eq!(cut((at("10.6.0.0"), 24)), expected);
         let expected = [(at("10.6.0.8"), 30), (at("10.6.0.12"), 30)];
         assert_eq!(cut((at("10.6.0.8"), 29)), expected);
+        let at = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+        let expected = [(at("fd00:6::"), 65), (at("fd00:6::8000:0:0:0"), 65)];
+        assert_eq!(cut6((at("fd00:6::"), 64)), expected);
+        let expected = [(at("fd00:6::8"), 126), (at("fd00:6::c"), 126)];
+        assert_eq!(cut6((at("fd00:6::8"), 125)), expected);
     }
 }

@@ -20,7 +20,7 @@ const AT_ONCE: [(&str, &str); 2] = [("accept_dad", "0"), ("router_solicitation_d
 /// Sets it all, where the kernel has it. To be called before anything is on the bridge: until then
 /// it is not up, and its IPv6 addresses wait.
 pub(crate) fn set(overlay: &Overlay) -> Result<(), Error> {
-    let ipv6 = AT_ONCE.iter().filter(|_| overlay.ipv6.is_some());
+    let ipv6 = AT_ONCE.iter().filter(|_| !overlay.sides.is_empty());
     let all = ipv6.map(|it| (IPV6, it)).chain([(IPV4, &LOOSE)]);
     for (kind, (name, value)) in all {
         write(

@@ -103,7 +103,7 @@ fn run_host(local: u8, other: u8, keys: mpsc::Receiver<Vec<Key>>, done: mpsc::Se
         mtu: 1390,
         local: host(local),
         gateway: Ipv4Addr::new(10, 0, 1, 250 + local),
-        ipv6: None,
+        sides: Vec::new(),
         branches: Vec::new(),
     };
     let remotes = BTreeMap::from([

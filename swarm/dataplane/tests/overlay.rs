@@ -26,7 +26,7 @@ use std::process::Command;
 use skep_dataplane::{Ipv6, Overlay, change, ensure, remove, underlay};
 
 const IPV6: Ipv6 = Ipv6 {
-    of: Ipv4Addr::new(10, 0, 1, 0),
+    of: (Ipv4Addr::new(10, 0, 1, 0), 24),
     first: Ipv6Addr::new(0xfd00, 7, 0, 0, 0, 0, 0, 0),
     bits: 64,
 };
@@ -64,7 +64,7 @@ fn overlay() -> Overlay {
         mtu: 1450,
         local: "192.0.2.1".parse().unwrap(),
         gateway: Ipv4Addr::new(10, 0, 1, 4),
-        ipv6: None,
+        sides: Vec::new(),
         branches: Vec::new(),
     }
 }
@@ -137,7 +137,7 @@ fn devices_and_entries_are_what_they_should_be() {
             (address(7), Some(host(2))),
             (address(8), None),
         ]);
-        change("skvxnet", None, &moves).await.unwrap();
+        change("skvxnet", &[], &moves).await.unwrap();
         assert_eq!(entries(), [2, 2, 2]);
         let fdb = run("bridge fdb show dev skvxnet");
         assert!(fdb.contains("02:42:0a:00:01:06 dst 192.0.2.3"), "{fdb}");
@@ -168,7 +168,7 @@ fn devices_and_entries_are_what_they_should_be() {
 
         // With an IPv6 side every entry is one of both kinds.
         let dual = Overlay {
-            ipv6: Some(IPV6),
+            sides: vec![IPV6],
             ..other
         };
         run("ip addr add fd00:7::4/64 dev skepnet");
@@ -177,17 +177,17 @@ fn devices_and_entries_are_what_they_should_be() {
         assert!(second().contains("fd00:7::6 lladdr 02:42:0a:00:01:06"));
         let accept = run("cat /proc/sys/net/ipv6/conf/skepnet/accept_dad");
         assert_eq!(accept.trim(), "0", "nobody is asked for the bridge's own");
-        change("skvxnet", dual.ipv6, &moves).await.unwrap();
+        change("skvxnet", &dual.sides, &moves).await.unwrap();
         assert!(second().contains("fd00:7::7 lladdr 02:42:0a:00:01:07"));
         let gone = BTreeMap::from([(address(6), None)]);
-        change("skvxnet", dual.ipv6, &gone).await.unwrap();
+        change("skvxnet", &dual.sides, &gone).await.unwrap();
         assert!(!second().contains("fd00:7::6 "));
         ensure(&dual, &BTreeMap::new()).await.unwrap();
         assert_eq!((entries(), second()), ([0, 0, 0], String::new()));
 
         remove("skvxnet").await.unwrap();
         remove("skvxnet").await.unwrap();
-        assert!(change("skvxnet", None, &moves).await.is_err());
+        assert!(change("skvxnet", &[], &moves).await.is_err());
         assert_eq!(run("ip -o link show type vxlan"), "");
     });
     if done.is_none() {

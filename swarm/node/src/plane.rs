@@ -102,6 +102,7 @@ fn branch(branch: Branch) -> model::Branch {
     model::Branch {
         bridge: branch.bridge,
         subnet: (subnet.address, subnet.bits),
+        ipv6: branch.ipv6.map(|it| (it.subnet.address, it.subnet.bits)),
     }
 }
 

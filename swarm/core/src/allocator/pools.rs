@@ -16,7 +16,8 @@ pub(super) struct Pools {
     all: Vec<Addresses>,
     /// The one that the next address comes from, if there are any ahead in it.
     turn: usize,
-    ipv6: Option<Ipv6>,
+    /// What each of them has of IPv6; nothing without IPv6.
+    sides: Vec<Ipv6>,
 }
 
 impl Pools {
@@ -26,12 +27,15 @@ impl Pools {
         if all.is_empty() {
             return None;
         }
-        let ipv6 = network.ipv6();
-        let mut pools = Self { all, turn: 0, ipv6 };
-        let gateway = network.ipv6_gateway();
-        if let Some(gateway) = ipv6.zip(gateway).and_then(|(it, of)| it.ipv4(of)) {
-            pools.mark(gateway);
-        }
+        let sides = network.sides();
+        let stands_for = |gateway| sides.iter().find_map(|it| it.ipv4(gateway));
+        let gateways: Vec<Ipv4Addr> = network.ipv6_gateways().filter_map(stands_for).collect();
+        let mut pools = Self {
+            all,
+            turn: 0,
+            sides,
+        };
+        gateways.into_iter().for_each(|it| pools.mark(it));
         Some(pools)
     }
 
@@ -68,9 +72,10 @@ impl Pools {
         all.position(|it| it.subnet().contains(address))
     }
 
-    /// What one of them stands for on the network's IPv6 side.
+    /// What one of them stands for on its subnet's IPv6 side.
     pub(super) fn ipv6(&self, address: Ipv4Addr) -> Option<Cidr6> {
-        self.ipv6.map(|it| it.cidr(address))
+        let side = self.sides.get(self.branch(address)?)?;
+        Some(side.cidr(address))
     }
 
     /// This one is taken; nothing happens if it was.

@@ -15,7 +15,7 @@ const SWARM: u32 = 40;
 /// The IPv6 subnets of all networks.
 pub(crate) fn taken(view: &State) -> Vec<Cidr6> {
     let networks = view.networks().iter();
-    networks.filter_map(|it| Some(it.ipv6()?.subnet)).collect()
+    networks.flat_map(|it| it.subnets6()).collect()
 }
 
 /// What nodes reach besides the swarm's networks.

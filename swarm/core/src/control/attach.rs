@@ -79,16 +79,18 @@ fn wanted(network: &NetworkObject, container: &Attached) -> Result<Option<Ipv4Ad
         return Ok(container.address);
     };
     let name = &network.spec.name;
-    let Some(side) = network.ipv6() else {
+    let sides = network.sides();
+    if sides.is_empty() {
         let text = format!("address {ipv6}: network {name} has no IPv6 subnet");
         return Err(refused(text));
-    };
-    let Some(address) = side.ipv4(ipv6) else {
-        let last = side.address(side.of.last().into());
-        let text = format!(
-            "address {ipv6}: network {name} has {} to {last}",
-            side.first
-        );
+    }
+    let Some(address) = sides.iter().find_map(|side| side.ipv4(ipv6)) else {
+        let all = sides.iter().map(|side| {
+            let last = side.address(side.of.last().into());
+            format!("{} to {last}", side.first)
+        });
+        let all = all.collect::<Vec<_>>().join(", ");
+        let text = format!("address {ipv6}: network {name} has {all}");
         return Err(refused(text));
     };
     if let Some(other) = container.address.filter(|other| *other != address) {

@@ -172,6 +172,9 @@ fn an_ipv6_address_may_be_asked_for() {
     };
     net.ipam.as_mut().unwrap().configs.push(config);
     let plain = network("plain", "10.8.0.0/24", true);
+    let mut two = net.clone();
+    let second = pool("10.9.0.0/24".parse().unwrap(), "", None);
+    two.ipam.as_mut().unwrap().configs.push(second);
     let refused = |text: &str| Err(format!("rpc error: code = InvalidArgument desc = {text}"));
     for (network, address, ipv6, expected) in [
         (&net, "", "", Ok(None)),
@@ -196,6 +199,17 @@ fn an_ipv6_address_may_be_asked_for() {
             "",
             "fd00:7::99",
             refused("address fd00:7::99: network name-plain has no IPv6 subnet"),
+        ),
+        (&two, "", "fd00:7::99", Ok(Some("10.7.0.153"))),
+        (&two, "10.9.0.9", "fd00:7::109", Ok(Some("10.9.0.9"))),
+        (
+            &two,
+            "",
+            "fd00:7::200",
+            refused(
+                "address fd00:7::200: network name-net has fd00:7:: to fd00:7::ff, fd00:7::100 to \
+                 fd00:7::1ff",
+            ),
         ),
     ] {
         let mut container = wish("c", address, "").container;

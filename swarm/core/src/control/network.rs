@@ -18,9 +18,9 @@ use crate::allocator::{subnets, subnets6};
 use crate::cidr::Cidr;
 use crate::command::Reply;
 use crate::id::{Id, IdSource};
-use crate::ipv6::{Cidr6, Ipv6};
+use crate::ipv6::{Cidr6, Pool6, sides};
 use crate::network::{
-    OVERLAY, VNI_OPTION, addressing, driver, ipv4_configs, ipv6_config, is_engines, pool,
+    OVERLAY, VNI_OPTION, addressing, driver, ipv4_configs, ipv6_configs, is_engines, pool, pool6,
 };
 use crate::object::{Kind, Meta, NetworkObject};
 use crate::ports::publishes;
@@ -83,9 +83,10 @@ fn chosen(view: &State, spec: &NetworkSpec) -> Result<(Driver, IpamOptions), Err
     let list: Vec<String> = vnis.iter().map(u32::to_string).collect();
     options.insert(VNI_OPTION.to_owned(), list.join(","));
     let mut ipam = addressing(pools);
-    if let (true, Some(subnet), Some(vni)) = (spec.ipv6_enabled, subnets.first(), vnis.first()) {
-        let asked = spec.ipam_options.as_ref().and_then(ipv6_config);
-        ipam.configs.push(ipv6(view, *subnet, *vni, asked)?);
+    if let (true, Some(vni)) = (spec.ipv6_enabled, vnis.first()) {
+        let pools = ipv6(view, *vni, spec.ipam_options.as_ref())?;
+        has_room(&subnets, &pools)?;
+        ipam.configs.extend(pools);
     }
     Ok((driver(OVERLAY, options), ipam))
 }
@@ -120,48 +121,63 @@ fn any_subnet(view: &State, mut taken: Vec<Cidr>) -> Result<Cidr, Error> {
     chosen.ok_or_else(|| Error::rpc(Code::FailedPrecondition, text))
 }
 
-/// The IPv6 subnet that was asked for, or else one of the swarm's own.
-fn ipv6(
-    view: &State,
-    ipv4: Cidr,
-    vni: u32,
-    asked: Option<&IpamConfig>,
-) -> Result<IpamConfig, Error> {
-    let taken = subnets6::taken(view);
-    let chosen = match asked {
-        Some(config) => config.subnet.parse::<Cidr6>().map_err(refused)?.subnet(),
-        None => {
-            // What nodes have themselves is avoided as long as there is anything else.
-            let wider = [taken.clone(), subnets6::of_nodes(view)].concat();
-            let choose = |taken: &[Cidr6]| subnets6::choose(&view.cluster()?.id, vni, taken);
-            let chosen = choose(&wider).or_else(|| choose(&taken));
-            let text = "could not find an available, non-overlapping IPv6 address pool among the \
-                        defaults to assign to the network";
-            chosen.ok_or_else(|| Error::rpc(Code::FailedPrecondition, text))?
+/// The IPv6 subnets that were asked for, or else one of the swarm's own.
+fn ipv6(view: &State, vni: u32, asked: Option<&IpamOptions>) -> Result<Vec<IpamConfig>, Error> {
+    let mut taken = subnets6::taken(view);
+    let mut pools = Vec::new();
+    for config in asked.into_iter().flat_map(ipv6_configs) {
+        let subnet: Cidr6 = config.subnet.parse().map_err(refused)?;
+        if taken.iter().any(|other| other.overlaps(subnet)) {
+            return Err(Error::rpc(Code::FailedPrecondition, OVERLAPS));
         }
-    };
-    if taken.iter().any(|other| other.overlaps(chosen)) {
-        return Err(Error::rpc(Code::FailedPrecondition, OVERLAPS));
+        taken.push(subnet.subnet());
+        pools.push(with_gateway(subnet, &config.range, &config.gateway));
     }
-    let range = asked.map_or("", |config| &config.range);
-    if Ipv6::new(ipv4, chosen, range.parse().ok()).is_none() {
-        let part = match range {
-            "" => format!("subnet {chosen}"),
-            range => format!("range {range}"),
-        };
-        let text = format!("{part} has less room than subnet {ipv4}");
-        return Err(refused(format!("ipam configuration: {text}")));
+    if pools.is_empty() {
+        let subnet = any_subnet6(view, vni, &taken)?;
+        pools.push(with_gateway(subnet, "", ""));
     }
-    let gateway = asked.map(|config| config.gateway.clone());
-    let gateway = gateway.filter(|gateway| !gateway.is_empty());
-    Ok(IpamConfig {
-        subnet: chosen.to_string(),
+    Ok(pools)
+}
+
+/// An IPv6 subnet that nobody has asked for.
+fn any_subnet6(view: &State, vni: u32, taken: &[Cidr6]) -> Result<Cidr6, Error> {
+    // What nodes have themselves is avoided as long as there is anything else.
+    let wider = [taken, &subnets6::of_nodes(view)].concat();
+    let choose = |taken: &[Cidr6]| subnets6::choose(&view.cluster()?.id, vni, taken);
+    let chosen = choose(&wider).or_else(|| choose(taken));
+    let text = "could not find an available, non-overlapping IPv6 address pool among the \
+                defaults to assign to the network";
+    chosen.ok_or_else(|| Error::rpc(Code::FailedPrecondition, text))
+}
+
+/// One IPv6 subnet of a network. Without a gateway that is the subnet's first address.
+fn with_gateway(subnet: Cidr6, range: &str, gateway: &str) -> IpamConfig {
+    let first = Ipv6Addr::from_bits(subnet.first().saturating_add(1));
+    IpamConfig {
+        subnet: subnet.subnet().to_string(),
         range: range.to_owned(),
-        gateway: gateway.unwrap_or_else(|| {
-            let first = Ipv6Addr::from_bits(chosen.first().saturating_add(1));
-            first.to_string()
-        }),
-    })
+        gateway: match gateway {
+            "" => first.to_string(),
+            gateway => gateway.to_owned(),
+        },
+    }
+}
+
+/// Refuses IPv6 subnets that have less room than the IPv4 subnets together.
+fn has_room(ipv4: &[Cidr], pools: &[IpamConfig]) -> Result<(), Error> {
+    let ipv6: Vec<Pool6> = pools.iter().filter_map(pool6).collect();
+    let Err(without) = sides(ipv4, &ipv6) else {
+        return Ok(());
+    };
+    let text = match (ipv4, pools) {
+        ([_], [only]) if only.range.is_empty() => {
+            format!("subnet {} has less room than subnet {without}", only.subnet)
+        }
+        ([_], [only]) => format!("range {} has less room than subnet {without}", only.range),
+        _ => format!("no IPv6 subnet has room left for subnet {without}"),
+    };
+    Err(refused(format!("ipam configuration: {text}")))
 }
 
 /// As in the original, an id for every subnet: those that were asked for, as far as they go, and

@@ -140,7 +140,7 @@ fn what_nodes_have_of_ipv6_is_avoided_too() {
             ..spec("a", "")
         };
         let network = created(&state(objects), spec).unwrap();
-        network.ipv6().unwrap().subnet
+        network.sides()[0].subnet
     };
     let first = having(&[]);
     let own = first.to_string();
@@ -282,7 +282,7 @@ fn ipv6_comes_beside_ipv4() {
         pool("fd00:7::/64", "fd00:7::1"),
     ];
     assert_eq!(pools, expected);
-    let side = network.ipv6().unwrap();
+    let side = network.sides()[0];
     assert_eq!(side.first.to_string(), "fd00:7::");
     assert_eq!(network.subnet(), Some(side.of));
 
@@ -290,17 +290,20 @@ fn ipv6_comes_beside_ipv4() {
     let asked = [("fd00:8::/64", "fd00:8::1:0/112", "fd00:8::7")];
     let network = created(&view, dual("a", &asked)).unwrap();
     assert_eq!(network.subnet().unwrap().to_string(), "10.0.1.0/24");
-    assert_eq!(network.ipv6().unwrap().first.to_string(), "fd00:8::1:0");
-    assert_eq!(network.ipv6_gateway().unwrap().to_string(), "fd00:8::7");
+    assert_eq!(network.sides()[0].first.to_string(), "fd00:8::1:0");
+    assert_eq!(
+        network.ipv6_gateways().next().unwrap().to_string(),
+        "fd00:8::7"
+    );
     let mut first = created(&view, dual("a", &[])).unwrap();
-    let own = first.ipv6().unwrap().subnet.to_string();
+    let own = first.sides()[0].subnet.to_string();
     assert!(
         own.starts_with("fd") && own.ends_with(":1001::/64"),
         "{own}"
     );
     first.id = "f".into();
     let plain = created(&view, spec("a", "")).unwrap();
-    assert_eq!(plain.ipv6(), None);
+    assert_eq!(plain.sides(), []);
 
     let mut all = fresh();
     all.push(first.into());
@@ -316,6 +319,71 @@ fn ipv6_comes_beside_ipv4() {
         let expected = format!("{expected} has less room than subnet 10.7.0.0/24");
         assert!(text.ends_with(&expected), "{text}");
     }
+}
+
+#[test]
+fn several_of_both_kinds_are_paired() {
+    let view = state(fresh());
+    let pools = |network: &NetworkObject| {
+        let pools = network.ipam.as_ref().unwrap().configs.clone().into_iter();
+        let both = pools.map(|it| format!("{} {}", it.subnet, it.gateway));
+        both.collect::<Vec<_>>()
+    };
+    let sides = |network: &NetworkObject| {
+        let sides = network.sides().into_iter();
+        let both = sides.map(|it| format!("{} {}", it.of, it.subnet));
+        both.collect::<Vec<_>>()
+    };
+    let asked = [
+        ("fd00:1::/64", "", ""),
+        ("10.1.0.0/24", "", ""),
+        ("fd00:2::/64", "", "fd00:2::7"),
+        ("10.2.0.0/24", "", "10.2.0.9"),
+        ("fd00:3::/64", "", ""),
+    ];
+    let network = created(&view, dual("n", &asked)).unwrap();
+    let expected = [
+        "10.1.0.0/24 10.1.0.1",
+        "10.2.0.0/24 10.2.0.9",
+        "fd00:1::/64 fd00:1::1",
+        "fd00:2::/64 fd00:2::7",
+        "fd00:3::/64 fd00:3::1",
+    ];
+    assert_eq!(pools(&network), expected);
+    let expected = ["10.1.0.0/24 fd00:1::/64", "10.2.0.0/24 fd00:2::/64"];
+    assert_eq!(sides(&network), expected);
+    let gateways = network.ipv6_gateways().count();
+    assert_eq!((network.subnets6().count(), gateways), (3, 3));
+
+    // That of the swarm's own is one for all.
+    let asked = [("10.1.0.0/24", "", ""), ("10.2.0.0/24", "", "")];
+    let own = created(&view, dual("o", &asked)).unwrap();
+    assert_eq!((pools(&own).len(), own.sides().len()), (3, 2));
+    assert!(sides(&own)[1].ends_with("::100/120"), "{:?}", sides(&own));
+
+    let mut all = fresh();
+    all.push(
+        NetworkObject {
+            id: "n".into(),
+            ..network
+        }
+        .into(),
+    );
+    let view = state(all);
+    let refused = |pools: &[(&str, &str, &str)]| {
+        let asked = [&[("10.7.0.0/24", "", ""), ("10.8.0.0/24", "", "")], pools].concat();
+        created(&view, dual("b", &asked)).unwrap_err().message
+    };
+    // One that nobody has an address of is its own all the same.
+    for other in ["fd00:1::/64", "fd00:2::5:0/112", "fd00:3::/120"] {
+        let text = refused(&[("fd00:8::/64", "", ""), (other, "", "")]);
+        assert!(text.ends_with(OVERLAPS), "{other}: {text}");
+    }
+    let text = refused(&[("fd00:8::/64", "", ""), ("fd00:8::/80", "", "")]);
+    assert!(text.ends_with(OVERLAPS), "{text}");
+    let text = refused(&[("fd00:8::/120", "", "")]);
+    let expected = "no IPv6 subnet has room left for subnet 10.8.0.0/24";
+    assert!(text.ends_with(expected), "{text}");
 }
 
 #[test]

@@ -290,7 +290,7 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
         mtu_follows: of.mtu().is_none(),
         subnet: own.subnet,
         gateway,
-        ipv6: of.ipv6(),
+        ipv6: own.ipv6,
         internal: of.spec.internal,
         ingress: of.spec.ingress,
         local: node.data_address()?,
@@ -308,10 +308,12 @@ fn overlay(state: &State, node: &Node, network: &Id, gateway: Ipv4Addr) -> Optio
 
 /// A network's IPv4 subnets, as nodes have them in which they have no address.
 fn subnets(of: &NetworkObject) -> impl Iterator<Item = Branch> {
-    of.pools().enumerate().map(|(number, pool)| Branch {
+    let sides = of.sides();
+    of.pools().enumerate().map(move |(number, pool)| Branch {
         number,
         subnet: pool.subnet,
         gateway: pool.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        ipv6: sides.get(number).copied(),
     })
 }
 

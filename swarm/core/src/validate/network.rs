@@ -197,11 +197,13 @@ fn several(subnets: usize, spec: &NetworkSpec) -> Result<(), Error> {
         let what = "a second subnet of the network that ports are published on";
         return Err(missing(what));
     }
-    if spec.ipv6_enabled {
-        return Err(missing("IPv6 on a network of several IPv4 subnets"));
-    }
+    Ok(())
+}
+
+/// Refuses more subnets of a kind than a network can have.
+fn few(subnets: usize, kind: &str) -> Result<(), Error> {
     if subnets > MOST_SUBNETS {
-        let text = format!("a network has at most {MOST_SUBNETS} IPv4 subnets");
+        let text = format!("a network has at most {MOST_SUBNETS} {kind} subnets");
         return Err(refused(format!("ipam configuration: {text}")));
     }
     Ok(())
@@ -224,10 +226,10 @@ fn addressing(ipam: &IpamOptions, ipv6: bool) -> Result<usize, Error> {
             Err(_) => check_pool(config)?,
         }
     }
-    if of_ipv6 > 1 {
-        return Err(missing("a second IPv6 subnet of a network of the swarm"));
-    }
-    Ok(ipam.configs.len() - of_ipv6)
+    let of_ipv4 = ipam.configs.len() - of_ipv6;
+    few(of_ipv4, "IPv4")?;
+    few(of_ipv6, "IPv6")?;
+    Ok(of_ipv4)
 }
 
 fn check_pool(config: &IpamConfig) -> Result<(), Error> {

@@ -206,8 +206,8 @@ pub enum EngineOp {
     MoveOnNetwork {
         /// Its id.
         network: Id,
-        /// Its IPv6 side, if it has one.
-        ipv6: Option<Ipv6>,
+        /// What its IPv4 subnets have of IPv6.
+        sides: Vec<Ipv6>,
         /// The addresses, with the nodes that they are on; `None` for those that are on no other.
         moves: BTreeMap<Ipv4Addr, Option<IpAddr>>,
     },

@@ -133,7 +133,7 @@ mod tests {
         let network: Id = "net".into();
         let op = EngineOp::MoveOnNetwork {
             network: network.clone(),
-            ipv6: None,
+            sides: Vec::new(),
             moves: BTreeMap::new(),
         };
         let target = Target::Network(network);

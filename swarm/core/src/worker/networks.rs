@@ -312,10 +312,10 @@ impl Network {
             _ => {
                 let moves = std::mem::take(&mut self.moved);
                 self.busy = Some(Busy::Move);
-                let ipv6 = self.wanted.as_ref().and_then(|it| it.ipv6);
+                let sides = self.wanted.iter().flat_map(|it| it.sides()).collect();
                 Step::Op(EngineOp::MoveOnNetwork {
                     network,
-                    ipv6,
+                    sides,
                     moves,
                 })
             }

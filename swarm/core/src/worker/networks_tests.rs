@@ -4,6 +4,7 @@ use super::*;
 use crate::assignment::{Branch, Move};
 use crate::cidr::Cidr;
 use crate::controller::Controller;
+use crate::ipv6::sides;
 use crate::network::LocalDriver;
 use crate::object::{Attachment, Place};
 use crate::testing::task;
@@ -101,7 +102,7 @@ fn a_network_is_made_kept_up_and_removed() {
     let network = Id::from("n");
     let expected = EngineOp::MoveOnNetwork {
         network,
-        ipv6: None,
+        sides: Vec::new(),
         moves,
     };
     assert_eq!(next(&mut networks, DONE), Some(expected));
@@ -235,11 +236,23 @@ fn a_network_waits_for_one_whose_subnet_it_has() {
 
 #[test]
 fn every_subnet_counts() {
+    let side = |of: &str, subnet: &str| {
+        let pool = (subnet.parse().unwrap(), None);
+        sides(&[of.parse().unwrap()], &[pool]).unwrap().pop()
+    };
+    let dual = |id: &str, gateway: &str, subnet: &str| Overlay {
+        id: id.into(),
+        vni: gateway.parse::<Ipv4Addr>().unwrap().into(),
+        subnet: format!("{gateway}/24").parse().unwrap(),
+        ipv6: side(&format!("{gateway}/24"), subnet),
+        ..overlay(gateway, &[])
+    };
     let two = Overlay {
         branches: vec![Branch {
             number: 1,
             subnet: "10.9.0.0/24".parse().unwrap(),
             gateway: "10.9.0.1".parse().unwrap(),
+            ipv6: side("10.9.0.0/24", "fd00:9::/119"),
         }],
         ..overlay("10.0.1.4", &[])
     };
@@ -258,6 +271,12 @@ fn every_subnet_counts() {
         matches!(step, Step::Wait(None)),
         "its subnet is the second of another"
     );
+    told(&mut networks, dual("more", "10.0.8.4", "fd00:9::/120"));
+    let step = networks.step(&"more".into(), NOW);
+    assert!(matches!(step, Step::Wait(None)), "and so it is with IPv6");
+    told(&mut networks, dual("other", "10.0.7.4", "fd00:9::200/120"));
+    let step = networks.step(&"other".into(), NOW);
+    assert!(matches!(step, Step::Op(_)));
     // With its address in another subnet it is another network.
     let first = two.branches[0];
     let moved = Overlay {
@@ -267,6 +286,7 @@ fn every_subnet_counts() {
             number: 0,
             subnet: two.subnet,
             gateway: "10.0.1.1".parse().unwrap(),
+            ipv6: None,
         }],
         ..overlay("10.9.0.4", &[])
     };

@@ -12,7 +12,7 @@ use skep_dataplane::{Ipv6, Overlay};
 /// The longest packet: what the seal takes is missing.
 const MTU: u32 = 1390;
 const IPV6: Ipv6 = Ipv6 {
-    of: Ipv4Addr::new(10, 0, 2, 0),
+    of: (Ipv4Addr::new(10, 0, 2, 0), 24),
     first: Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 0),
     bits: 64,
 };
@@ -61,7 +61,7 @@ fn join(host: &Host, all: &[Host]) -> Sealed {
         mtu: MTU,
         local: outside(host.number),
         gateway: address(own),
-        ipv6: Some(IPV6),
+        sides: vec![IPV6],
         branches: Vec::new(),
     };
     let others = all.iter().filter(|it| it.number != host.number);

@@ -63,7 +63,7 @@ struct Network {
     /// network.
     socket: RwLock<Arc<UdpSocket>>,
     remotes: RwLock<BTreeMap<Ipv4Addr, IpAddr>>,
-    ipv6: RwLock<Option<Ipv6>>,
+    sides: RwLock<Vec<Ipv6>>,
     keys: RwLock<Vec<Key>>,
     sealer: Mutex<Option<(Key, Sealer)>>,
     task: Mutex<Option<JoinHandle<()>>>,
@@ -108,7 +108,7 @@ impl Crypt {
             None => self.open(overlay, outlet(local).await?)?,
         };
         *write(&network.remotes) = remotes.clone();
-        *write(&network.ipv6) = overlay.ipv6;
+        *write(&network.sides) = overlay.sides.clone();
         *write(&network.keys) = keys.to_vec();
         self.shared.retire(overlay.vni, keys);
         if let Some(listening) = self.shared.listening.lock().await.as_ref() {
@@ -212,7 +212,7 @@ impl Crypt {
             tap,
             socket: RwLock::new(socket),
             remotes: RwLock::default(),
-            ipv6: RwLock::default(),
+            sides: RwLock::default(),
             keys: RwLock::default(),
             sealer: Mutex::default(),
             task: Mutex::default(),

@@ -14,7 +14,6 @@ use super::gather::Gather;
 use super::inlet::Inlet;
 use super::packet::{Head, Key, Opener, Sealer};
 use super::{Network, SENDERS, Shared, cut, frame, lock, port, read, vnet};
-use crate::Ipv6;
 
 /// The longest packet, and the longest frame: one of IP and what is in front of it.
 const LONGEST: usize = 65_535;
@@ -51,12 +50,14 @@ pub(super) async fn outward(network: Weak<Network>) {
         socket = network.socket();
         let whole = bytes.get(..length).unwrap_or_default();
         let frame = whole.get(vnet::HEAD..).unwrap_or_default();
-        if let Some(answer) = frame::answer(frame, |it| network.host_of(it).is_some()) {
+        let is_elsewhere = |it| network.host_of(it).is_some();
+        let answer = frame::answer(frame, &read(&network.sides), is_elsewhere);
+        if let Some(answer) = answer {
             let _ = tap.try_send(&[&[0; vnet::HEAD], &answer[..]].concat());
             continue;
         }
-        let host =
-            frame::target(frame, network.ipv6()).and_then(|address| network.host_of(address));
+        let target = frame::target(frame, &read(&network.sides));
+        let host = target.and_then(|address| network.host_of(address));
         let (Some(host), Some(mut parts)) = (host, cut::parts(whole)) else {
             continue;
         };
@@ -100,10 +101,6 @@ impl Network {
 
     fn host_of(&self, address: std::net::Ipv4Addr) -> Option<std::net::IpAddr> {
         read(&self.remotes).get(&address).copied()
-    }
-
-    fn ipv6(&self) -> Option<Ipv6> {
-        *read(&self.ipv6)
     }
 
     /// The newest key that every host has: the one before the newest of all.

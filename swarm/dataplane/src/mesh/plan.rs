@@ -83,7 +83,7 @@ pub(super) fn plan(state: &State) -> Option<Plan> {
     let (network, ports) = plans.next()?;
     let here = state.networks.values();
     let here = here.filter_map(|known| known.network.as_ref());
-    let inside6 = here.clone().filter_map(|it| Some(it.ipv6?.subnet));
+    let inside6 = here.clone().flat_map(Network::subnets6);
     Some(Plan {
         ports,
         inside6: inside6.collect(),

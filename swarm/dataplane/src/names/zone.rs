@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::{Endpoint, Network, Service, is_in, mask6};
+use crate::model::{Endpoint, Network, Service, is_in, is_in6};
 use crate::state::Known;
 
 /// What stands before a service's name, or another name of it, for the addresses of its tasks.
@@ -133,11 +133,7 @@ impl Zone {
         };
         match address {
             IpAddr::V4(address) => network.subnets().any(|it| is_in(address, it)),
-            IpAddr::V6(address) => network.ipv6.is_some_and(|it| {
-                let (subnet, length) = it.subnet;
-                let mask = mask6(length);
-                address.to_bits() & mask == subnet.to_bits() & mask
-            }),
+            IpAddr::V6(address) => network.subnets6().any(|it| is_in6(address, it)),
         }
     }
 }

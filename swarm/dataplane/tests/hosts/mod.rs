@@ -26,7 +26,7 @@ pub const CLIENT: &str = "198.51.100.9";
 
 /// The network's IPv6 side, where it has one.
 const IPV6: Ipv6 = Ipv6 {
-    of: Ipv4Addr::new(10, 0, 0, 0),
+    of: (Ipv4Addr::new(10, 0, 0, 0), 24),
     first: Ipv6Addr::new(0xfd00, 0xa, 0, 0, 0, 0, 0, 0),
     bits: 64,
 };
@@ -249,7 +249,7 @@ impl Host {
             mtu: MTU,
             local: outside(self.number),
             gateway: inside(self.number),
-            ipv6: self.ipv6,
+            sides: self.ipv6.into_iter().collect(),
             branches: Vec::new(),
         };
         let gateways = hosts.iter().map(|host| (*host, *host));

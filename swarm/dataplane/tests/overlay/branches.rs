@@ -1,15 +1,16 @@
-//! A network of two subnets on two hosts, each of which has its own address in another one: everybody
-//! reaches everybody, the hosts too, whatever of it comes late or is taken away meanwhile.
+//! A network of two subnets of each kind on two hosts, each of which has its own addresses in others:
+//! everybody reaches everybody by either, the hosts too, whatever of it comes late or is taken away
+//! meanwhile.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use skep_dataplane::crypt::Key;
-use skep_dataplane::model::{Branch, Change, Container, Network};
-use skep_dataplane::{Overlay, Overlays, Plane, mac};
+use skep_dataplane::model::{Branch, Change, Container, Ipv6Subnet, Network};
+use skep_dataplane::{Ipv6, Overlay, Overlays, Plane, mac};
 use tokio::sync::mpsc;
 
-use crate::joined::{DEVICE, a_key, count, echo, hosts, outside, ran, reaches as reach};
+use crate::joined::{DEVICE, a_key, count, echo, hosts, outside, ran, reaches};
 use crate::net::{Namespace, block_on};
 
 const MTU: u32 = 1390;
@@ -17,6 +18,27 @@ const MTU: u32 = 1390;
 /// In a subnet of this number.
 pub fn at(subnet: u8, last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, subnet, last)
+}
+
+/// What an address stands for: the subnets have parts of one.
+pub fn six(address: Ipv4Addr) -> Ipv6Addr {
+    let [_, _, subnet, last] = address.octets();
+    side(subnet).address(Ipv4Addr::new(10, 0, subnet, last))
+}
+
+fn side(subnet: u8) -> Ipv6 {
+    Ipv6 {
+        of: (at(subnet, 0), 24),
+        first: Ipv6Addr::new(0xfd00, 7, 0, 0, 0, 0, 0, u16::from(subnet) << 8),
+        bits: 120,
+    }
+}
+
+/// By either kind of addresses.
+#[track_caller]
+pub fn reach(from: &Namespace, to: Ipv4Addr) {
+    reaches(from, to);
+    reaches(from, six(to));
 }
 
 enum Order {
@@ -51,7 +73,9 @@ impl<'a> Host<'a> {
         for (bridge, address) in bridges.iter().zip([at(own.0, own.1), at(other, 1)]) {
             net.sh(&format!(
                 "ip link add {bridge} mtu {MTU} type bridge && ip link set {bridge} up
-                ip addr add {address}/24 dev {bridge}"
+                ip addr add {address}/24 dev {bridge}
+                ip addr add {}/120 dev {bridge} nodad",
+                six(address)
             ));
         }
         let [bridge, branch] = bridges;
@@ -63,7 +87,7 @@ impl<'a> Host<'a> {
             mtu: MTU,
             local: outside(number),
             gateway: at(own.0, own.1),
-            ipv6: None,
+            sides: [1, 2].map(side).into(),
             branches: vec![branch.clone()],
         };
         let network = Change::Network(Network {
@@ -72,13 +96,17 @@ impl<'a> Host<'a> {
             bridge,
             subnet: (at(own.0, 0), 24),
             gateway: at(own.0, own.1),
-            ipv6: None,
+            ipv6: Some(Ipv6Subnet {
+                subnet: (side(own.0).first, 120),
+                gateway: six(at(own.0, own.1)),
+            }),
             internal: false,
             ingress: false,
             hosts: BTreeMap::new(),
             branches: vec![Branch {
                 bridge: branch,
                 subnet: (at(other, 0), 24),
+                ipv6: Some((side(other).first, 120)),
             }],
         });
         let remotes: BTreeMap<Ipv4Addr, IpAddr> = there
@@ -119,7 +147,10 @@ impl<'a> Host<'a> {
         let change = Change::Container(Container {
             id: format!("task{last}"),
             pid: inside.pid,
-            addresses: BTreeMap::from([("n".to_owned(), vec![address.into()])]),
+            addresses: BTreeMap::from([(
+                "n".to_owned(),
+                vec![address.into(), six(address).into()],
+            )]),
             ..Container::default()
         });
         assert!(self.orders.send(Order::Tell(vec![change])).is_ok());
@@ -132,7 +163,8 @@ impl<'a> Host<'a> {
         let mac = mac(address).map(|it| format!("{it:02x}")).join(":");
         inside.sh(&format!(
             "ip link set eth0 mtu {MTU} address {mac} && ip addr add {address}/24 dev eth0
-            ip route add default via {}",
+            ip addr add {}/120 dev eth0 nodad && ip route add default via {}",
+            six(address),
             self.gateway(subnet)
         ));
         echo(&inside);
@@ -204,7 +236,7 @@ fn works(keys: &[Key]) -> Option<()> {
         all.iter().for_each(|it| reach(host, *it));
     }
     // A route that is gone comes back, and so does the way between the bridges.
-    containers[0].sh("ip route del 10.0.2.0/24");
+    containers[0].sh("ip route del 10.0.2.0/24 && ip -6 route del fd00:7::200/120");
     here.sh("ip link del $(ip -o link show | grep -o 'skej[^@:]*' | head -n 1)");
     reach(&containers[1], at(1, 14));
     reach(&containers[0], at(2, 13));

@@ -68,7 +68,7 @@ fn works() -> Option<()> {
     drops(&there, third, FAR);
     everybody_reaches_everybody(&all([&on_a, &on_b, &on_c]), &NODES);
     assert_eq!(ours(&here), if bridged { 2 } else { 0 });
-    let refused = stranger.within(|| talk(at(1, 13)).unwrap_err().kind());
+    let refused = stranger.within(|| talk(at(1, 13).into()).unwrap_err().kind());
     assert_eq!(refused, std::io::ErrorKind::TimedOut);
     if bridged {
         // One that comes before them has no say, and what is removed comes back.

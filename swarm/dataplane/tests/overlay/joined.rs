@@ -63,7 +63,7 @@ impl<'a> Node<'a> {
                             overlays.ensure(&overlay, keys, &remotes).await.unwrap();
                         }
                         Order::Change(moves) => {
-                            overlays.change(DEVICE, None, &moves).await.unwrap();
+                            overlays.change(DEVICE, &[], &moves).await.unwrap();
                         }
                         Order::Remove(device) => overlays.remove(&device).await.unwrap(),
                     }
@@ -112,7 +112,7 @@ impl<'a> Node<'a> {
             mtu: 1390,
             local: outside(self.address),
             gateway: self.at(gateway),
-            ipv6: None,
+            sides: Vec::new(),
             branches: Vec::new(),
         };
         let remotes = remotes
@@ -177,7 +177,8 @@ pub fn hosts() -> Option<[Namespace; 2]> {
 /// Answers with what it is sent, for as long as the test.
 pub fn echo(net: &Namespace) {
     net.within(|| {
-        let listener = TcpListener::bind(("0.0.0.0", 7)).unwrap();
+        // By either kind of addresses.
+        let listener = TcpListener::bind(("::", 7)).unwrap();
         std::thread::spawn(move || {
             for came in listener.incoming() {
                 let came = came.unwrap();
@@ -194,7 +195,8 @@ fn reach(from: &Namespace, to: u8) {
 }
 
 #[track_caller]
-pub fn reaches(from: &Namespace, to: Ipv4Addr) {
+pub fn reaches(from: &Namespace, to: impl Into<IpAddr>) {
+    let to = to.into();
     until(&format!("{to} is not reached"), || {
         from.within(move || talk(to).map_err(|error| error.to_string()))
     });
@@ -204,7 +206,7 @@ pub fn reaches(from: &Namespace, to: Ipv4Addr) {
 pub const WORD: u8 = 7;
 
 /// Sends some full frames, and reads them again.
-pub fn talk(to: Ipv4Addr) -> std::io::Result<()> {
+pub fn talk(to: IpAddr) -> std::io::Result<()> {
     let wait = Duration::from_secs(1);
     let mut stream = TcpStream::connect_timeout(&(to, 7).into(), wait)?;
     stream.set_read_timeout(Some(wait))?;

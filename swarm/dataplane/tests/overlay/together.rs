@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 
 use skep_dataplane::crypt::Key;
 
-use crate::branches::{Host, at, bridge, nothing_left};
-use crate::joined::{a_key, count, hosts, ran, reaches as reach};
+use crate::branches::{Host, at, bridge, nothing_left, reach, six};
+use crate::joined::{a_key, count, hosts, ran, reaches};
 use crate::net::{Namespace, until};
 
 /// The host's address on the cable between hosts.
@@ -73,11 +73,13 @@ fn works(keys: &[Key], nodes: [(u8, u8); 3]) -> Option<()> {
     // The host answers for addresses that no device has, as services' are.
     let answers = format!("10.0.1.99 dev {} table local", bridge(first, 1));
     here.sh(&format!("ip route add local {answers}"));
+    let answers = format!("{}/128 dev {} nodad", six(at(1, 99)), bridge(first, 1));
+    here.sh(&format!("ip addr add {answers}"));
     on_a.iter().chain(&on_b).for_each(|it| reach(it, at(1, 99)));
     // Each by its own way out.
     for (node, on) in [(&a, &on_a), (&b, &on_b)] {
         for (inside, subnet) in on.iter().zip([1, 2]) {
-            reach(inside, HOST);
+            reaches(inside, HOST);
             node.is_way_out(subnet, inside);
         }
     }
@@ -91,7 +93,7 @@ fn works(keys: &[Key], nodes: [(u8, u8); 3]) -> Option<()> {
         reach(&here, *address);
         reach(&there, *address);
     }
-    on_b.iter().for_each(|inside| reach(inside, HOST));
+    on_b.iter().for_each(|inside| reaches(inside, HOST));
     drop(on_a);
     for (_, last) in FIRST {
         here.sh(&format!("ip link del v{last}"));

@@ -70,3 +70,46 @@ fn nobody_gets_the_gateway() {
         assert!(!all.contains(&gateway.to_owned()), "{gateway}");
     }
 }
+
+#[test]
+fn the_second_follows_in_every_subnet() {
+    for (ipv6, vip, task, gateway) in [
+        // A subnet for each, or parts of one.
+        (
+            "fd00:5::/64 fd00:6::/64",
+            "fd00:5::2/64",
+            "fd00:6::2",
+            "fd00:6::6",
+        ),
+        ("fd00:5::/64", "fd00:5::2/125", "fd00:5::a", "fd00:5::d"),
+    ] {
+        let mut swarm = Harness::with("10.5.0.0/29 10.6.0.0/29", |network| {
+            network.spec.ipv6_enabled = true;
+            let pools = ipv6.split(' ').map(|subnet| IpamConfig {
+                subnet: subnet.into(),
+                gateway: if subnet == "fd00:6::/64" {
+                    "fd00:6::6"
+                } else {
+                    "fd00:5::d"
+                }
+                .into(),
+                ..IpamConfig::default()
+            });
+            network.ipam.as_mut().unwrap().configs.extend(pools);
+        });
+        swarm.service("web", &["net"], ResolutionMode::Vip);
+        for number in 1..=8 {
+            swarm.task(&format!("t{number}"), &["net"], "n1");
+            swarm.plan();
+        }
+        assert_eq!(swarm.vips("web"), ["10.5.0.2/29", vip]);
+        let tasks = swarm.state.tasks().iter();
+        let all: Vec<String> = tasks.flat_map(|it| swarm.both(&it.id)).collect();
+        let distinct: BTreeSet<&String> = all.iter().collect();
+        // Ten but for the node's, the service's and that of the second gateway of IPv6.
+        assert_eq!((all.len(), distinct.len()), (14, 14), "{all:?}");
+        let at = all.iter().position(|it| it == "10.6.0.2").unwrap();
+        assert_eq!(all[at + 1], task);
+        assert!(!all.contains(&gateway.to_owned()), "{all:?}");
+    }
+}

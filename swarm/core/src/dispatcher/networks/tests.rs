@@ -1,11 +1,13 @@
 //! Who is told what of networks, against a store that commits at once.
 
-use skep_api::network::NetworkSpec;
+use skep_api::network::{IpamConfig, NetworkSpec};
 use skep_api::task::TaskState;
 
 use crate::assignment::{Assignments, Branch, ToAgent};
+use crate::cidr::Cidr;
 use crate::dispatcher::tests::Bench;
 use crate::id::Id;
+use crate::ipv6::{Cidr6, Ipv6};
 use crate::network::{VNI_OPTION, addressing, driver, pool};
 use crate::object::{Attachment, Meta, NetworkObject, Object, Place};
 use crate::store::{Author, Change};
@@ -148,19 +150,32 @@ fn a_part_is_in_every_subnet_and_has_an_address_in_one() {
     let mut bench = bench();
     let mut network = bench.state.networks().get("net").unwrap().as_ref().clone();
     let pools = ["10.9.0.0/24", "10.0.1.0/24"].map(|it| pool(it.parse().unwrap(), "", None));
-    network.ipam = Some(addressing(pools));
+    let ipv6 = IpamConfig {
+        subnet: "fd00:9::/64".into(),
+        ..IpamConfig::default()
+    };
+    network.ipam = Some(addressing(pools.into_iter().chain([ipv6])));
+    network.spec.ipv6_enabled = true;
     bench.write(Author::Control, vec![Change::Update(network.into())]);
     ready(&mut bench, "n1", "192.0.2.1");
     let first = told(&mut bench, "n1");
     let subnets: Vec<_> = first.networks[0].subnets().collect();
     let expected = [
-        (1, "10.0.1.0/24", [10, 0, 1, 21]),
-        (0, "10.9.0.0/24", [10, 9, 0, 1]),
+        (1, "10.0.1.0/24", [10, 0, 1, 21], "fd00:9::/120"),
+        (0, "10.9.0.0/24", [10, 9, 0, 1], "fd00:9::100/120"),
     ];
-    let expected = expected.map(|(number, subnet, gateway)| Branch {
-        number,
-        subnet: subnet.parse().unwrap(),
-        gateway: gateway.into(),
+    let expected = expected.map(|(number, subnet, gateway, ipv6)| {
+        let (subnet, ipv6): (Cidr, Cidr6) = (subnet.parse().unwrap(), ipv6.parse().unwrap());
+        Branch {
+            number,
+            subnet,
+            gateway: gateway.into(),
+            ipv6: Some(Ipv6 {
+                of: subnet,
+                subnet: ipv6,
+                first: ipv6.address,
+            }),
+        }
     });
     assert_eq!(subnets, expected);
     let own = ["10.0.1.12 192.0.2.2", "10.0.1.22 192.0.2.2"];

@@ -50,8 +50,7 @@ pub(super) fn pieces(overlay: &Overlay) -> Vec<Piece> {
     let all = overlay.subnets().zip(overlay.bridges());
     let piece = |(it, bridge): (Branch, String)| {
         let ipv4 = (it.subnet.to_string(), it.gateway.to_string());
-        // With IPv6 there is but one.
-        let ipv6 = overlay.ipv6.filter(|_| it.gateway == overlay.gateway);
+        let ipv6 = it.ipv6;
         let ipv6 = ipv6.map(|of| (of.subnet.to_string(), of.address(it.gateway).to_string()));
         Piece {
             name: match it.number {
@@ -152,14 +151,14 @@ pub(super) fn in_kernel(overlay: &Overlay, mtu: u32) -> skep_dataplane::Overlay 
         mtu,
         local: overlay.local,
         gateway: overlay.gateway,
-        ipv6: overlay.ipv6.map(ipv6),
+        sides: overlay.sides().map(side).collect(),
     }
 }
 
-/// The IPv6 side of a network in the kernel.
-fn ipv6(of: Ipv6) -> skep_dataplane::Ipv6 {
+/// What one of a network's subnets has of IPv6, in the kernel.
+fn side(of: Ipv6) -> skep_dataplane::Ipv6 {
     skep_dataplane::Ipv6 {
-        of: of.of.address,
+        of: (of.of.address, of.of.bits),
         first: of.first,
         bits: of.subnet.bits,
     }
@@ -183,11 +182,12 @@ pub(super) async fn lead_elsewhere(
 pub(super) async fn moved(
     overlays: &Overlays,
     network: &Id,
-    side: Option<Ipv6>,
+    sides: Vec<Ipv6>,
     moves: &BTreeMap<Ipv4Addr, Option<IpAddr>>,
 ) -> OpResult {
     let device = vxlan_name(network);
-    done(overlays.change(&device, side.map(ipv6), moves).await)
+    let sides: Vec<_> = sides.into_iter().map(side).collect();
+    done(overlays.change(&device, &sides, moves).await)
 }
 
 /// Removes all of a network. The engine goes first: it refuses while containers are on it.

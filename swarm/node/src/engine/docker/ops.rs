@@ -73,9 +73,9 @@ pub(super) async fn common(
         EngineOp::MakeNetwork { network } => network::make(link, overlays, &network).await,
         EngineOp::MoveOnNetwork {
             network,
-            ipv6,
+            sides,
             moves,
-        } => network::moved(overlays, &network, ipv6, &moves).await,
+        } => network::moved(overlays, &network, sides, &moves).await,
         EngineOp::RemoveNetwork { network } => network::remove(link, overlays, &network).await,
     }
 }
