@@ -9,6 +9,7 @@ mod aside;
 mod balance;
 pub mod bridge;
 mod chains;
+mod copies;
 pub mod crypt;
 mod entries;
 mod errands;

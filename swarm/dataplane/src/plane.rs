@@ -11,6 +11,7 @@ use tracing::warn;
 
 use crate::across::Ways;
 use crate::balance::Balance;
+use crate::copies::Copies;
 use crate::errands::Errands;
 use crate::mesh::Mesh;
 use crate::model::{Change, Reports};
@@ -24,7 +25,7 @@ use crate::state::{State, Touched};
 /// Changes that wait, in calls of [`Plane::apply`].
 const QUEUE: usize = 1024;
 /// How many parts there are.
-const PARTS: usize = 7;
+const PARTS: usize = 8;
 /// The first pause after a failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How often to see whether somebody else was at the kernel's rules.
@@ -152,6 +153,7 @@ async fn run(config: Config, mut inbox: mpsc::Receiver<Word>, report: watch::Sen
         Follower::start(Mesh::new(report, direct), &mut parts),
         Follower::start(Passage::new(), &mut parts),
         Follower::start(Paths::default(), &mut parts),
+        Follower::start(Copies::default(), &mut parts),
         Follower::start(Errands::<Ways>::default(), &mut parts),
     ];
     if direct {

@@ -2,7 +2,7 @@
 //! routes, of IPv6 as addresses of a device, since there a host says only whose own an address is.
 //! Everything else about devices and routes is rtnetlink's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -32,12 +32,24 @@ const METRIC: u16 = 9;
 const OURS: u8 = 83;
 /// Whose addresses these are (`ip -6 address show`): no other has a metric of its own.
 const OUR_METRIC: u32 = 0x5be0_0083;
+/// That of copies of what another device has.
+const COPY_METRIC: u32 = 0x5be0_0084;
 /// The table of what is the host itself, the scope of such routes, and their type.
 const LOCAL: (u8, u8, u8) = (255, 254, 2);
 /// Every host has the address, so nobody is asked who else does; and it makes no route.
 const AT_ONCE: u32 = 0x02 | 0x200;
 /// Nothing is ever sent from it unasked, and it does not end.
 const NOT_PREFERRED: [u32; 4] = [0, u32::MAX, 0, 0];
+
+/// An address of IPv6 that a device has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) address: Ipv6Addr,
+    /// The number of the device.
+    pub(crate) device: u32,
+    /// It is a copy of what another device has.
+    pub(crate) copy: bool,
+}
 
 /// An address that the host answers for: on this device, as this address of its own.
 pub(crate) type Answer = (u32, IpAddr);
@@ -111,6 +123,48 @@ impl Routes {
         Ok(found)
     }
 
+    /// The addresses of IPv6 that devices have.
+    pub(crate) fn held(&mut self) -> io::Result<Vec<Held>> {
+        let mut found = Vec::new();
+        let header = address(0, 0);
+        self.socket.dump(
+            GET_ADDRESS,
+            &header,
+            |_| {},
+            |entry| {
+                let fixed: Option<[u8; ADDRESS_HEADER]> = head(entry);
+                let Some([family, _, _, _, a, b, c, d]) = fixed else {
+                    return;
+                };
+                let metric = attribute(entry, ADDRESS_HEADER, METRIC).and_then(head);
+                let address = attribute(entry, ADDRESS_HEADER, ADDRESS).and_then(head::<16>);
+                let address = address.filter(|_| family == Family::Ipv6.number());
+                found.extend(address.map(|address| Held {
+                    address: address.into(),
+                    device: u32::from_ne_bytes([a, b, c, d]),
+                    copy: metric.map(u32::from_ne_bytes) == Some(COPY_METRIC),
+                }));
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// Removes copies of addresses from devices, and makes others.
+    pub(crate) fn copy(
+        &mut self,
+        gone: &BTreeSet<(Ipv6Addr, u32)>,
+        new: &BTreeSet<(Ipv6Addr, u32)>,
+    ) -> io::Result<()> {
+        let mut orders = Writer::default();
+        for (address, device) in gone {
+            take(&mut orders, (*address).into(), *device);
+        }
+        for (address, device) in new {
+            give(&mut orders, (*address).into(), *device, COPY_METRIC);
+        }
+        self.carry_out(&orders, gone.len() + new.len())
+    }
+
     /// Makes the host answer, or not any more. What is so already is a success.
     pub(crate) fn answer(&mut self, news: &[News]) -> io::Result<()> {
         let mut orders = Writer::default();
@@ -121,7 +175,12 @@ impl Routes {
                 IpAddr::V6(_) => by_address(&mut orders, *vip, (*before, *now)),
             };
         }
-        let refused = self.socket.acknowledged(&orders, count)?;
+        self.carry_out(&orders, count)
+    }
+
+    /// That something is gone already is no failure.
+    fn carry_out(&mut self, orders: &Writer, count: usize) -> io::Result<()> {
+        let refused = self.socket.acknowledged(orders, count)?;
         let absent = |error: &io::Error| {
             let said = error.raw_os_error();
             matches!(
@@ -160,23 +219,33 @@ fn by_address(
     let mut count = 0;
     let gone = before.filter(|before| Some(*before) != now);
     if let Some((device, _)) = gone {
-        orders.message(DEL_ADDRESS, flags::ACK, &address(128, device), |it| {
-            it.attribute(ADDRESS, &octets(vip));
-        });
+        take(orders, vip, device);
         count += 1;
     }
     if let Some((device, _)) = now {
-        let flags = flags::CREATE | flags::REPLACE | flags::ACK;
-        orders.message(NEW_ADDRESS, flags, &address(128, device), |it| {
-            it.attribute(ADDRESS, &octets(vip));
-            it.attribute(FLAGS, &AT_ONCE.to_ne_bytes());
-            it.attribute(METRIC, &OUR_METRIC.to_ne_bytes());
-            let lifetime = NOT_PREFERRED.map(u32::to_ne_bytes);
-            it.attribute(LIFETIME, lifetime.as_flattened());
-        });
+        give(orders, vip, device, OUR_METRIC);
         count += 1;
     }
     count
+}
+
+/// Takes an address from a device.
+fn take(orders: &mut Writer, of: IpAddr, device: u32) {
+    orders.message(DEL_ADDRESS, flags::ACK, &address(128, device), |it| {
+        it.attribute(ADDRESS, &octets(of));
+    });
+}
+
+/// Gives an address to a device, with what tells whose it is.
+fn give(orders: &mut Writer, to_have: IpAddr, device: u32, metric: u32) {
+    let flags = flags::CREATE | flags::REPLACE | flags::ACK;
+    orders.message(NEW_ADDRESS, flags, &address(128, device), |it| {
+        it.attribute(ADDRESS, &octets(to_have));
+        it.attribute(FLAGS, &AT_ONCE.to_ne_bytes());
+        it.attribute(METRIC, &metric.to_ne_bytes());
+        let lifetime = NOT_PREFERRED.map(u32::to_ne_bytes);
+        it.attribute(LIFETIME, lifetime.as_flattened());
+    });
 }
 
 fn route(length: u8) -> [u8; ROUTE_HEADER] {
