@@ -39,6 +39,7 @@ use self::plan::{Plan, plan};
 use self::ports::Ports;
 use self::routes::Ways;
 use self::rules::Rules;
+use crate::join;
 use crate::model::{Protocol, Reports};
 use crate::netlink::Family;
 use crate::netlink::conntrack::{self, Flow};
@@ -79,6 +80,7 @@ struct Done {
     plan: Plan,
     rules: Rules,
     ways: Ways,
+    passing: Passing,
     inside: BTreeSet<(Ipv4Addr, u8)>,
     /// The number of the last change to any rules, and ours as they are listed since.
     listed: (u32, String),
@@ -142,7 +144,7 @@ impl Mesh {
         let earlier = self.done.take();
         let before = earlier.as_ref().filter(|_| !all);
         let taken = self.ports.hold(&plan.ports);
-        let passing = self.passing(&plan);
+        let passing = self.passing(&plan.bridge);
         // What is only bridged here needs no way.
         let through = plan.hosts.keys().filter(|_| passing != Passing::Bridged);
         let ways = Ways::new(&plan.bridge, plan.subnet, through);
@@ -188,6 +190,7 @@ impl Mesh {
             plan,
             rules,
             ways,
+            passing,
             inside,
             listed,
         });
@@ -195,10 +198,10 @@ impl Mesh {
     }
 
     /// What becomes of packets between clients of other hosts and tasks of this one.
-    fn passing(&self, plan: &Plan) -> Passing {
+    fn passing(&self, bridge: &str) -> Passing {
         match self.direct {
             false => Passing::Routed,
-            true if shares(plan) => Passing::Tracked,
+            true if has_siblings(bridge) => Passing::Tracked,
             true => Passing::Bridged,
         }
     }
@@ -206,9 +209,14 @@ impl Mesh {
     /// Whether the kernel still has what it was left with.
     async fn is_as_left(&mut self) -> Result<bool, String> {
         let turn = self.looks;
+        let bridge = self.done.as_ref().map(|it| &it.plan.bridge);
+        let passing = bridge.map(|it| self.passing(it));
         let Some(done) = &mut self.done else {
             return Ok(true);
         };
+        if passing != Some(done.passing) {
+            return Ok(false);
+        }
         if !sysctls::are_set(&done.plan.bridge) || !done.ways.are_set(turn).await.map_err(text)? {
             return Ok(false);
         }
@@ -269,17 +277,13 @@ impl Part for Mesh {
     }
 }
 
-/// Whether another node is on this host, which therefore has its address.
-fn shares(plan: &Plan) -> bool {
+/// Whether the network has more than one bridge on this host, as it has where nodes share it.
+fn has_siblings(bridge: &str) -> bool {
     let Ok(all) = nix::ifaddrs::getifaddrs() else {
         return true;
     };
-    let mut all = all.filter_map(|it| it.address);
-    all.any(|it| {
-        let ipv4 = it.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
-        let own = ipv4.or_else(|| it.as_sockaddr_in6().map(|it| it.ip().into()));
-        own.is_some_and(|own| plan.hosts.values().any(|host| *host == own))
-    })
+    let mut names = all.map(|it| it.interface_name);
+    names.any(|it| it != bridge && join::is_sibling(&it, bridge))
 }
 
 /// Whether any service publishes a port.

@@ -25,8 +25,8 @@ pub(super) const HOSTS: [(usize, &str); 3] = [(0, "back"), (0, "zones"), (1, "zo
 pub(super) enum Passing {
     /// This host routes the answers, since tasks cannot lead them by themselves.
     Routed,
-    /// They are bridged, and known as connections: where nodes share a host, a packet from one bridge
-    /// to another can be an answer that this host waits for.
+    /// They are bridged, and known as connections: where the network has several bridges, as where
+    /// nodes share a host, a packet from one to another can be an answer that this host waits for.
     Tracked,
     /// They are bridged, and no connection is known here.
     Bridged,
