@@ -5,6 +5,8 @@
 mod beside;
 #[path = "mesh/ipv6.rs"]
 mod ipv6;
+#[path = "mesh/subnets.rs"]
+mod subnets;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,7 +96,7 @@ fn every_host_answers_and_tasks_see_who_asks() -> Result<()> {
         let seen = pages(&fleet, None, &at, 2)?;
         ensure!(seen == BTreeSet::from([client.clone()]), "{at}: {seen:?}");
     }
-    from_hosts_and_containers(&fleet, &hosts)?;
+    from_hosts_and_containers(&fleet, &hosts, 2)?;
     leaves_first(&fleet, &n1)?;
     comes_back(&fleet, &hosts, &client)?;
     another_program_has_it(&fleet, &n1)?;
@@ -104,6 +106,8 @@ fn every_host_answers_and_tasks_see_who_asks() -> Result<()> {
     n1.docker(&["service", "rm", "web"])?;
     nothing_is_left(&fleet, &hosts)?;
     ipv6::is_seen_by_tasks(&fleet, &hosts)?;
+    nothing_is_left(&fleet, &hosts)?;
+    subnets::work(&fleet, &hosts, &client)?;
     nothing_is_left(&fleet, &hosts)?;
     fleet.down()
 }
@@ -135,11 +139,11 @@ fn create_web(host: &Host, name: &str, replicas: &str, options: &[&str]) -> Resu
 }
 
 /// The host itself, by its address and by those of loopback, and any container of it.
-fn from_hosts_and_containers(fleet: &Fleet, hosts: &[Host]) -> Result<()> {
+fn from_hosts_and_containers(fleet: &Fleet, hosts: &[Host], tasks: usize) -> Result<()> {
     for host in hosts {
         let own = format!("{}:8080", host.address());
         for at in [own.as_str(), "127.0.0.1:8080", "[::1]:8080"] {
-            pages(fleet, Some(host), at, 2)?;
+            pages(fleet, Some(host), at, tasks)?;
         }
         // Not wget: busybox's, linked statically, crashes in some containers.
         let script = format!(

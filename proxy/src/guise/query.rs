@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
-use skep_core::network::{ENGINE_PREFIXES, MOST_SUBNETS, branch_name, engine_name};
+use skep_core::network::{ENGINE_PREFIXES, MOST_SUBNETS, branch_name};
 
 use super::id_in;
 use crate::conn::Connection;
@@ -98,9 +98,11 @@ fn translated(asked: &[String], here: &[(&str, &str)]) -> Vec<String> {
             .filter(|(id, name)| name == term || id.starts_with(term.as_str()));
         for (id, _) in ours {
             let id = &(*id).into();
-            // One of the two is there, and perhaps further subnets of the first.
-            terms.extend([false, true].map(|ingress| engine_name(id, ingress)));
-            terms.extend((1..MOST_SUBNETS).map(|branch| branch_name(id, branch)));
+            // Those of one of the two kinds are there.
+            for ingress in [false, true] {
+                let all = (0..MOST_SUBNETS).map(|branch| branch_name(id, ingress, branch));
+                terms.extend(all);
+            }
         }
         // By the name that the engine has for one of ours it is not known.
         if id_in(term).is_none() {
@@ -138,11 +140,11 @@ mod tests {
             let terms: Vec<String> = terms.iter().map(|term| (*term).to_owned()).collect();
             translated(&terms, &[(id, "front")])
         };
-        let branches = (1..8).map(|branch| format!("{hidden}.{branch}"));
-        let ours = [hidden.clone(), ingress.clone()]
-            .into_iter()
-            .chain(branches);
-        let ours: Vec<String> = ours.collect();
+        let all = |first: &String| {
+            let branches = (1..8).map(|branch| format!("{first}.{branch}"));
+            std::iter::once(first.clone()).chain(branches.collect::<Vec<_>>())
+        };
+        let ours: Vec<String> = all(&hidden).chain(all(&ingress)).collect();
         let and = |terms: &[&str]| {
             let terms = terms.iter().map(|it| (*it).to_owned());
             ours.iter().cloned().chain(terms).collect::<Vec<_>>()

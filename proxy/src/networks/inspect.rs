@@ -35,12 +35,17 @@ async fn as_seen_from_here(shared: &Shared, network: &[u8]) -> Option<String> {
     let network = std::str::from_utf8(network).ok()?;
     let id = Object::parse(network.as_bytes()).ok()?.get("Id")?.get();
     let id: String = serde_json::from_str(id).ok()?;
-    let ingress = Object::parse(network.as_bytes()).ok()?.get("Ingress");
-    let ingress = ingress.is_some_and(|it| it.get() == "true");
-    match of_engine(shared, &engine_name(&id.as_str().into(), ingress)).await {
+    let first = engine_name(&id.as_str().into(), is_ingress(network));
+    match of_engine(shared, &first).await {
         Some(first) => with_part(shared, network, &first).await,
         None => part::from_afar(network),
     }
+}
+
+/// Whether ports are published on a network.
+fn is_ingress(network: &str) -> bool {
+    let object = Object::parse(network.as_bytes());
+    object.is_ok_and(|it| it.get("Ingress").is_some_and(|it| it.get() == "true"))
 }
 
 /// A network with what this node's engine has of it: `first`, and of its further subnets.
@@ -49,7 +54,7 @@ async fn with_part(shared: &Shared, network: &str, first: &str) -> Option<String
     let id: String = serde_json::from_str(id).ok()?;
     let mut others = Vec::new();
     for branch in 1..part::subnets(network).min(MOST_SUBNETS) {
-        let name = branch_name(&id.as_str().into(), branch);
+        let name = branch_name(&id.as_str().into(), is_ingress(network), branch);
         others.extend(of_engine(shared, &name).await);
     }
     part::shown(network, &part::gathered(network, first, &others)?)

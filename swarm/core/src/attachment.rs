@@ -41,8 +41,7 @@ impl Attachment {
     pub fn engine_name(&self, ingress: bool) -> String {
         match &self.place {
             Place::Engine(name) => name.clone(),
-            Place::Address(_) if self.branch > 0 => branch_name(&self.network, self.branch),
-            Place::Address(_) => engine_name(&self.network, ingress),
+            Place::Address(_) => branch_name(&self.network, ingress, self.branch),
         }
     }
 

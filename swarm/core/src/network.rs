@@ -65,9 +65,9 @@ pub fn engine_name(network: &Id, ingress: bool) -> String {
 pub const BRANCH_MARK: char = '.';
 
 /// What the engine's network is called that has the subnet of this number of one of ours: an engine's
-/// bridges have one IPv4 subnet each. Ports are published on networks with a single one.
-pub fn branch_name(network: &Id, branch: usize) -> String {
-    let first = engine_name(network, false);
+/// bridges have one IPv4 subnet each.
+pub fn branch_name(network: &Id, ingress: bool, branch: usize) -> String {
+    let first = engine_name(network, ingress);
     match branch {
         0 => first,
         branch => format!("{first}{BRANCH_MARK}{branch}"),

@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::{Handle, LinkBridgePort, LinkUnspec, LinkVeth};
 
-use super::{Error, Kernel, Overlay, link, refused, settings};
+use super::{Error, Kernel, Overlay, branch_mac, link, refused, settings};
 
 /// How the two ends of what joins bridges are called, before what tells the bridge from others: on
 /// the bridge that is joined, and on the one that has the device.
@@ -118,7 +118,7 @@ pub(super) async fn branches(overlay: &Overlay) -> Result<(), Error> {
         let branch = overlay.branch(name);
         let bridge = devices.get(name);
         let bridge = bridge.ok_or_else(|| Error::NoDevice(name.clone()))?;
-        let mac = overlay.branch_mac(number);
+        let mac = branch_mac(overlay.gateway, number);
         link::address(&kernel.handle, bridge.index, &mac).await?;
         let hub = hub(&branch, &devices);
         let hub = hub.ok_or_else(|| Error::NoDevice(branch.device.clone()))?;

@@ -7,6 +7,7 @@ mod accept;
 mod across;
 mod aside;
 mod balance;
+mod blocks;
 pub mod bridge;
 mod chains;
 mod copies;
@@ -101,15 +102,15 @@ impl Overlay {
             ..self.clone()
         }
     }
+}
 
-    /// The hardware address of one of its further bridges, counted from 0. Their own addresses are
-    /// the same on every host, these are not.
-    fn branch_mac(&self, number: usize) -> [u8; 6] {
-        let [first, second, rest @ ..] = mac(self.gateway);
-        let further = u8::try_from(number).unwrap_or(u8::MAX).saturating_add(1);
-        let [a, b, c, d] = rest;
-        [first, second.wrapping_add(further), a, b, c, d]
-    }
+/// The hardware address of one of the further bridges of a host with this address, counted from 0.
+/// Their own addresses are the same on every host, these are not.
+fn branch_mac(gateway: Ipv4Addr, number: usize) -> [u8; 6] {
+    let [first, second, rest @ ..] = mac(gateway);
+    let further = u8::try_from(number).unwrap_or(u8::MAX).saturating_add(1);
+    let [a, b, c, d] = rest;
+    [first, second.wrapping_add(further), a, b, c, d]
 }
 
 /// The hardware address of whoever has this address within an overlay.

@@ -147,7 +147,7 @@ impl Mesh {
         let passing = self.passing(&plan.bridge);
         // What is only bridged here needs no way.
         let through = plan.hosts.keys().filter(|_| passing != Passing::Bridged);
-        let ways = Ways::new(&plan.bridge, plan.subnet, through);
+        let ways = Ways::new(&plan.bridge, &plan.blocks, through);
         if before.is_none_or(|it| it.plan.bridge != plan.bridge) {
             let bridge = plan.bridge.clone();
             on_host(move || sysctls::set(&bridge)).await?;
@@ -173,7 +173,7 @@ impl Mesh {
         self.ports.open();
         let here = plan.here();
         if !here.is_empty() && before.is_none_or(|it| it.plan.here() != here) {
-            hairpin::set(&plan.bridge).await.map_err(text)?;
+            hairpin::set(&plan.bridges).await.map_err(text)?;
         }
         forget(
             earlier.as_ref().map(|it| &it.plan),
@@ -230,7 +230,7 @@ impl Mesh {
         }
         if turn.is_multiple_of(SELDOM) {
             if !done.plan.here().is_empty() {
-                hairpin::set(&done.plan.bridge).await.map_err(text)?;
+                hairpin::set(&done.plan.bridges).await.map_err(text)?;
             }
             return Ok(routes::engine_subnets().await.map_err(text)? == done.inside);
         }
@@ -335,7 +335,7 @@ async fn forget(earlier: Option<&Plan>, ruled: Option<&Plan>, now: &Plan) -> Res
     if gone.is_empty() && new.is_empty() {
         return Ok(());
     }
-    let families = match now.ipv6 {
+    let families = match now.gateway6 {
         Some(_) => &Family::ALL[..],
         None => &[Family::Ipv4],
     };

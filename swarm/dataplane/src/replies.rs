@@ -6,14 +6,15 @@
 
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
 
 use self::rules::{Chain, Rules};
+use crate::blocks::{Block, blocks};
 use crate::errands::{Devices, Errand, Made};
-use crate::model::{Container, Network, Subnet};
+use crate::model::{Container, Network, Subnet6};
 use crate::netlink::nftables::{Batch, Nftables, Refused, Tables};
 use crate::netns::{self, Home, Place};
 use crate::state::State;
@@ -28,9 +29,9 @@ pub(crate) struct Reply {
     pid: i32,
     /// Its address there.
     own: Ipv4Addr,
-    subnet: Subnet,
-    /// The IPv6 subnet, if there is one.
-    ipv6: Option<(Ipv6Addr, u8)>,
+    blocks: Vec<Block>,
+    /// The IPv6 subnets.
+    subnets6: Vec<Subnet6>,
     /// The address of its host there.
     gateway: Ipv4Addr,
 }
@@ -70,8 +71,8 @@ impl Errand for Reply {
             return Ok(Made::Lacks(self.own));
         };
         let rules = Rules {
-            subnet: self.subnet,
-            ipv6: self.ipv6,
+            blocks: self.blocks.clone(),
+            subnets6: self.subnets6.clone(),
             gateway: self.gateway,
             device,
         };
@@ -130,8 +131,12 @@ fn reply(network: &Network, container: &Container) -> Option<Reply> {
     Some(Reply {
         pid: container.pid,
         own,
-        subnet: network.subnet,
-        ipv6: network.ipv6.map(|it| it.subnet),
+        blocks: blocks(network),
+        subnets6: network
+            .subnets6()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         gateway: network.gateway,
     })
 }
@@ -177,7 +182,8 @@ fn attempt(write: impl Fn(&mut Batch)) -> io::Result<()> {
 fn is_there(nftables: &mut Nftables, rules: &Rules) -> io::Result<bool> {
     for tables in rules.tables() {
         let found = nftables.chains(tables, rules::TABLE)?;
-        let is_whole = |chain: &Chain| found.get(chain.name().as_bytes()) == Some(&chain.rules());
+        let is_whole =
+            |chain: &Chain| found.get(chain.name().as_bytes()) == Some(&rules.count(*chain));
         if !rules::chains(tables).iter().all(is_whole) {
             return Ok(false);
         }
@@ -236,8 +242,11 @@ mod tests {
         let reply = Reply {
             pid: 11,
             own: Ipv4Addr::new(10, 0, 0, 9),
-            subnet: (Ipv4Addr::new(10, 0, 0, 0), 24),
-            ipv6: None,
+            blocks: vec![Block {
+                subnet: (Ipv4Addr::new(10, 0, 0, 0), 24),
+                first: 0,
+            }],
+            subnets6: Vec::new(),
             gateway: Ipv4Addr::new(10, 0, 0, 3),
         };
         assert_eq!(Reply::wanted(&state), [("both".to_owned(), reply)].into());

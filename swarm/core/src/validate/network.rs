@@ -11,7 +11,7 @@ use skep_api::network::{CreateRequest, IpamConfig, IpamOptions, NetworkSpec};
 use skep_api::{Code, Error};
 
 use super::manager::name;
-use super::{missing, refused};
+use super::refused;
 use crate::allocator::subnets::LAST_VNI;
 use crate::cidr::Cidr;
 use crate::ipv6::Cidr6;
@@ -159,8 +159,7 @@ pub fn check_network(spec: &NetworkSpec) -> Result<(), Error> {
         return Ok(());
     }
     if let Some(ipam) = &spec.ipam_options {
-        let subnets = addressing(ipam, spec.ipv6_enabled)?;
-        several(subnets, spec)?;
+        addressing(ipam, spec.ipv6_enabled)?;
     }
     driver.map_or(Ok(()), |driver| options(&driver.options, spec.ipv6_enabled))
 }
@@ -188,18 +187,6 @@ fn options(options: &Labels, ipv6: bool) -> Result<(), Error> {
     })
 }
 
-/// Refuses what networks of several IPv4 subnets cannot be.
-fn several(subnets: usize, spec: &NetworkSpec) -> Result<(), Error> {
-    if subnets < 2 {
-        return Ok(());
-    }
-    if spec.ingress {
-        let what = "a second subnet of the network that ports are published on";
-        return Err(missing(what));
-    }
-    Ok(())
-}
-
 /// Refuses more subnets of a kind than a network can have.
 fn few(subnets: usize, kind: &str) -> Result<(), Error> {
     if subnets > MOST_SUBNETS {
@@ -209,8 +196,8 @@ fn few(subnets: usize, kind: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks the subnets; how many of IPv4 there are.
-fn addressing(ipam: &IpamOptions, ipv6: bool) -> Result<usize, Error> {
+/// Checks the subnets.
+fn addressing(ipam: &IpamOptions, ipv6: bool) -> Result<(), Error> {
     let driver = ipam.driver.name.as_str();
     if !matches!(driver, "" | "default") {
         // Plugins are an engine's, and none of them could give out addresses for all nodes.
@@ -226,10 +213,8 @@ fn addressing(ipam: &IpamOptions, ipv6: bool) -> Result<usize, Error> {
             Err(_) => check_pool(config)?,
         }
     }
-    let of_ipv4 = ipam.configs.len() - of_ipv6;
-    few(of_ipv4, "IPv4")?;
-    few(of_ipv6, "IPv6")?;
-    Ok(of_ipv4)
+    few(ipam.configs.len() - of_ipv6, "IPv4")?;
+    few(of_ipv6, "IPv6")
 }
 
 fn check_pool(config: &IpamConfig) -> Result<(), Error> {

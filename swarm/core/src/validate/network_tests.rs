@@ -99,18 +99,12 @@ fn what_is_wrong_is_refused_in_the_originals_words() {
 }
 
 #[test]
-fn ports_may_be_published_by_ipv6_too() {
-    let body = r#"{"Name":"n","Driver":"overlay","EnableIPv6":true,"Ingress":true}"#;
-    assert_eq!(refusal(body), None);
-}
-
-#[test]
-fn what_skep_cannot_do_is_refused_by_name() {
-    let two = r#""IPAM":{"Config":[{"Subnet":"10.5.0.0/24"},{"Subnet":"10.6.0.0/24"}]}"#;
-    let body = format!(r#"{{"Name":"n","Ingress":true,{two}}}"#);
-    let what = "a second subnet of the network that ports are published on";
-    let text = format!("{what} is not supported by this version of skep");
-    assert_eq!(refusal(&body), Some((Kind::NotImplemented, text)), "{body}");
+fn ports_may_be_published_on_any_network() {
+    let pools = r#"[{"Subnet":"10.5.0.0/24"},{"Subnet":"10.6.0.0/24"},{"Subnet":"fd00:5::/64"}]"#;
+    for more in ["".to_owned(), format!(r#","IPAM":{{"Config":{pools}}}"#)] {
+        let body = r#"{"Name":"n","Driver":"overlay","EnableIPv6":true,"Ingress":true"#;
+        assert_eq!(refusal(&format!("{body}{more}}}")), None);
+    }
 }
 
 #[test]

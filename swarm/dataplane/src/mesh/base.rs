@@ -1,10 +1,12 @@
 //! The chains and sets of the mesh that are the same whatever is published. Pure.
 
+use std::fmt::Display;
+use std::net::Ipv6Addr;
+
 use super::marks::{BACK, KEPT, KIND_MASK, OURS, OURS_MASK, TRANSLATED};
 use super::plan::Plan;
 use crate::join::siblings;
 use crate::mac;
-use crate::model::Ipv6Subnet;
 
 /// Sets and maps, by the number of their table.
 pub(super) const SETS: [(usize, &str); 8] = [
@@ -79,7 +81,7 @@ fn sets() -> String {
 /// What arrives: its place among connections, and its way on.
 fn arrival(plan: &Plan) -> String {
     let bridge = siblings(&plan.bridge);
-    let (address, length) = plan.subnet;
+    let network = network(plan);
     // A client may have the same port towards two hosts, and both may send it to one task. For
     // this host these are two connections only if each host's are counted in a zone of their own;
     // the kernel then gives the second one another port, since answers are not in any zone.
@@ -98,12 +100,12 @@ fn arrival(plan: &Plan) -> String {
 \t\tiifname != \"{bridge}\" accept
 \t\tip daddr 127.0.0.0/8 drop
 \t\tip saddr 127.0.0.0/8 drop
-\t\tip saddr != {address}/{length} ct original zone set ether saddr map @zones
+\t\tip saddr != {network} ct original zone set ether saddr map @zones
 \t}}
 \tchain arrival {{
 \t\ttype filter hook prerouting priority mangle
 \t\tct state new ct mark & {OURS_MASK:#x} != {OURS:#x} iifname \"{bridge}\" ip saddr != \
-{address}/{length} fib daddr type != local ct mark set ether saddr map @back
+{network} fib daddr type != local ct mark set ether saddr map @back
 \t\tct direction reply ct mark & {KIND_MASK:#x} == {BACK:#x} meta mark set ct mark
 \t}}
 "
@@ -114,8 +116,7 @@ fn arrival(plan: &Plan) -> String {
 /// their connections themselves.
 fn bridged(plan: &Plan) -> String {
     let bridge = siblings(&plan.bridge);
-    let (address, length) = plan.subnet;
-    let untracked = untracked(plan, "ip", &format!("{address}/{length}"));
+    let untracked = untracked(plan, "ip", &network(plan));
     format!(
         "\
 \tchain zone {{
@@ -130,7 +131,7 @@ fn bridged(plan: &Plan) -> String {
 
 /// Rules about what only passes here, from or to somebody outside of the network.
 fn untracked(plan: &Plan, family: &str, network: &str) -> String {
-    let own = hardware(mac(plan.gateway));
+    let own = own(plan);
     let rules = ["saddr", "daddr"]
         .map(|of| format!("\t\t{family} {of} != {network} ether daddr != {own} notrack\n"));
     rules.concat()
@@ -213,22 +214,25 @@ fn rest() -> String {
 /// tasks answer to other hosts by themselves. This host itself is served by a process all the same,
 /// since what begins at `[::1]` leads nowhere else; and so is whoever has an address that is good for
 /// one link only.
-pub(super) fn ipv6(plan: &Plan, own: Ipv6Subnet, passing: Passing) -> String {
+pub(super) fn ipv6(plan: &Plan, gateway: Ipv6Addr, passing: Passing) -> String {
     let bridge = siblings(&plan.bridge);
-    let ((address, length), gateway) = (own.subnet, own.gateway);
     let marks = marks(plan, passing);
     let (zones, rules) = match passing {
         Passing::Bridged => {
-            let network = format!("{{ fe80::/10, {address}/{length} }}");
+            let link = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+            let network = any_of(&[&[link], &plan.subnets6[..]].concat());
             (String::new(), untracked(plan, "ip6", &network))
         }
-        _ => (
-            "\tmap zones {\n\t\ttypeof ether saddr : ct zone\n\t}\n".to_owned(),
-            format!(
-                "\t\tip6 saddr fe80::/10 accept
-\t\tip6 saddr != {address}/{length} ct original zone set ether saddr map @zones\n"
-            ),
-        ),
+        _ => {
+            let network = any_of(&plan.subnets6);
+            (
+                "\tmap zones {\n\t\ttypeof ether saddr : ct zone\n\t}\n".to_owned(),
+                format!(
+                    "\t\tip6 saddr fe80::/10 accept
+\t\tip6 saddr != {network} ct original zone set ether saddr map @zones\n"
+                ),
+            )
+        }
     };
     format!(
         "\
@@ -268,20 +272,82 @@ pub(super) fn ipv6(plan: &Plan, own: Ipv6Subnet, passing: Passing) -> String {
 /// comes for them from clients of such a host is this host's, which routes it on to the task, as it
 /// then does with the answers.
 pub(super) fn bridges(plan: &Plan) -> String {
-    let (address, length) = plan.subnet;
+    let network = network(plan);
     let own = hardware(mac(plan.gateway));
     format!(
         "\
 \tchain turn {{
 \t\ttype filter hook prerouting priority -300
-\t\tip saddr != {address}/{length} ip daddr {address}/{length} ether daddr != {own} \
+\t\tip saddr != {network} ip daddr {network} ether daddr != {own} \
 ether daddr set {own} meta pkttype set host
 \t}}
 "
     )
 }
 
+/// The hardware addresses of this host's bridges.
+fn own(plan: &Plan) -> String {
+    let all = plan.hardware.iter().map(|it| hardware(*it));
+    one_of(&all.collect::<Vec<_>>())
+}
+
+/// The network's IPv4 subnets.
+fn network(plan: &Plan) -> String {
+    let subnets: Vec<_> = plan.blocks.iter().map(|it| it.subnet).collect();
+    any_of(&subnets)
+}
+
+/// Subnets as what an address is compared with.
+fn any_of(subnets: &[(impl Display, u8)]) -> String {
+    let all = subnets
+        .iter()
+        .map(|(address, bits)| format!("{address}/{bits}"));
+    one_of(&all.collect::<Vec<_>>())
+}
+
+fn one_of(all: &[String]) -> String {
+    match all {
+        [only] => only.clone(),
+        all => format!("{{ {} }}", all.join(", ")),
+    }
+}
+
 /// A hardware address as text.
 pub(super) fn hardware(mac: [u8; 6]) -> String {
     mac.map(|it| format!("{it:02x}")).join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::plan::plan;
+    use super::super::plan::tests::{served, service, state, task};
+    use super::*;
+    use crate::blocks::Block;
+    use crate::model::Protocol;
+
+    #[test]
+    fn every_subnet_and_every_bridge_is_meant() {
+        let web = service("web", &[(Protocol::Tcp, 8080, 80)]);
+        let mut plan = plan(&state(vec![served(web), task("web", 10, None)])).unwrap();
+        plan.blocks.push(Block {
+            subnet: (Ipv4Addr::new(10, 9, 0, 0), 29),
+            first: 256,
+        });
+        plan.hardware.push([2, 0x43, 10, 0, 0, 2]);
+        let (subnets, bridges) = (
+            "{ 10.0.0.0/24, 10.9.0.0/29 }",
+            "{ 02:42:0a:00:00:02, 02:43:0a:00:00:02 }",
+        );
+        let bridged = ipv4(&plan, Passing::Bridged);
+        let passes = format!("ip daddr != {subnets} ether daddr != {bridges} notrack");
+        assert!(bridged.contains(&passes), "{bridged}");
+        let tracked = ipv4(&plan, Passing::Tracked);
+        let zone = format!("ip saddr != {subnets} ct original zone");
+        assert!(tracked.contains(&zone), "{tracked}");
+        let own = "ether daddr != 02:42:0a:00:00:02 ether daddr set 02:42:0a:00:00:02";
+        let turned = format!("ip saddr != {subnets} ip daddr {subnets} {own}");
+        assert!(super::bridges(&plan).contains(&turned));
+    }
 }

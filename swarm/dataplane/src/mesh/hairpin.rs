@@ -2,6 +2,7 @@
 //! rules (`br_netfilter`), one whose destination is changed by them is bridged on at once, and a
 //! bridge sends nothing back to where it came from unless it is told to.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use futures_util::TryStreamExt;
@@ -14,19 +15,20 @@ use crate::{Error, Kernel, is_absence, join, link, refused};
 
 const BRIDGED_PACKETS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
-/// Tells a bridge's ports to containers to, where that matters.
-pub(super) async fn set(bridge: &str) -> Result<(), Error> {
+/// Tells bridges' ports to containers to, where that matters.
+pub(super) async fn set(bridges: &[String]) -> Result<(), Error> {
     if fs::read_to_string(BRIDGED_PACKETS).is_ok_and(|it| it.trim() != "1") {
         return Ok(());
     }
     let kernel = Kernel::open()?;
-    let Some(bridge) = link::index(&kernel.handle, bridge).await? else {
-        return Ok(());
-    };
+    let mut on = BTreeSet::new();
+    for bridge in bridges {
+        on.extend(link::index(&kernel.handle, bridge).await?);
+    }
     let mut all = kernel.handle.link().get().execute();
     let mut ports = Vec::new();
     while let Some(link) = all.try_next().await.map_err(refused("list devices"))? {
-        if is_straight(&link, bridge) {
+        if is_straight(&link, &on) {
             ports.push(link.header.index);
         }
     }
@@ -41,16 +43,16 @@ pub(super) async fn set(bridge: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a device is a container's on this bridge and does not do it yet. What joins two bridges
-/// must never do it: from both ends, a packet would go back and forth for ever.
-fn is_straight(link: &LinkMessage, bridge: u32) -> bool {
+/// Whether a device is a container's on one of these bridges and does not do it yet. What joins two
+/// bridges must never do it: from both ends, a packet would go back and forth for ever.
+fn is_straight(link: &LinkMessage, bridges: &BTreeSet<u32>) -> bool {
     let mut on_bridge = false;
     let mut veth = false;
     let mut does = false;
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) if join::is_end(name) => return false,
-            LinkAttribute::Controller(index) => on_bridge = *index == bridge,
+            LinkAttribute::Controller(index) => on_bridge = bridges.contains(index),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
@@ -83,10 +85,11 @@ mod tests {
             ];
             link
         };
-        assert!(is_straight(&port("veth2fa174c", 7), 7));
-        assert!(!is_straight(&port("veth2fa174c", 8), 7));
+        let bridges = BTreeSet::from([7, 9]);
+        assert!(is_straight(&port("veth2fa174c", 7), &bridges));
+        assert!(!is_straight(&port("veth2fa174c", 8), &bridges));
         for end in ["skej01234560103", "skeh01234560103"] {
-            assert!(!is_straight(&port(end, 7), 7), "{end}");
+            assert!(!is_straight(&port(end, 7), &bridges), "{end}");
         }
     }
 }

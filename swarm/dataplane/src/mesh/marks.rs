@@ -1,7 +1,4 @@
-//! Marks of connections and packets, and how hosts are numbered: the same on every host and after
-//! every restart, so that nothing of it has to be kept anywhere. Pure.
-
-use std::net::Ipv4Addr;
+//! Marks of connections and packets. Pure.
 
 /// The bits that say whether a mark is ours.
 pub(crate) const OURS_MASK: u32 = 0xfff0_0000;
@@ -35,31 +32,9 @@ pub(super) fn is_table(table: u32) -> bool {
     table & !0xffff == OURS
 }
 
-/// The number of a host on a network: its address counted from the first one. A network may be so
-/// large that a host's address is too far behind for that.
-pub(super) fn number(subnet: (Ipv4Addr, u8), host: Ipv4Addr) -> Option<u16> {
-    let (first, length) = subnet;
-    let inside = u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);
-    let same = u32::from(first) | inside == u32::from(host) | inside;
-    let offset = u32::from(host) & inside;
-    u16::try_from(offset).ok().filter(|it| same && *it > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hosts_have_numbers_of_their_own() {
-        let at = |text: &str| text.parse().unwrap();
-        let of = |subnet: &str, length, host: &str| number((at(subnet), length), at(host));
-        assert_eq!(of("10.0.0.0", 24, "10.0.0.7"), Some(7));
-        assert_eq!(of("10.0.0.128", 25, "10.0.0.130"), Some(2));
-        assert_eq!(of("10.1.0.0", 16, "10.1.255.255"), Some(65535));
-        assert_eq!(of("10.0.0.0", 8, "10.1.0.0"), None);
-        assert_eq!(of("10.0.0.0", 24, "10.0.1.7"), None);
-        assert_eq!(of("10.0.0.0", 24, "10.0.0.0"), None);
-    }
 
     #[test]
     fn kinds_are_told_apart_and_all_ours() {

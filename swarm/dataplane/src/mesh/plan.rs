@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::model::{Ipv6Subnet, Network, Protocol, Service, Subnet};
+use crate::blocks::{Block, blocks};
+use crate::model::{Network, Protocol, Service, Subnet, Subnet6};
 use crate::state::{Known, State};
+use crate::{branch_mac, mac};
 
 /// A port of this host.
 pub(super) type Key = (Protocol, u16);
@@ -13,14 +15,20 @@ pub(super) type Key = (Protocol, u16);
 /// A network that ports are published on, as this host sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Its bridge here.
+    /// The bridge here on which this host has its address.
     pub(super) bridge: String,
-    /// Its subnet.
-    pub(super) subnet: (Ipv4Addr, u8),
+    /// All its bridges here.
+    pub(super) bridges: Vec<String>,
+    /// Their hardware addresses.
+    pub(super) hardware: Vec<[u8; 6]>,
+    /// Its subnets.
+    pub(super) blocks: Vec<Block>,
     /// This host's address on it.
     pub(super) gateway: Ipv4Addr,
-    /// Its IPv6 subnet, with this host's address in it.
-    pub(super) ipv6: Option<Ipv6Subnet>,
+    /// This host's address of IPv6 on it.
+    pub(super) gateway6: Option<Ipv6Addr>,
+    /// Its IPv6 subnets.
+    pub(super) subnets6: Vec<Subnet6>,
     /// Other hosts: their addresses on it, and where they themselves are reached.
     pub(super) hosts: BTreeMap<Ipv4Addr, IpAddr>,
     /// Subnets of the swarm's networks here: no client's address in them means anything elsewhere.
@@ -95,14 +103,29 @@ pub(super) fn plan(state: &State) -> Option<Plan> {
 fn of(network: &Network) -> Plan {
     Plan {
         bridge: network.bridge.clone(),
-        subnet: plain(network.subnet),
+        bridges: network.bridges().map(str::to_owned).collect(),
+        hardware: hardware(network),
+        blocks: blocks(network),
         gateway: network.gateway,
-        ipv6: network.ipv6,
+        gateway6: network.ipv6.map(|it| it.gateway),
+        subnets6: network
+            .subnets6()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         hosts: network.hosts.clone(),
         inside: BTreeSet::new(),
         inside6: BTreeSet::new(),
         ports: BTreeMap::new(),
     }
+}
+
+/// The hardware addresses of the network's bridges here, in the same order.
+fn hardware(network: &Network) -> Vec<[u8; 6]> {
+    let further = (0..network.branches.len()).map(|it| branch_mac(network.gateway, it));
+    std::iter::once(mac(network.gateway))
+        .chain(further)
+        .collect()
 }
 
 /// The subnet without what an address in it may have below the prefix.

@@ -11,7 +11,8 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
-use super::marks::{OURS, OURS_MASK, WAY_MASK, is_table, number, table, way};
+use super::marks::{OURS, OURS_MASK, WAY_MASK, is_table, table, way};
+use crate::blocks::{Block, number};
 use crate::{Error, Kernel, is_absence, is_gone, link, refused};
 
 /// Where our rules begin: before those of most others, and after the kernel's own first one.
@@ -36,13 +37,13 @@ impl Ways {
     /// To these hosts over a bridge.
     pub(super) fn new<'a>(
         bridge: &str,
-        subnet: (Ipv4Addr, u8),
+        blocks: &[Block],
         hosts: impl Iterator<Item = &'a Ipv4Addr>,
     ) -> Self {
         Self {
             bridge: bridge.to_owned(),
             hosts: hosts
-                .filter_map(|host| Some((number(subnet, *host)?, *host)))
+                .filter_map(|host| Some((number(blocks, *host)?, *host)))
                 .collect(),
         }
     }

@@ -9,8 +9,9 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::base::{self, Passing};
-use super::marks::{BACK, TRANSLATED, number};
+use super::marks::{BACK, TRANSLATED};
 use super::plan::{Key, Manner, Plan, Published};
+use crate::blocks::number;
 use crate::mac;
 use crate::model::Protocol;
 use crate::nft;
@@ -46,7 +47,7 @@ impl Rules {
         inside: &BTreeSet<(Ipv4Addr, u8)>,
         passing: Passing,
     ) -> Self {
-        let ipv6 = plan.ipv6.filter(|_| passing != Passing::Routed);
+        let ipv6 = plan.gateway6.filter(|_| passing != Passing::Routed);
         let more = ipv6.map(|own| base::ipv6(plan, own, passing));
         let mut rules = Self {
             base: [
@@ -83,7 +84,7 @@ impl Rules {
             self.put((table, "hosts"), host.to_string(), None);
         }
         let is_known = self.elements.contains_key(&base::HOSTS[0]);
-        let Some(number) = number(plan.subnet, there).filter(|_| is_known) else {
+        let Some(number) = number(&plan.blocks, there).filter(|_| is_known) else {
             return;
         };
         let mac = base::hardware(mac(there));
@@ -106,7 +107,7 @@ impl Rules {
             return;
         }
         // Where hosts cannot be told apart by a number, answers would not find back.
-        let numbered = number(plan.subnet, plan.gateway).is_some();
+        let numbered = number(&plan.blocks, plan.gateway).is_some();
         let kept = published.manner == Manner::Kept && numbered;
         let backends = published.backends.iter();
         let ipv4 = backends.clone().map(|it| it.address.into()).collect();
@@ -281,7 +282,7 @@ mod tests {
     use super::super::plan::plan;
     use super::super::plan::tests::{served, service, state, task};
     use super::*;
-    use crate::model::{Change, Ipv6Subnet, Service};
+    use crate::model::{Change, Service};
 
     const PORTS: [(Protocol, u16, u16); 2] = [(Protocol::Tcp, 8080, 80), (Protocol::Udp, 53, 5353)];
 
@@ -330,10 +331,8 @@ mod tests {
     fn those_about_ipv6_are_as_in_the_golden_file() {
         let mut plan = plan(&state(web())).unwrap();
         let subnet = ("fd00:a::".parse().unwrap(), 64);
-        plan.ipv6 = Some(Ipv6Subnet {
-            subnet,
-            gateway: "fd00:a::2".parse().unwrap(),
-        });
+        plan.gateway6 = "fd00:a::2".parse().ok();
+        plan.subnets6.push(subnet);
         plan.inside6.insert(subnet);
         let other = "fd00::3".parse().unwrap();
         plan.hosts.insert(Ipv4Addr::new(10, 0, 0, 3), other);

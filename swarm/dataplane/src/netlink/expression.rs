@@ -85,12 +85,17 @@ pub(crate) fn compare(it: &mut Writer, how: u32, with: &[u8]) {
 
 /// Leaves only these bits in the register.
 pub(crate) fn masked(it: &mut Writer, mask: &[u8]) {
-    let (none, length) = (vec![0; mask.len()], u32::try_from(mask.len()).unwrap_or(0));
+    masked_with(it, mask, &vec![0; mask.len()]);
+}
+
+/// The same, and then turns over these bits.
+pub(crate) fn masked_with(it: &mut Writer, mask: &[u8], turned: &[u8]) {
+    let length = u32::try_from(mask.len()).unwrap_or(0);
     expression(it, "bitwise", |it| {
         for (kind, value) in [(1, REGISTER), (2, REGISTER), (3, length)] {
             it.number(kind, value);
         }
         it.nested(4, |it| it.attribute(1, mask));
-        it.nested(5, |it| it.attribute(1, &none));
+        it.nested(5, |it| it.attribute(1, turned));
     });
 }

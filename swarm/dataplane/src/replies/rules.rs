@@ -26,13 +26,18 @@
 //! different connections by their zones, and the empty chain makes the kernel give the second one
 //! another port. Where the network has IPv6 as well, there is such a table about that too; the mark is
 //! the host's IPv4 address all the same.
+//!
+//! Of several subnets, each has such rules for the hosts with addresses there, and `ip saddr` is in
+//! none of them. A host's zone is then the number of its address (see `blocks.rs`).
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
+use crate::blocks::Block;
 use crate::mac;
-use crate::model::{Subnet, mask, mask6};
+use crate::model::{Subnet, Subnet6, mask, mask6};
 use crate::netlink::expression::{
-    LINK, NETWORK, REGISTER, compare, ct, masked, meta, payload, set_ct, set_meta, set_payload,
+    LINK, NETWORK, REGISTER, compare, ct, masked, masked_with, meta, payload, set_ct, set_meta,
+    set_payload,
 };
 use crate::netlink::nftables::{
     APPEND, Batch, CREATE, DEL_TABLE, NEW_CHAIN, NEW_RULE, NEW_TABLE, Tables,
@@ -92,11 +97,6 @@ impl Chain {
         }
     }
 
-    /// How many rules it has.
-    pub(super) fn rules(self) -> u32 {
-        u32::from(self != Self::Source)
-    }
-
     /// Its type, the number of its hook, and its priority there.
     fn hook(self) -> (&'static str, u32, i32) {
         match self {
@@ -112,9 +112,10 @@ impl Chain {
 /// What the rules depend on.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    pub(super) subnet: Subnet,
-    /// The network's IPv6 subnet, if it has one.
-    pub(super) ipv6: Option<(Ipv6Addr, u8)>,
+    /// The network's subnets. Every chain has a rule for each.
+    pub(super) blocks: Vec<Block>,
+    /// The network's IPv6 subnets, if it has any.
+    pub(super) subnets6: Vec<Subnet6>,
     /// The address of the container's own host on the network: what comes from there goes back there
     /// by itself.
     pub(super) gateway: Ipv4Addr,
@@ -125,9 +126,23 @@ pub(super) struct Rules {
 impl Rules {
     /// The kinds of tables that there are to be.
     pub(super) fn tables(&self) -> impl Iterator<Item = Tables> {
-        let ipv6 = self.ipv6.map(|_| Tables::Of(Family::Ipv6));
+        let ipv6 = (!self.subnets6.is_empty()).then_some(Tables::Of(Family::Ipv6));
         let always = [Tables::Of(Family::Ipv4), Tables::Devices];
         always.into_iter().chain(ipv6)
+    }
+
+    /// How many rules a chain has.
+    pub(super) fn count(&self, chain: Chain) -> u32 {
+        let count = self.of(chain).len();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// The subnets that a chain has rules for.
+    fn of(&self, chain: Chain) -> &[Block] {
+        match chain {
+            Chain::Source => &[],
+            _ => &self.blocks,
+        }
     }
 
     /// Makes the tables, whatever was there.
@@ -139,36 +154,42 @@ impl Rules {
             table(batch, NEW_TABLE, TABLE);
             for chain in chains(tables) {
                 new_chain(batch, (TABLE, *chain), &self.device);
-                if chain.rules() > 0 {
+                for block in self.of(*chain) {
                     batch.step(NEW_RULE, APPEND, |it| {
                         it.text(1, TABLE);
                         it.text(2, chain.name());
-                        it.nested(4, |it| self.expressions(it, tables, *chain));
+                        it.nested(4, |it| self.expressions(it, (tables, *chain), *block));
                     });
                 }
             }
         }
     }
 
-    fn expressions(&self, it: &mut Writer, tables: Tables, chain: Chain) {
+    fn expressions(&self, it: &mut Writer, (tables, chain): (Tables, Chain), block: Block) {
+        let subnet = block.subnet;
         match chain {
             Chain::Zone => {
-                self.is_by_host(it, tables);
+                self.is_by_host(it, tables, subnet);
                 payload(it, LINK, FROM + BEFORE + 2, 2);
+                if self.blocks.len() > 1 {
+                    // Addresses in two subnets may end alike.
+                    let (place, first) = (low(!mask(subnet.1)), low(block.first));
+                    masked_with(it, &place, &first);
+                }
                 set_ct(it, CT_ZONE, Some(ORIGINAL));
             }
             Chain::Arrival => {
                 ct(it, CT_STATE, None);
                 masked(it, &NEW.to_ne_bytes());
                 compare(it, 1, &[0; 4]);
-                self.is_by_host(it, tables);
+                self.is_by_host(it, tables, subnet);
                 payload(it, LINK, FROM + BEFORE, 4);
                 set_ct(it, CT_MARK, None);
             }
             Chain::Source => {}
             Chain::Reply => {
                 ct(it, CT_MARK, None);
-                self.is_inside(it);
+                is_inside(it, subnet);
                 ct(it, CT_DIRECTION, None);
                 compare(it, 0, &[REPLY]);
                 ct(it, CT_MARK, None);
@@ -176,29 +197,38 @@ impl Rules {
             }
             Chain::Departure => {
                 meta(it, META_MARK, REGISTER);
-                self.is_inside(it);
+                is_inside(it, subnet);
+                if self.blocks.len() > 1 {
+                    // The way out of a further subnet has another beginning.
+                    let [first, second, ..] = mac(self.gateway);
+                    meta(it, META_MARK, REGISTER);
+                    masked_with(it, &[0; 4], &[first, second, 0, 0]);
+                    set_payload(it, LINK, TO, BEFORE);
+                }
                 meta(it, META_MARK, REGISTER);
                 set_payload(it, LINK, TO + BEFORE, 4);
             }
         }
     }
 
-    /// Whether somebody outside has sent it, by way of another host.
-    fn is_by_host(&self, it: &mut Writer, tables: Tables) {
-        let (mask, subnet) = self.prefix();
-        match (tables, self.ipv6) {
-            (Tables::Of(Family::Ipv6), Some((first, length))) => {
-                let mask = mask6(length);
+    /// Whether somebody outside has sent it, by way of another host with an address of this subnet.
+    fn is_by_host(&self, it: &mut Writer, tables: Tables, host: Subnet) {
+        if tables == Tables::Of(Family::Ipv6) {
+            for (first, length) in &self.subnets6 {
+                let mask = mask6(*length);
                 payload(it, NETWORK, SOURCE6, 16);
                 masked(it, &mask.to_be_bytes());
                 compare(it, 1, &(first.to_bits() & mask).to_be_bytes());
             }
-            _ => {
+        } else {
+            for block in &self.blocks {
+                let (mask, subnet) = prefix(block.subnet);
                 payload(it, NETWORK, SOURCE, 4);
                 masked(it, &mask);
                 compare(it, 1, &subnet);
             }
         }
+        let (mask, subnet) = prefix(host);
         payload(it, LINK, FROM, 6);
         let [a, b, c, d] = mask;
         masked(it, &[0xff, 0xff, a, b, c, d]);
@@ -206,20 +236,25 @@ impl Rules {
         payload(it, LINK, FROM, 6);
         compare(it, 1, &mac(self.gateway));
     }
+}
 
-    /// Whether the register has an address of the network.
-    fn is_inside(&self, it: &mut Writer) {
-        let (mask, subnet) = self.prefix();
-        masked(it, &mask);
-        compare(it, 0, &subnet);
-    }
+/// Whether the register has an address of a subnet.
+fn is_inside(it: &mut Writer, subnet: Subnet) {
+    let (mask, subnet) = prefix(subnet);
+    masked(it, &mask);
+    compare(it, 0, &subnet);
+}
 
-    /// Which bits of an address say that it is the network's, and what they are.
-    fn prefix(&self) -> ([u8; 4], [u8; 4]) {
-        let (first, length) = self.subnet;
-        let mask = mask(length);
-        (mask.to_be_bytes(), (first.to_bits() & mask).to_be_bytes())
-    }
+/// Which bits of an address say that it is the subnet's, and what they are.
+fn prefix((first, length): Subnet) -> ([u8; 4], [u8; 4]) {
+    let mask = mask(length);
+    (mask.to_be_bytes(), (first.to_bits() & mask).to_be_bytes())
+}
+
+/// The last two bytes of a number.
+fn low(number: u32) -> [u8; 2] {
+    let [_, _, high, low] = number.to_be_bytes();
+    [high, low]
 }
 
 /// Makes a chain for what leaves by a device, and takes it away again.

@@ -15,9 +15,7 @@ use serde_json::{Value, json};
 use skep_core::Id;
 use skep_core::assignment::{Branch, Overlay};
 use skep_core::ipv6::Ipv6;
-use skep_core::network::{
-    LABEL, LABEL_NAME, LABEL_SHOWN, MTU_OPTION, branch_name, engine_name, vxlan_name,
-};
+use skep_core::network::{LABEL, LABEL_NAME, LABEL_SHOWN, MTU_OPTION, branch_name, vxlan_name};
 use skep_core::worker::{OpError, OpOutput, OpResult};
 use skep_dataplane::Overlays;
 use skep_dataplane::crypt::Key;
@@ -53,10 +51,7 @@ pub(super) fn pieces(overlay: &Overlay) -> Vec<Piece> {
         let ipv6 = it.ipv6;
         let ipv6 = ipv6.map(|of| (of.subnet.to_string(), of.address(it.gateway).to_string()));
         Piece {
-            name: match it.number {
-                0 => engine_name(&overlay.id, overlay.ingress),
-                number => branch_name(&overlay.id, number),
-            },
+            name: branch_name(&overlay.id, overlay.ingress, it.number),
             bridge,
             gateway: it.gateway,
             bits: it.subnet.bits,
