@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use hosts::net::{Namespace, until};
 use hosts::{Host, Lab, NETWORK, Task, WEB, gone, outside};
 use load::{BYTES, CONNECTIONS, Rate, Taken};
+use rand::seq::SliceRandom;
 use sealed::Sealed;
 use skep_dataplane::model::{Change, Container, Endpoint, Network, Protocol, Service};
 
@@ -437,7 +438,10 @@ fn main() {
         at <= 2 || asked.is_empty() || is_asked(way)
     });
     for _ in 0..ROUNDS {
-        ways.iter_mut().for_each(Way::turn);
+        // What one leaves behind for a moment is not always in the same one's way.
+        let mut turns: Vec<_> = ways.iter_mut().collect();
+        turns.shuffle(&mut rand::rng());
+        turns.into_iter().for_each(Way::turn);
     }
     show(&ways);
     show_beginnings(names, took);
