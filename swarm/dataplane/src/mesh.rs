@@ -17,6 +17,7 @@
 mod base;
 mod hairpin;
 mod header;
+mod listing;
 mod marks;
 mod plan;
 mod ports;
@@ -82,8 +83,9 @@ struct Done {
     ways: Ways,
     passing: Passing,
     inside: BTreeSet<(Ipv4Addr, u8)>,
-    /// The number of the last change to any rules, and ours as they are listed since.
-    listed: (u32, String),
+    /// The number of the last change to any rules, and ours as they are listed since; nothing until
+    /// the first look after a change of our own, which is not to wait for that.
+    listed: Option<(u32, String)>,
 }
 
 impl Mesh {
@@ -165,7 +167,7 @@ impl Mesh {
             None => rules.anew(),
         };
         let as_listed = before.filter(|_| script.is_empty());
-        let as_listed = as_listed.map(|it| it.listed.clone());
+        let listed = as_listed.and_then(|it| it.listed.clone());
         if !script.is_empty() {
             nft::load(Place::Host, script).await.map_err(text)?;
         }
@@ -181,11 +183,6 @@ impl Mesh {
             &plan,
         )
         .await?;
-        let listed = match as_listed {
-            Some(listed) => listed,
-            // Before anybody else can have been at them, as far as that goes.
-            None => (generation().await?, list().await),
-        };
         self.done = Some(Done {
             plan,
             rules,
@@ -221,12 +218,20 @@ impl Mesh {
             return Ok(false);
         }
         let now = generation().await?;
-        let (before, listed) = &mut done.listed;
-        if now != *before {
-            if list().await != *listed {
+        if done
+            .listed
+            .as_ref()
+            .is_none_or(|(before, _)| now != *before)
+        {
+            let listed = list().await;
+            let is_as_left = match &done.listed {
+                Some((_, before)) => listed == *before,
+                None => done.rules.are_in(&listed),
+            };
+            if !is_as_left {
                 return Ok(false);
             }
-            *before = now;
+            done.listed = Some((now, listed));
         }
         if turn.is_multiple_of(SELDOM) {
             if !done.plan.here().is_empty() {

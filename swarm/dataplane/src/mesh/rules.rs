@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::base::{self, Passing};
+use super::listing::{has, named};
 use super::marks::{BACK, TRANSLATED};
 use super::plan::{Key, Manner, Plan, Published};
 use crate::blocks::number;
@@ -152,6 +153,15 @@ impl Rules {
             edit(&mut text, "add", *set, all.collect());
         }
         text
+    }
+
+    /// Whether every chain is in a listing, with something in it.
+    pub(super) fn are_in(&self, listing: &str) -> bool {
+        let base = self.base.iter().chain(&self.bridges);
+        let ports = self.chains.keys().map(|(_, name)| name.as_str());
+        ports
+            .chain(base.flat_map(|it| named(it)))
+            .all(|name| has(listing, name))
     }
 
     /// Text that turns `before` into this, and touches only what differs. Empty if nothing does.
