@@ -99,33 +99,34 @@ impl Routes {
     /// Those of IPv6 among them.
     pub(crate) fn addresses(&mut self) -> io::Result<BTreeMap<IpAddr, Answer>> {
         let mut found = BTreeMap::new();
-        let header = address(0, 0);
-        self.socket.dump(
-            GET_ADDRESS,
-            &header,
-            |_| {},
-            |entry| {
-                let fixed: Option<[u8; ADDRESS_HEADER]> = head(entry);
-                let Some([family, 128, _, _, a, b, c, d]) = fixed else {
-                    return;
-                };
-                let metric = attribute(entry, ADDRESS_HEADER, METRIC).and_then(head);
-                let is_ours = metric.map(u32::from_ne_bytes) == Some(OUR_METRIC);
-                let vip = attribute(entry, ADDRESS_HEADER, ADDRESS).and_then(head::<16>);
-                let vip = vip.filter(|_| is_ours && family == Family::Ipv6.number());
-                if let Some(vip) = vip {
-                    let device = u32::from_ne_bytes([a, b, c, d]);
-                    let none = Ipv6Addr::UNSPECIFIED.into();
-                    found.insert(vip.into(), (device, none));
-                }
-            },
-        )?;
+        self.on_devices(|vip, bits, device, metric| {
+            if bits == 128 && metric == Some(OUR_METRIC) {
+                found.insert(vip.into(), (device, Ipv6Addr::UNSPECIFIED.into()));
+            }
+        })?;
         Ok(found)
     }
 
     /// The addresses of IPv6 that devices have.
     pub(crate) fn held(&mut self) -> io::Result<Vec<Held>> {
         let mut found = Vec::new();
+        self.on_devices(|address, _, device, metric| {
+            let copy = metric == Some(COPY_METRIC);
+            found.push(Held {
+                address,
+                device,
+                copy,
+            });
+        })?;
+        Ok(found)
+    }
+
+    /// Hands out the addresses of IPv6: the bits of the prefix, the device's number, and the metric if
+    /// there is one.
+    fn on_devices(
+        &mut self,
+        mut take: impl FnMut(Ipv6Addr, u8, u32, Option<u32>),
+    ) -> io::Result<()> {
         let header = address(0, 0);
         self.socket.dump(
             GET_ADDRESS,
@@ -133,20 +134,23 @@ impl Routes {
             |_| {},
             |entry| {
                 let fixed: Option<[u8; ADDRESS_HEADER]> = head(entry);
-                let Some([family, _, _, _, a, b, c, d]) = fixed else {
+                let Some([family, bits, _, _, a, b, c, d]) = fixed else {
                     return;
                 };
                 let metric = attribute(entry, ADDRESS_HEADER, METRIC).and_then(head);
+                let metric = metric.map(u32::from_ne_bytes);
                 let address = attribute(entry, ADDRESS_HEADER, ADDRESS).and_then(head::<16>);
                 let address = address.filter(|_| family == Family::Ipv6.number());
-                found.extend(address.map(|address| Held {
-                    address: address.into(),
-                    device: u32::from_ne_bytes([a, b, c, d]),
-                    copy: metric.map(u32::from_ne_bytes) == Some(COPY_METRIC),
-                }));
+                if let Some(address) = address {
+                    take(
+                        address.into(),
+                        bits,
+                        u32::from_ne_bytes([a, b, c, d]),
+                        metric,
+                    );
+                }
             },
-        )?;
-        Ok(found)
+        )
     }
 
     /// Removes copies of addresses from devices, and makes others.
