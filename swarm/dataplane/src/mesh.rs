@@ -49,6 +49,7 @@ use crate::netns::{Place, on_host};
 use crate::nft;
 use crate::owner::{self, Owner};
 use crate::plane::Part;
+use crate::settings;
 use crate::state::{State, Touched};
 
 /// After a start, before what an earlier daemon left is taken away because nothing is published:
@@ -284,11 +285,8 @@ impl Part for Mesh {
 
 /// Whether the network has more than one bridge on this host, as it has where nodes share it.
 fn has_siblings(bridge: &str) -> bool {
-    let Ok(all) = nix::ifaddrs::getifaddrs() else {
-        return true;
-    };
-    let mut names = all.map(|it| it.interface_name);
-    names.any(|it| it != bridge && join::is_sibling(&it, bridge))
+    let is_other = |it: &String| it != bridge && join::is_sibling(it, bridge);
+    settings::devices().map_or(true, |all| all.iter().any(is_other))
 }
 
 /// Whether any service publishes a port.
