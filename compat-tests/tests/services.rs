@@ -269,18 +269,6 @@ fn constraints_drain_and_refusals() -> Result<()> {
             "Unknown mode: nowhere",
         ),
         (
-            &[
-                "network",
-                "create",
-                "--driver=overlay",
-                "--ipv6",
-                "--subnet=fd00:7::/64",
-                "--subnet=fd00:8::/64",
-                "two",
-            ],
-            "not supported by this version",
-        ),
-        (
             &["node", "rm", "n3"],
             "is a cluster manager and is a member of the raft cluster",
         ),
