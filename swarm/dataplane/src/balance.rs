@@ -60,6 +60,8 @@ impl Balance {
 }
 
 impl Part for Balance {
+    const SEES_ENDPOINTS: bool = true;
+
     fn name(&self) -> &'static str {
         "balance"
     }

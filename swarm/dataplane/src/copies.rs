@@ -52,6 +52,8 @@ struct Steps {
 }
 
 impl Part for Copies {
+    const SEES_ENDPOINTS: bool = false;
+
     fn name(&self) -> &'static str {
         "copies of addresses"
     }

@@ -88,6 +88,8 @@ impl<E: Errand> Default for Errands<E> {
 }
 
 impl<E: Errand> Part for Errands<E> {
+    const SEES_ENDPOINTS: bool = false;
+
     fn name(&self) -> &'static str {
         E::NAME
     }

@@ -245,6 +245,8 @@ impl Mesh {
 }
 
 impl Part for Mesh {
+    const SEES_ENDPOINTS: bool = true;
+
     fn name(&self) -> &'static str {
         "mesh"
     }

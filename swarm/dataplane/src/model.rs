@@ -207,6 +207,13 @@ pub enum Change {
     ContainerGone(String),
 }
 
+impl Change {
+    /// Whether it is about an endpoint alone.
+    pub(crate) fn is_of_endpoint(&self) -> bool {
+        matches!(self, Self::Endpoint(..) | Self::EndpointGone(..))
+    }
+}
+
 /// What a host has found out by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reports {

@@ -98,6 +98,8 @@ impl Names {
 }
 
 impl Part for Names {
+    const SEES_ENDPOINTS: bool = true;
+
     fn name(&self) -> &'static str {
         "names"
     }

@@ -128,6 +128,8 @@ fn look(done: &Done, looks_at_older: bool) -> io::Result<Option<Seen>> {
 }
 
 impl Part for Passage {
+    const SEES_ENDPOINTS: bool = false;
+
     fn name(&self) -> &'static str {
         "passage"
     }

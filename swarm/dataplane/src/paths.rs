@@ -42,6 +42,8 @@ pub(crate) struct Paths {
 }
 
 impl Part for Paths {
+    const SEES_ENDPOINTS: bool = false;
+
     fn name(&self) -> &'static str {
         "paths"
     }

@@ -24,8 +24,8 @@ use crate::state::{State, Touched};
 
 /// Changes that wait, in calls of [`Plane::apply`].
 const QUEUE: usize = 1024;
-/// How many parts there are.
-const PARTS: usize = 8;
+/// Answers that wait for whoever asked for them.
+const ANSWERS: usize = 8;
 /// The first pause after a failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How often to see whether somebody else was at the kernel's rules.
@@ -46,6 +46,10 @@ pub struct Config {
 
 /// A part of the data plane. Everything it does can be done again.
 pub(crate) trait Part: Send {
+    /// Whether it has a use for endpoints, of which there may be very many: what others are shown is
+    /// without them.
+    const SEES_ENDPOINTS: bool;
+
     /// What it is for, for the log.
     fn name(&self) -> &'static str;
 
@@ -109,13 +113,12 @@ impl Plane {
 
     /// Waits until the kernel was told everything that was told here; whether it took all of it.
     pub async fn settled(&self) -> bool {
-        let (answer, mut answers) = mpsc::channel(PARTS);
-        let asked = self.words.send(Word::Settled(answer)).await;
-        let mut settled = 0;
+        let (answer, mut answers) = mpsc::channel(ANSWERS);
+        let mut settled = self.words.send(Word::Settled(answer)).await.is_ok();
         while let Some(answer) = answers.recv().await {
-            settled += usize::from(answer);
+            settled &= answer;
         }
-        asked.is_ok() && settled == PARTS
+        settled
     }
 }
 
@@ -171,7 +174,11 @@ async fn run(config: Config, mut inbox: mpsc::Receiver<Word>, report: watch::Sen
         }
         for part in &words {
             // One that failed for good is missed, and the others go on.
-            let _ = part.send(word.clone()).await;
+            if part.send(word.clone()).await.is_err()
+                && let Word::Settled(answer) = &word
+            {
+                let _ = answer.send(false).await;
+            }
         }
     }
 }
@@ -227,7 +234,8 @@ impl<P: Part + 'static> Follower<P> {
     fn take(&mut self, word: Word, asked: &mut Vec<mpsc::Sender<bool>>) {
         match word {
             Word::Changes(changes) => {
-                for change in changes.iter() {
+                let seen = |it: &&Change| P::SEES_ENDPOINTS || !it.is_of_endpoint();
+                for change in changes.iter().filter(seen) {
                     self.state.apply(change.clone(), &mut self.behind);
                 }
             }
