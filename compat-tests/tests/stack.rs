@@ -105,7 +105,28 @@ fn refusals(fleet: &Fleet) -> Result<()> {
         pruned.contains("ranged") && !pruned.contains("ingress"),
         "{pruned}"
     );
-    Ok(())
+    what_a_host_has_is_not_chosen(&n1, &n3)
+}
+
+/// A network that an engine made for itself while its node was in the swarm.
+fn what_a_host_has_is_not_chosen(n1: &Host, n3: &Host) -> Result<()> {
+    let chosen = || -> Result<String> {
+        n1.docker(&["network", "create", "--driver", "overlay", "next"])?;
+        let network = inspect(n1, "network", "next")?;
+        n1.docker(&["network", "rm", "next"])?;
+        let subnet = network["IPAM"]["Config"][0]["Subnet"].as_str();
+        Ok(subnet.context("a network has no subnet")?.to_owned())
+    };
+    let subnet = chosen()?;
+    ensure!(chosen()? == subnet, "{subnet} is not chosen again");
+    n3.docker(&["network", "create", "--subnet", &subnet, "own"])?;
+    wait_for("a subnet that no host has", PATIENCE, || {
+        chosen().is_ok_and(|next| next != subnet)
+    })?;
+    n3.docker(&["network", "rm", "own"])?;
+    wait_for("the host's subnet to be free again", PATIENCE, || {
+        chosen().is_ok_and(|next| next == subnet)
+    })
 }
 
 fn await_agents(host: &Host) -> Result<()> {

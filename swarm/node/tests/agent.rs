@@ -11,6 +11,7 @@
 #[path = "support/engine.rs"]
 mod map;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -293,4 +294,22 @@ async fn a_restart_leaves_containers_alone_even_without_managers() {
     let listed = engine.run(EngineOp::List { node: NODE.into() }).await;
     assert_eq!(listed, Ok(OpOutput::Containers(Vec::new())));
     assert!(!dir.path().join("tasks").exists());
+}
+
+#[tokio::test]
+async fn a_session_tells_what_has_changed_about_the_node() {
+    let (swarm, engine) = (Swarm::new(), MapEngine::default());
+    let dir = tempfile::tempdir().unwrap();
+    let mut leader = swarm.manager("m1");
+    let agent = swarm.agent(&engine, dir.path(), &[&leader]);
+    let mut session = leader.session().await;
+    session.welcome(Vec::new()).await;
+
+    let rack = BTreeMap::from([("rack".to_owned(), "7".to_owned())]);
+    engine.0.lock().unwrap().labels = rack.clone();
+    let ToDispatcher::Register { description, .. } = session.hear().await else {
+        panic!("the node said something else");
+    };
+    assert_eq!(description.engine.labels, rack);
+    agent.stop(false).await;
 }

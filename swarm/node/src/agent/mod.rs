@@ -5,6 +5,7 @@ mod attach;
 mod dial;
 mod exits;
 mod files;
+mod introduction;
 mod networks;
 mod records;
 mod run;
@@ -31,6 +32,7 @@ pub use attach::{Attachments, Hold};
 use dial::Known;
 use exits::Exits;
 use files::Files;
+use introduction::Introducer;
 use networks::Networks;
 use records::Records;
 use run::{Runner, Stop};
@@ -109,12 +111,11 @@ impl Agent {
         let (stop, asked) = mpsc::channel(1);
         let (standings, places) = watch::channel(Vec::new());
         let (attachments, requests) = Attachments::new(places);
+        let (endpoint, engine) = (config.endpoint.clone(), config.engine.clone());
         let context = session::Context {
             endpoint: config.endpoint,
-            engine: config.engine.clone(),
+            introducer: Introducer::new(endpoint, engine, config.data_path),
             known: told,
-            described: None,
-            data_path: config.data_path,
             events,
         };
         let session = tokio::spawn(session::run(context));

@@ -1,19 +1,16 @@
 //! One agent's connection to the leader: finds it, registers, says that it is alive, carries
 //! messages both ways. Tries for ever, at its own pace. Never looks into an assignment.
 
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
-use skep_api::cluster::TlsInfo;
-use skep_api::node::NodeDescription;
 use skep_core::assignment::{ToAgent, ToDispatcher};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use super::dial::{self, Known, Opened};
-use crate::addr::DataPath;
-use crate::engine::Engine;
+use super::introduction::Introducer;
 use crate::quic::{CallError, Endpoint, FrameReceiver, FrameSender};
 use crate::{system, texts};
 
@@ -31,8 +28,6 @@ const QUEUE: usize = 64;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a session may take to open once its stream stands.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the engine may take to describe the node, if it has done so before.
-const ENGINE_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the dispatcher may take to read a goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -56,50 +51,12 @@ pub enum Event {
 pub struct Context {
     /// The node's endpoint.
     pub endpoint: Endpoint,
-    /// The engine, which describes the node.
-    pub engine: Arc<dyn Engine>,
+    /// Says who the node is.
+    pub introducer: Introducer,
     /// Managers to try.
     pub known: watch::Receiver<Known>,
-    /// Where other nodes send packets of networks to.
-    pub data_path: DataPath,
-    /// What the engine last said of the node.
-    pub described: Option<NodeDescription>,
     /// Where the news goes.
     pub events: mpsc::Sender<Event>,
-}
-
-impl Context {
-    /// What the node says when it registers.
-    async fn introduction(&self, description: NodeDescription) -> ToDispatcher {
-        let description = NodeDescription {
-            tls_info: tls_info(&self.endpoint),
-            ..description
-        };
-        // Without interfaces, what the leader sees has to do.
-        let own = system::interfaces().unwrap_or_default();
-        ToDispatcher::Register {
-            description: Box::new(description),
-            subnets: system::subnets().await,
-            subnets6: system::subnets6().await,
-            data_path: self.data_path.said(&own),
-        }
-    }
-
-    /// What the engine says of the node, or said last if it is slow today: a node whose engine is
-    /// busy must not look dead.
-    async fn describe(&mut self) -> Result<NodeDescription, String> {
-        let known = self.described.take();
-        let description = match (
-            timeout(ENGINE_PATIENCE, self.engine.describe()).await,
-            known,
-        ) {
-            (Ok(answer), _) => answer?,
-            (Err(_), Some(known)) => known,
-            (Err(_), None) => self.engine.describe().await?,
-        };
-        self.described = Some(description.clone());
-        Ok(description)
-    }
 }
 
 /// How an attempt ended.
@@ -112,14 +69,6 @@ enum Ended {
     Failed(String),
     /// The swarm does not know the node any more.
     Removed(String),
-}
-
-/// What there is to be done about a session from this side.
-enum News {
-    /// This manager leads now, and it is another one.
-    Leader(String),
-    /// The node has another certificate, or trusts others.
-    Identity,
 }
 
 /// Keeps a session until the agent's loop is gone.
@@ -185,15 +134,10 @@ async fn attempt(context: &mut Context, candidates: Vec<String>) -> (String, End
     let first = candidates.first().cloned().unwrap_or_default();
     // Before the description: what changes meanwhile is told afterwards.
     let identity = context.known.borrow().identity;
-    let description = match context.describe().await {
-        Ok(description) => description,
-        Err(error) => {
-            return (
-                first,
-                Ended::Failed(format!("the engine does not answer: {error}")),
-            );
-        }
-    };
+    if let Err(error) = context.introducer.describe().await {
+        let reason = format!("the engine does not answer: {error}");
+        return (first, Ended::Failed(reason));
+    }
     let opened = dial::first_of(&context.endpoint, candidates).await;
     let Opened {
         addr,
@@ -204,11 +148,12 @@ async fn attempt(context: &mut Context, candidates: Vec<String>) -> (String, End
         Ok(opened) => opened,
         Err((addr, error)) => return (addr, refused(&error)),
     };
-    let introduction = context.introduction(description).await;
+    let introduction = context.introducer.introduction().await;
     let ended = match register(&addr, &introduction, &mut sender, &mut receiver).await {
         Ok(greeting) => {
             info!(addr, "the session with the dispatcher stands");
-            let reason = hold(context, &addr, identity, greeting, sender, &mut receiver).await;
+            let said = (introduction, identity);
+            let reason = hold(context, &addr, said, greeting, sender, &mut receiver).await;
             link.close("the session is over");
             Ended::Over(reason)
         }
@@ -247,19 +192,27 @@ fn refused(error: &CallError) -> Ended {
     }
 }
 
-/// A session that stands: messages both ways until one side ends it. Returns why.
+/// A session that stands: messages both ways until one side ends it. Returns why. It began with
+/// what was `said`, under which identity.
 async fn hold(
     context: &mut Context,
     addr: &str,
-    identity: u64,
+    said: (ToDispatcher, u64),
     greeting: ToAgent,
     sender: FrameSender,
     receiver: &mut FrameReceiver,
 ) -> String {
+    let Context {
+        introducer,
+        known,
+        events: told,
+        ..
+    } = context;
     let (outgoing, queue) = mpsc::channel(QUEUE);
     // Weak: the agent says goodbye by dropping its own.
     let queued = outgoing.downgrade();
-    let mut identity = identity;
+    let (introduction, identity) = said;
+    let mut kept = pin!(introducer.keep_true(introduction, known.clone(), identity, queued));
     let (period, heartbeat) = watch::channel(heartbeat_of(&greeting).unwrap_or(HEARTBEAT));
     let open = Event::Open {
         addr: addr.to_owned(),
@@ -269,7 +222,7 @@ async fn hold(
     let mut events = vec![open, Event::Message(greeting)];
     loop {
         for event in events.drain(..) {
-            if context.events.send(event).await.is_err() {
+            if told.send(event).await.is_err() {
                 // Its goodbye may still be on the way.
                 let written = timeout(GOODBYE, &mut writer).await;
                 writer.abort();
@@ -282,17 +235,11 @@ async fn hold(
         let received: Result<Option<ToAgent>, CallError> = tokio::select! {
             received = receiver.recv() => received,
             written = &mut writer => return closed(written, receiver).await,
-            news = news(&mut context.known, addr, identity) => match news {
-                News::Leader(leader) => {
-                    writer.abort();
-                    return format!("{leader} leads the swarm now");
-                }
-                News::Identity => {
-                    identity = context.known.borrow().identity;
-                    register_again(context, &queued).await;
-                    continue;
-                }
-            },
+            leader = other_leader(known, addr) => {
+                writer.abort();
+                return format!("{leader} leads the swarm now");
+            }
+            never = &mut kept => match never {},
         };
         match received {
             Ok(Some(ToAgent::NotLeader(_) | ToAgent::Expired)) | Ok(None) => {
@@ -318,30 +265,15 @@ async fn hold(
 }
 
 /// Waits until this node itself learns that another manager than `addr` leads: sooner than the
-/// connection with a leader that died would tell; or that it has another identity than it had when
-/// it was `identity`. Pends for ever when nobody is left to say so.
-async fn news(known: &mut watch::Receiver<Known>, addr: &str, identity: u64) -> News {
+/// connection with a leader that died would tell. Pends for ever when nobody is left to say so.
+async fn other_leader(known: &mut watch::Receiver<Known>, addr: &str) -> String {
     while known.changed().await.is_ok() {
-        let known = known.borrow_and_update();
-        if known.identity != identity {
-            return News::Identity;
-        }
-        match &known.leader {
-            Some(leader) if leader != addr => return News::Leader(leader.clone()),
+        match &known.borrow_and_update().leader {
+            Some(leader) if leader != addr => return leader.clone(),
             _ => {}
         }
     }
     std::future::pending().await
-}
-
-/// Tells the leader of the node's certificate. Without room in the queue the session is about to
-/// end, and the next begins with it.
-async fn register_again(context: &Context, queued: &mpsc::WeakSender<ToDispatcher>) {
-    let described = context.described.clone();
-    let (Some(description), Some(outgoing)) = (described, queued.upgrade()) else {
-        return;
-    };
-    let _ = outgoing.try_send(context.introduction(description).await);
 }
 
 /// The writer has ended: either the agent said goodbye, which the dispatcher must still read before
@@ -401,12 +333,4 @@ fn heartbeat_of(message: &ToAgent) -> Option<Duration> {
     };
     let nanos = u64::try_from(*heartbeat).unwrap_or(0);
     Some(Duration::from_nanos(nanos).max(FIRST_PAUSE))
-}
-
-/// What Docker's API shows as the node's TLSInfo.
-fn tls_info(endpoint: &Endpoint) -> TlsInfo {
-    let identity = endpoint.identity();
-    identity
-        .map(|identity| identity.tls_info())
-        .unwrap_or_default()
 }

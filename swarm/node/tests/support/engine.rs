@@ -25,6 +25,8 @@ pub struct Shelf {
     pub events: Option<mpsc::Sender<EngineEvent>>,
     /// The socket of its API.
     pub api: PathBuf,
+    /// What its labels say.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl MapEngine {
@@ -113,10 +115,11 @@ impl Engine for MapEngine {
     }
 
     fn describe(&self) -> BoxFuture<'static, Result<NodeDescription, String>> {
-        let description = NodeDescription {
+        let mut description = NodeDescription {
             hostname: "host".into(),
             ..Default::default()
         };
+        description.engine.labels = self.0.lock().unwrap().labels.clone();
         Box::pin(async move { Ok(description) })
     }
 
