@@ -111,10 +111,11 @@ impl Introducer {
 /// Waits until the node's identity is another one than `identity`. Pends for ever when nobody is
 /// left to say so.
 async fn next_identity(known: &mut watch::Receiver<Known>, identity: u64) -> u64 {
-    match known.wait_for(|known| known.identity != identity).await {
-        Ok(known) => known.identity,
-        Err(_) => std::future::pending().await,
+    let next = known.wait_for(|known| known.identity != identity).await;
+    if let Some(next) = next.ok().map(|known| known.identity) {
+        return next;
     }
+    std::future::pending().await
 }
 
 /// What Docker's API shows as the node's TLSInfo.
