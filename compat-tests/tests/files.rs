@@ -73,7 +73,9 @@ fn secrets_and_configs_are_files_in_memory() -> Result<()> {
     n2.kill(Part::Skepd)?;
     n2.start(Part::Skepd)?;
     await_ready(&fleet, 3)?;
-    ensure!(containers(&n2)? == before);
+    let after = containers(&n2)?;
+    let tasks = || n1.docker(&["service", "ps", "--no-trunc", "use"]);
+    ensure!(after == before, "{after:?}: {}", tasks()?);
     ensure!(look(&n2)?.contains("hush-hush"));
 
     n1.docker(&["service", "rm", "use"])?;
