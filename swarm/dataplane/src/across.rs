@@ -104,7 +104,10 @@ fn beside(network: &Network, addresses: &[IpAddr]) -> Vec<Way> {
         bits,
     });
     let second = ipv6.into_iter().flat_map(|own| {
-        let others = network.subnets6().filter(move |it| !is_in6(own, *it));
+        let others = network
+            .subnets6()
+            .into_iter()
+            .filter(move |it| !is_in6(own, *it));
         others.map(move |(to, bits)| Way {
             by,
             from: own.into(),

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::model::{Network, Subnet, is_in, mask};
+use crate::model::{Network, Subnet, is_in, mask, plain};
 
 /// One of a network's subnets, with the numbers of its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +16,6 @@ pub(crate) struct Block {
 
 /// The subnets of a network, the largest first: each then begins at a multiple of its size.
 pub(crate) fn blocks(network: &Network) -> Vec<Block> {
-    let plain = |(address, bits): Subnet| {
-        let first = address.to_bits() & mask(bits);
-        (Ipv4Addr::from_bits(first), bits)
-    };
     let mut subnets: Vec<Subnet> = network.subnets().map(plain).collect();
     subnets.sort_unstable_by_key(|(address, bits)| (*bits, *address));
     let mut next = 0_u32;

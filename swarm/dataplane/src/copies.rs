@@ -99,7 +99,7 @@ fn networks(state: &State) -> Vec<Network> {
     let all = state.networks.values();
     let all = all.filter_map(|known| known.network.as_ref());
     let all = all.map(|network| Network {
-        subnets: network.subnets6().collect(),
+        subnets: network.subnets6().into_iter().collect(),
         bridges: network.bridges().map(str::to_owned).collect(),
     });
     all.filter(|it| !it.subnets.is_empty()).collect()

@@ -29,7 +29,7 @@ mod sysctls;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tracing::{debug, warn};
@@ -48,13 +48,10 @@ use crate::netlink::nftables::Nftables;
 use crate::netns::{Place, on_host};
 use crate::nft;
 use crate::owner::{self, Owner};
-use crate::plane::Part;
+use crate::plane::{GRACE, Part};
 use crate::settings;
 use crate::state::{State, Touched};
 
-/// After a start, before what an earlier daemon left is taken away because nothing is published:
-/// until then somebody may still say what is.
-const GRACE: Duration = Duration::from_secs(30);
 /// What there can be only one of in a namespace.
 const MESH: &str = "mesh";
 /// Every so many looks, what no event tells of is looked at too.

@@ -1,7 +1,7 @@
 //! What a host has to know of its networks, as data: who is on them, under which names, and which
 //! containers are here. Touches nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A subnet: its address and the length of its prefix.
@@ -54,10 +54,11 @@ impl Network {
         std::iter::once(self.subnet).chain(further)
     }
 
-    /// All its IPv6 subnets.
-    pub fn subnets6(&self) -> impl Iterator<Item = Subnet6> {
+    /// All its IPv6 subnets, in order: one may belong to several of IPv4.
+    pub fn subnets6(&self) -> BTreeSet<Subnet6> {
         let further = self.branches.iter().filter_map(|it| it.ipv6);
-        self.ipv6.map(|it| it.subnet).into_iter().chain(further)
+        let first = self.ipv6.map(|it| it.subnet);
+        first.into_iter().chain(further).collect()
     }
 
     /// All its bridges here.
@@ -87,6 +88,11 @@ pub fn is_in(address: Ipv4Addr, (subnet, length): Subnet) -> bool {
 pub fn is_in6(address: Ipv6Addr, (subnet, length): Subnet6) -> bool {
     let mask = mask6(length);
     address.to_bits() & mask == subnet.to_bits() & mask
+}
+
+/// A subnet without what its address has below the prefix.
+pub(crate) fn plain((address, bits): Subnet) -> Subnet {
+    (Ipv4Addr::from_bits(address.to_bits() & mask(bits)), bits)
 }
 
 /// The bits of an IPv4 address that a prefix of this length is about.

@@ -3,21 +3,18 @@
 //! for that, and puts them back. What the rules are is `accept`'s.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::accept::{self, Marks, Plan, Wanted};
 use crate::mesh;
 use crate::netlink::nftables::Nftables;
 use crate::netns;
 use crate::owner::{self, Owner};
-use crate::plane::Part;
+use crate::plane::{GRACE, Part};
 use crate::state::{State, Touched};
 
 /// What there can be only one of in a namespace.
 const PASSAGE: &str = "passage";
-/// After a start, before what an earlier daemon left is taken away because there is no network:
-/// until then somebody may still tell of one.
-const GRACE: Duration = Duration::from_secs(30);
 
 /// See the head of the file.
 #[derive(Debug)]

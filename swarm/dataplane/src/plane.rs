@@ -28,6 +28,9 @@ const QUEUE: usize = 1024;
 const ANSWERS: usize = 8;
 /// The first pause after a failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// After a start, before what an earlier daemon left is taken away because nobody has a use for it:
+/// until then somebody may still tell of one.
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
 /// How often to see whether somebody else was at the kernel's rules.
 const LOOK: Duration = Duration::from_millis(500);
 

@@ -6,7 +6,7 @@
 
 mod rules;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
@@ -132,11 +132,7 @@ fn reply(network: &Network, container: &Container) -> Option<Reply> {
         pid: container.pid,
         own,
         blocks: blocks(network),
-        subnets6: network
-            .subnets6()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
+        subnets6: network.subnets6().into_iter().collect(),
         gateway: network.gateway,
     })
 }

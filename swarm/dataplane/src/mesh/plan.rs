@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::blocks::{Block, blocks};
-use crate::model::{Network, Protocol, Service, Subnet, Subnet6};
+use crate::model::{Network, Protocol, Service, Subnet6, plain};
 use crate::state::{Known, State};
-use crate::{branch_mac, mac};
 
 /// A port of this host.
 pub(super) type Key = (Protocol, u16);
@@ -19,8 +18,6 @@ pub(super) struct Plan {
     pub(super) bridge: String,
     /// All its bridges here.
     pub(super) bridges: Vec<String>,
-    /// Their hardware addresses.
-    pub(super) hardware: Vec<[u8; 6]>,
     /// Its subnets.
     pub(super) blocks: Vec<Block>,
     /// This host's address on it.
@@ -104,34 +101,15 @@ fn of(network: &Network) -> Plan {
     Plan {
         bridge: network.bridge.clone(),
         bridges: network.bridges().map(str::to_owned).collect(),
-        hardware: hardware(network),
         blocks: blocks(network),
         gateway: network.gateway,
         gateway6: network.ipv6.map(|it| it.gateway),
-        subnets6: network
-            .subnets6()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
+        subnets6: network.subnets6().into_iter().collect(),
         hosts: network.hosts.clone(),
         inside: BTreeSet::new(),
         inside6: BTreeSet::new(),
         ports: BTreeMap::new(),
     }
-}
-
-/// The hardware addresses of the network's bridges here, in the same order.
-fn hardware(network: &Network) -> Vec<[u8; 6]> {
-    let further = (0..network.branches.len()).map(|it| branch_mac(network.gateway, it));
-    std::iter::once(mac(network.gateway))
-        .chain(further)
-        .collect()
-}
-
-/// The subnet without what an address in it may have below the prefix.
-fn plain((address, length): Subnet) -> Subnet {
-    let inside = u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);
-    (Ipv4Addr::from(u32::from(address) & !inside), length)
 }
 
 fn ports(known: &Known, hosts: &BTreeMap<Ipv4Addr, IpAddr>) -> BTreeMap<Key, Published> {

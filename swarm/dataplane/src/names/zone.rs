@@ -133,7 +133,7 @@ impl Zone {
         };
         match address {
             IpAddr::V4(address) => network.subnets().any(|it| is_in(address, it)),
-            IpAddr::V6(address) => network.subnets6().any(|it| is_in6(address, it)),
+            IpAddr::V6(address) => network.subnets6().into_iter().any(|it| is_in6(address, it)),
         }
     }
 }
