@@ -313,3 +313,21 @@ async fn a_session_tells_what_has_changed_about_the_node() {
     assert_eq!(description.engine.labels, rack);
     agent.stop(false).await;
 }
+
+#[tokio::test]
+async fn a_daemon_that_starts_beside_a_slow_engine_is_there_at_once() {
+    let (swarm, engine) = (Swarm::new(), MapEngine::default());
+    let dir = tempfile::tempdir().unwrap();
+    let mut leader = swarm.manager("m1");
+    let agent = swarm.agent(&engine, dir.path(), &[&leader]);
+    leader.session().await.welcome(Vec::new()).await;
+    agent.stop(false).await;
+
+    engine.0.lock().unwrap().is_silent = true;
+    let agent = swarm.agent(&engine, dir.path(), &[&leader]);
+    let ToDispatcher::Register { description, .. } = leader.session().await.hear().await else {
+        panic!("the node said something else");
+    };
+    assert_eq!(description.hostname, "host");
+    agent.stop(false).await;
+}

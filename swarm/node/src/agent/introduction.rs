@@ -2,6 +2,8 @@
 //! where packets of the swarm's are to be sent to. Looks again now and then. Decides nothing.
 
 use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +12,18 @@ use skep_api::node::NodeDescription;
 use skep_core::assignment::ToDispatcher;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
 
 use super::dial::Known;
 use crate::addr::DataPath;
+use crate::disk;
 use crate::engine::Engine;
 use crate::quic::Endpoint;
 use crate::system;
 
+/// Where the agent's directory has what the engine last said, for a daemon that starts beside an
+/// engine that is slow: a node has three seconds before its tasks are given to others.
+const FILE: &str = "description";
 /// How long the engine may take to describe the node, if it has done so before.
 const ENGINE_PATIENCE: Duration = Duration::from_millis(500);
 /// The host's own networks are looked at this often: somebody may make an overlay right after a
@@ -32,15 +39,25 @@ pub(super) struct Introducer {
     data_path: DataPath,
     /// What the engine last said of the node.
     described: Option<NodeDescription>,
+    /// Where that is kept.
+    file: PathBuf,
 }
 
 impl Introducer {
-    pub fn new(endpoint: Endpoint, engine: Arc<dyn Engine>, data_path: DataPath) -> Self {
+    /// `dir` is the agent's own directory.
+    pub fn new(
+        endpoint: Endpoint,
+        engine: Arc<dyn Engine>,
+        data_path: DataPath,
+        dir: &Path,
+    ) -> Self {
+        let file = dir.join(FILE);
         Self {
             endpoint,
             engine,
             data_path,
-            described: None,
+            described: remembered(&file),
+            file,
         }
     }
 
@@ -56,8 +73,21 @@ impl Introducer {
             (Err(_), Some(_)) => return Ok(()),
             (Err(_), None) => self.engine.describe().await?,
         };
-        self.described = Some(description);
+        if self.described.as_ref() != Some(&description) {
+            self.remember(&description).await;
+            self.described = Some(description);
+        }
         Ok(())
+    }
+
+    /// For the next daemon; without it that one has to wait for its engine.
+    async fn remember(&self, description: &NodeDescription) {
+        let (file, said) = (self.file.clone(), serde_json::to_vec(description));
+        let write = move || disk::write_atomic(&file, &said?, 0o600);
+        let written = tokio::task::spawn_blocking(write).await;
+        if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            warn!(%error, "cannot keep what the engine says of the node");
+        }
     }
 
     /// What the node says when it registers, with what its engine said last.
@@ -106,6 +136,17 @@ impl Introducer {
             }
         }
     }
+}
+
+/// What the engine said to an earlier daemon.
+fn remembered(file: &Path) -> Option<NodeDescription> {
+    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+}
+
+/// Forgets it, with the node.
+pub(super) fn forget(dir: &Path) {
+    // One that stays is replaced by what the next node's engine says.
+    let _ = std::fs::remove_file(dir.join(FILE));
 }
 
 /// Waits until the node's identity is another one than `identity`. Pends for ever when nobody is

@@ -114,7 +114,7 @@ impl Agent {
         let (endpoint, engine) = (config.endpoint.clone(), config.engine.clone());
         let context = session::Context {
             endpoint: config.endpoint,
-            introducer: Introducer::new(endpoint, engine, config.data_path),
+            introducer: Introducer::new(endpoint, engine, config.data_path, &config.dir),
             known: told,
             events,
         };
@@ -255,6 +255,7 @@ pub async fn forget_everything(
     left.extend(remove_networks(engine).await);
     plane::clean().await;
     files::forget_all(dir);
+    introduction::forget(dir);
     let forgotten = records::forget(dir).and(networks::forget(dir));
     if left.is_empty() {
         forgotten.map_err(|error| error.to_string())

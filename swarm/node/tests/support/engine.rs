@@ -27,6 +27,8 @@ pub struct Shelf {
     pub api: PathBuf,
     /// What its labels say.
     pub labels: BTreeMap<String, String>,
+    /// It does not answer who asks what the node is like.
+    pub is_silent: bool,
 }
 
 impl MapEngine {
@@ -119,8 +121,12 @@ impl Engine for MapEngine {
             hostname: "host".into(),
             ..Default::default()
         };
-        description.engine.labels = self.0.lock().unwrap().labels.clone();
-        Box::pin(async move { Ok(description) })
+        let shelf = self.0.lock().unwrap();
+        description.engine.labels = shelf.labels.clone();
+        match shelf.is_silent {
+            true => Box::pin(std::future::pending()),
+            false => Box::pin(async move { Ok(description) }),
+        }
     }
 
     fn subnets(&self) -> BoxFuture<'static, Vec<(IpAddr, u8)>> {
