@@ -37,19 +37,14 @@ impl Controller {
             return Step::Wait(None);
         }
         if self.status.state < TaskState::Running {
-            match &self.network {
-                Ready::NotYet => {
-                    if self.status.state < TaskState::Preparing {
-                        self.transition(TaskState::Preparing, super::steps::PREPARING, now);
-                    }
-                    return Step::Wait(None);
-                }
-                Ready::No(why) => {
-                    self.fail(why.clone(), now);
-                    return Step::Wait(None);
-                }
-                Ready::Yes => self.transition(TaskState::Running, "started", now),
+            let waits = matches!(self.network, Ready::NotYet | Ready::Missing);
+            if waits && self.status.state < TaskState::Preparing {
+                self.transition(TaskState::Preparing, super::steps::PREPARING, now);
             }
+            if let Some(step) = self.lack_network(now) {
+                return step;
+            }
+            self.transition(TaskState::Running, "started", now);
         }
         match &self.seen {
             _ if self.held => {}

@@ -67,6 +67,8 @@ pub(crate) struct Controller {
     gone_at: Option<Timestamp>,
     /// Whether the task's networks are there.
     network: Ready,
+    /// Since when the node has lacked an address on one of them.
+    missing_since: Option<Timestamp>,
     /// What the engine shows of the container says nothing: somebody is at work on it.
     held: bool,
     /// The task is no longer the node's: stop and remove the container.
@@ -122,6 +124,7 @@ impl Controller {
             unhealthy: false,
             gone_at: None,
             network: Ready::Yes,
+            missing_since: None,
             held: false,
             removing: false,
             conflicts: 0,

@@ -5,14 +5,19 @@ use serde_json::Value;
 use skep_api::task::TaskState;
 
 use super::{Busy, Controller, Seen, Step};
-use crate::Timestamp;
 use crate::container::{create_body, further_networks};
 use crate::object::Node;
 use crate::task_files::TaskFile;
 use crate::worker::{ContainerState, EngineOp, Health, Ready};
+use crate::{Nanos, SECOND, Timestamp};
 
 /// What a task says while it is prepared.
 pub(super) const PREPARING: &str = "preparing";
+/// How long a node may be without an address on one of the task's networks, as with the original, and
+/// what its tasks say then. They leave theirs to it.
+const MISSING_FOR: Nanos = 30 * SECOND;
+pub(super) const MISSING: &str =
+    "node is missing network attachments, ip addresses may be exhausted";
 
 impl Controller {
     pub(super) fn step_forward(&mut self, node: Option<&Node>, now: Timestamp) -> Step {
@@ -72,18 +77,34 @@ impl Controller {
             // They come with the assignment; the worker gives them as soon as it has them.
             None => return Step::Wait(None),
         };
-        match &self.network {
-            Ready::Yes => {}
-            Ready::NotYet => return Step::Wait(None),
-            Ready::No(why) => {
-                self.fail(why.clone(), now);
-                return Step::Wait(None);
-            }
+        if let Some(step) = self.lack_network(now) {
+            return step;
         }
         match create_body(&self.task, node) {
             Ok(body) => self.create(body, files),
             Err(error) => self.unresolved(error, now),
         }
+    }
+
+    /// What is to be done as long as the task cannot be on its networks; `None` if it can.
+    pub(super) fn lack_network(&mut self, now: Timestamp) -> Option<Step> {
+        if self.network != Ready::Missing {
+            self.missing_since = None;
+        }
+        match &self.network {
+            Ready::Yes => return None,
+            Ready::NotYet => {}
+            Ready::No(why) => self.fail(why.clone(), now),
+            Ready::Missing => {
+                let since = *self.missing_since.get_or_insert(now);
+                let until = since.plus(MISSING_FOR);
+                if now < until {
+                    return Some(Step::Wait(Some(until)));
+                }
+                self.fail(MISSING.to_owned(), now);
+            }
+        }
+        Some(Step::Wait(None))
     }
 
     fn create(&mut self, body: Value, files: Vec<TaskFile>) -> Step {

@@ -2,9 +2,11 @@
 
 use skep_api::task::TaskState;
 
-use super::{Controller, Step};
+use super::{Controller, Step, steps};
 use crate::testing::{node, task};
-use crate::worker::{Container, ContainerState, EngineOp, Health, OpError, OpOutput, OpResult};
+use crate::worker::{
+    Container, ContainerState, EngineOp, Health, OpError, OpOutput, OpResult, Ready,
+};
 use crate::{SECOND, Timestamp};
 
 /// A controller with a clock of its own.
@@ -394,5 +396,24 @@ fn an_ended_task_is_not_brought_back_by_hand() {
     assert_eq!(
         bench.answer(shows(ContainerState::Running, 0, None)),
         "stop"
+    );
+}
+
+#[test]
+fn a_task_leaves_its_address_to_a_node_that_gets_none() {
+    let mut bench = Bench::new(TaskState::Running);
+    bench.controller.network = Ready::Missing;
+    assert_eq!(bench.next(), "pull");
+    assert_eq!(bench.answer(done()), "pause");
+    // Somebody tells of the network, and it is gone again before it was made.
+    bench.controller.network = Ready::NotYet;
+    assert_eq!(bench.next(), "preparing");
+    bench.controller.network = Ready::Missing;
+    let waited = (0..60).take_while(|_| bench.next() == "pause").count();
+    assert_eq!(waited, 30);
+    let status = &bench.controller.status;
+    assert_eq!(
+        (status.state, &*status.err),
+        (TaskState::Rejected, steps::MISSING)
     );
 }

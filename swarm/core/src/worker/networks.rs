@@ -24,6 +24,8 @@ pub(crate) enum Ready {
     Yes,
     /// It is not there yet.
     NotYet,
+    /// The node was not told of it: it has no address there, at least not yet.
+    Missing,
     /// It cannot be made, in the engine's words.
     No(String),
 }
@@ -203,7 +205,7 @@ impl Networks {
     /// Whether a network is as a container needs it.
     pub(super) fn ready(&self, id: &Id) -> Ready {
         let Some(network) = self.known.get(id) else {
-            return Ready::NotYet;
+            return Ready::Missing;
         };
         match (&network.wanted, &network.made, &network.error) {
             (Some(wanted), Some(made), _) if wanted.same_here(made) => Ready::Yes,

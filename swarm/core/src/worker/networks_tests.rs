@@ -82,7 +82,7 @@ const DONE: OpResult = Ok(OpOutput::Done);
 #[test]
 fn a_network_is_made_kept_up_and_removed() {
     let mut networks = Networks::default();
-    assert_eq!(networks.ready(&"n".into()), Ready::NotYet);
+    assert_eq!(networks.ready(&"n".into()), Ready::Missing);
     let first = overlay("10.0.1.4", &[("10.0.1.5", "192.0.2.2")]);
     told(&mut networks, first.clone());
     let network = Box::new(first);
