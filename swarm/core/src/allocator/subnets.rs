@@ -2,7 +2,7 @@
 //! is taken is read from the networks that there are.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::bootstrap::{ADDR_POOL, SUBNET_SIZE};
 use crate::cidr::Cidr;
@@ -38,6 +38,19 @@ pub(crate) fn of_nodes(view: &State) -> Vec<Cidr> {
     nodes
         .flat_map(|node| node.subnets.iter().copied())
         .collect()
+}
+
+/// The addresses at which nodes are reached, with what their hosts are called: a network that has one
+/// of them in it would cut that node off.
+pub(crate) fn hosts(view: &State) -> impl Iterator<Item = (IpAddr, &str)> {
+    view.nodes().iter().flat_map(|node| {
+        let description = node.description.as_ref();
+        let name = description.map_or("", |it| it.hostname.as_str());
+        let seen = node.status.addr.parse::<IpAddr>().ok();
+        let all = node.data_path.into_iter().chain(seen);
+        all.filter(|it| !it.is_unspecified())
+            .map(move |it| (it, name))
+    })
 }
 
 /// The first subnet of the cluster's pools that overlaps with none that is taken.

@@ -5,7 +5,7 @@
 //! allocator comes later, and a network without a subnet stays one without a word.
 
 use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use skep_api::go::Driver;
 use skep_api::network::{IpamConfig, IpamOptions, NetworkSpec};
@@ -100,6 +100,10 @@ fn ipv4(view: &State, asked: Option<&IpamOptions>) -> Result<Vec<IpamConfig>, Er
         if taken.iter().any(|other| other.overlaps(subnet)) {
             return Err(Error::rpc(Code::FailedPrecondition, OVERLAPS));
         }
+        has_no_host(view, &config.subnet, |it| match it {
+            IpAddr::V4(host) => subnet.contains(host),
+            IpAddr::V6(_) => false,
+        })?;
         taken.push(subnet.subnet());
         pools.push(pool(subnet, &config.range, config.gateway.parse().ok()));
     }
@@ -109,9 +113,25 @@ fn ipv4(view: &State, asked: Option<&IpamOptions>) -> Result<Vec<IpamConfig>, Er
     Ok(pools)
 }
 
+/// Refuses a subnet with the address of a node's host in it: hosts have their networks themselves, not
+/// in a namespace as with the original, and would not find that node any more.
+fn has_no_host(view: &State, subnet: &str, has: impl Fn(IpAddr) -> bool) -> Result<(), Error> {
+    let Some((host, name)) = subnets::hosts(view).find(|(host, _)| has(*host)) else {
+        return Ok(());
+    };
+    let text = format!(
+        "subnet {subnet} has the address of a node in it ({name}, {host}): choose another one"
+    );
+    Err(Error::rpc(Code::FailedPrecondition, text))
+}
+
 /// A subnet that nobody has asked for.
 fn any_subnet(view: &State, mut taken: Vec<Cidr>) -> Result<Cidr, Error> {
     taken.extend(subnets::remains(view));
+    taken.extend(subnets::hosts(view).filter_map(|(host, _)| match host {
+        IpAddr::V4(address) => Some(Cidr { address, bits: 32 }),
+        IpAddr::V6(_) => None,
+    }));
     // What nodes have themselves is avoided as long as there is anything else.
     let wider = [taken.clone(), subnets::of_nodes(view)].concat();
     let choose = |taken| view.cluster().and_then(|it| subnets::choose(it, taken));
@@ -130,6 +150,10 @@ fn ipv6(view: &State, vni: u32, asked: Option<&IpamOptions>) -> Result<Vec<IpamC
         if taken.iter().any(|other| other.overlaps(subnet)) {
             return Err(Error::rpc(Code::FailedPrecondition, OVERLAPS));
         }
+        has_no_host(view, &config.subnet, |it| match it {
+            IpAddr::V6(host) => subnet.contains(host),
+            IpAddr::V4(_) => false,
+        })?;
         taken.push(subnet.subnet());
         pools.push(with_gateway(subnet, &config.range, &config.gateway));
     }

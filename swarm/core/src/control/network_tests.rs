@@ -12,6 +12,9 @@ use crate::id::CountingIds;
 use crate::network::first_networks;
 use crate::object::{Attachment, Object, Place};
 
+#[path = "network_hosts_tests.rs"]
+mod hosts;
+
 fn spec(name: &str, subnet: &str) -> NetworkSpec {
     let config = IpamConfig {
         subnet: subnet.into(),
@@ -104,50 +107,6 @@ fn what_nodes_still_have_of_a_removed_network_is_not_given_out() {
     let network = created(&state(objects), spec("a", "")).unwrap();
     assert_eq!(network.subnet().unwrap().to_string(), "10.0.2.0/24");
     assert_eq!(network.vni(), Some(4098));
-}
-
-#[test]
-fn what_nodes_have_themselves_is_avoided_where_it_can_be() {
-    let having = |subnets: &[&str]| {
-        let mut objects = fresh();
-        let mut node = crate::control::testing::node("n1", "n1");
-        node.subnets = subnets.iter().map(|it| it.parse().unwrap()).collect();
-        objects.push(node.into());
-        created(&state(objects), spec("a", ""))
-            .unwrap()
-            .subnet()
-            .unwrap()
-            .to_string()
-    };
-    assert_eq!(having(&["10.0.1.128/25", "172.17.0.0/16"]), "10.0.2.0/24");
-    assert_eq!(having(&["10.0.0.0/14"]), "10.4.0.0/24");
-    assert_eq!(
-        having(&["10.0.0.0/8"]),
-        "10.0.1.0/24",
-        "there is nothing else"
-    );
-}
-
-#[test]
-fn what_nodes_have_of_ipv6_is_avoided_too() {
-    let having = |subnets: &[&str]| {
-        let mut objects = fresh();
-        let mut node = crate::control::testing::node("n1", "n1");
-        node.subnets6 = subnets.iter().map(|it| it.parse().unwrap()).collect();
-        objects.push(node.into());
-        let spec = NetworkSpec {
-            ipv6_enabled: true,
-            ..spec("a", "")
-        };
-        let network = created(&state(objects), spec).unwrap();
-        network.sides()[0].subnet
-    };
-    let first = having(&[]);
-    let own = first.to_string();
-    let next = having(&[&own]);
-    assert!(!next.overlaps(first), "{next}");
-    assert_eq!(having(&["2001:db8::/32"]), first);
-    assert_eq!(having(&["fc00::/7"]), first, "there is nothing else");
 }
 
 /// A network of several subnets.

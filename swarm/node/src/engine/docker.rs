@@ -1,6 +1,7 @@
 //! A real engine behind a unix socket: Docker, or whatever speaks its API. This file and those
 //! below `docker/` are the only ones that name bollard; nothing here decides anything.
 
+mod clear;
 mod connect;
 mod describe;
 mod error;

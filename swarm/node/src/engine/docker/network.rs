@@ -21,6 +21,7 @@ use skep_dataplane::Overlays;
 use skep_dataplane::crypt::Key;
 use tracing::warn;
 
+use super::clear;
 use super::connect::Link;
 use super::local;
 
@@ -109,6 +110,7 @@ pub(super) async fn make(link: &Link, overlays: &Overlays, overlay: &Overlay) ->
         };
         size = Some(mtu);
         if there.is_none() {
+            clear::check(overlay)?;
             create(link, &piece, overlay, mtu).await?;
         }
     }

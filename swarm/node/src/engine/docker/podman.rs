@@ -19,7 +19,7 @@ use super::connect::Link;
 use super::error::unintelligible;
 use super::network::Piece;
 use super::ops::{self, Tell};
-use super::{network, raw};
+use super::{clear, network, raw};
 
 /// Questions.
 const ASK: Duration = Duration::from_secs(30);
@@ -208,6 +208,7 @@ async fn make_piece(
         None => network::mtu(overlay, there.as_ref()).await,
     };
     if there.is_none() {
+        clear::check(overlay)?;
         network::done(bridge::remove(&piece.bridge).await)?;
         let path = format!("{API}/networks/create");
         let body = wanted(piece, overlay, mtu);
