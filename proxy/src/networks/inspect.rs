@@ -82,13 +82,14 @@ pub(super) async fn inspect_here(
     let Some(network) = found else {
         return engines_answer(connection, head, id).await;
     };
-    if let Err(error) = flag(&query, "verbose") {
-        return answer(connection, head, error.into()).await;
-    }
+    let verbose = match flag(&query, "verbose") {
+        Ok(verbose) => verbose,
+        Err(error) => return answer(connection, head, error.into()).await,
+    };
     let shared = connection.shared;
     let shown = async {
         let engines = of_engine(shared, &network).await?;
-        let described = with_peers(shared, &part::described(&engines)?).await?;
+        let described = with_others(shared, &part::described(&engines)?, verbose).await?;
         with_part(shared, &described, &engines).await
     };
     match shown.await {
@@ -98,15 +99,19 @@ pub(super) async fn inspect_here(
     }
 }
 
-/// A network's description with the nodes that have a part in it.
-async fn with_peers(shared: &Shared, network: &str) -> Option<String> {
+/// A network's description with the nodes that have a part in it, and if it is to be verbose with the
+/// services on it.
+async fn with_others(shared: &Shared, network: &str, verbose: bool) -> Option<String> {
     let object = Object::parse(network.as_bytes()).ok()?;
     let id: String = serde_json::from_str(object.get("Id")?.get()).ok()?;
-    let peers = match shared.swarm.attachments() {
-        Some(agent) => agent.peers(&id).await,
-        None => Vec::new(),
+    let Some(agent) = shared.swarm.attachments() else {
+        return Some(network.to_owned());
     };
-    part::with_peers(network, &peers)
+    let network = part::with_peers(network, &agent.peers(&id).await)?;
+    match verbose {
+        true => part::with_services(&network, &agent.services(&id).await),
+        false => Some(network),
+    }
 }
 
 /// The engine's id of its part in the network with this id, this name, or this beginning of an id.

@@ -1,10 +1,12 @@
 //! A network of the swarm on a node that has a part in it: the swarm's description with what the node's
 //! engine knows, as the original shows an overlay of which there are tasks. Pure: text in, text out.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use skep_core::network::{LABEL_SHOWN, is_engines, mac};
-use skep_core::wire::PeerInfo;
+use skep_core::wire::{PeerInfo, ServiceInfo};
 
 use crate::rewrite::Object;
 
@@ -37,7 +39,7 @@ struct Pool {
 #[derive(Deserialize)]
 struct Labels {
     #[serde(rename = "Labels")]
-    labels: std::collections::BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
 }
 
 /// The swarm's description of a network, which the engine's network has as a label.
@@ -68,6 +70,21 @@ pub(super) fn with_peers(network: &str, peers: &[PeerInfo]) -> Option<String> {
         .filter(|_| !peers.is_empty());
     let peers: Vec<(&str, &str)> = peers.iter().map(|it| ("Peers", it.as_str())).collect();
     Some(object.with(&peers).trim_end().to_owned())
+}
+
+/// A network's description with the services on it.
+pub(super) fn with_services(
+    network: &str,
+    services: &BTreeMap<String, ServiceInfo>,
+) -> Option<String> {
+    let object = Object::parse(network.as_bytes()).ok()?;
+    let services = serde_json::to_string(services).ok()?;
+    Some(
+        object
+            .with(&[("Services", &services)])
+            .trim_end()
+            .to_owned(),
+    )
 }
 
 /// A network's IPv4 subnets, by what is said of it.

@@ -26,6 +26,7 @@ pub(crate) use network::peer;
 pub use network::{
     NetworkFacts, NetworkResource, PeerInfo, is_in_use, network, network_in_full, networks,
 };
+pub use network_services::{ServiceInfo, network_services};
 pub use node::node;
 pub use service::{service, service_status};
 pub use task::task;

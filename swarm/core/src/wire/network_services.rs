@@ -5,13 +5,17 @@
 //! (`fixtures/wire/networks/verbose.json`).
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::IpAddr;
 
 use serde::Serialize;
 use skep_api::network::PublishMode;
 use skep_api::task::TaskState;
 
+use crate::assignment::Overlay;
 use crate::id::Id;
 use crate::object::{NetworkObject, Node, Place, Service, Task};
+use crate::plane;
 use crate::store::State;
 
 /// What the original says of a virtual address that there is not.
@@ -68,6 +72,55 @@ pub(super) fn services(view: &State, network: &NetworkObject) -> BTreeMap<String
     found
 }
 
+/// The same as a node knows it that has a part in the network, without all the state. `addresses` of its
+/// nodes' hosts are in what it was told of the network; an endpoint without a node is on this one.
+pub fn network_services<'a>(
+    overlay: &Overlay,
+    services: impl Iterator<Item = &'a plane::Service>,
+    endpoints: impl Iterator<Item = &'a plane::Endpoint>,
+) -> BTreeMap<String, ServiceInfo> {
+    let known: BTreeMap<&Id, &plane::Service> = services.map(|it| (&it.id, it)).collect();
+    let mut found: BTreeMap<String, ServiceInfo> = BTreeMap::new();
+    for task in endpoints {
+        let service = task.service.as_ref().and_then(|id| known.get(id));
+        let name = service.map_or("", |it| &it.name).to_owned();
+        let info = found.entry(name);
+        let info = info.or_insert_with(|| known_about(service.copied(), overlay));
+        let host = match task.host {
+            Some(node) => overlay.peers.get(&node).map(|it| it.ip.clone()),
+            None => Some(overlay.local.to_string()),
+        };
+        let name = task.names.first().cloned().unwrap_or_default();
+        let address = task.addresses.first().map(IpAddr::to_string);
+        let host = host.unwrap_or_default();
+        let told = with_host(name, address.unwrap_or_default(), host);
+        info.tasks.push(told);
+    }
+    if overlay.ingress {
+        let name = format!("{}-endpoint", overlay.name);
+        let nodes = overlay.peers.iter();
+        let nodes = nodes.map(|(own, it)| with_host(name.clone(), own.to_string(), it.ip.clone()));
+        found.insert(String::new(), all_nodes(nodes.collect()));
+    }
+    found
+}
+
+fn known_about(service: Option<&plane::Service>, overlay: &Overlay) -> ServiceInfo {
+    let vip = service.and_then(|it| it.vips.first());
+    let ports = service.into_iter().flat_map(|it| &it.ports);
+    let ports = ports.filter(|_| overlay.ingress);
+    ServiceInfo {
+        vip: vip.map_or_else(|| NO_ADDRESS.to_owned(), IpAddr::to_string),
+        ports: ports.map(|it| port(it.target, it.published)).collect(),
+        local_lb_index: 0,
+        tasks: Vec::new(),
+    }
+}
+
+fn port(target: impl Display, published: impl Display) -> String {
+    format!("Target: {target}, Publish: {published}")
+}
+
 fn about(service: Option<&Service>, network: &NetworkObject) -> ServiceInfo {
     let endpoint = service.and_then(|service| service.endpoint.as_ref());
     let addresses = endpoint.into_iter().flat_map(|it| &it.virtual_ips);
@@ -78,7 +131,7 @@ fn about(service: Option<&Service>, network: &NetworkObject) -> ServiceInfo {
     ServiceInfo {
         vip: vip.unwrap_or(NO_ADDRESS).to_owned(),
         ports: ports
-            .map(|it| format!("Target: {}, Publish: {}", it.target_port, it.published_port))
+            .map(|it| port(it.target_port, it.published_port))
             .collect(),
         local_lb_index: 0,
         tasks: Vec::new(),
@@ -101,7 +154,14 @@ fn told(view: &State, task: &Task, network: &Id) -> Option<ServiceTask> {
 
 fn endpoint(name: String, address: String, node: Option<&Node>) -> ServiceTask {
     let host = node.and_then(Node::data_address);
-    let host = host.map_or_else(String::new, |host| host.to_string());
+    with_host(
+        name,
+        address,
+        host.map_or_else(String::new, |host| host.to_string()),
+    )
+}
+
+fn with_host(name: String, address: String, host: String) -> ServiceTask {
     ServiceTask {
         name,
         endpoint_id: String::new(),
@@ -116,11 +176,15 @@ fn nodes(view: &State, network: &NetworkObject) -> ServiceInfo {
         let own = node.gateways.get(&network.id)?;
         Some(endpoint(name.clone(), own.to_string(), Some(node)))
     });
+    all_nodes(nodes.collect())
+}
+
+fn all_nodes(tasks: Vec<ServiceTask>) -> ServiceInfo {
     ServiceInfo {
         vip: NO_ADDRESS.to_owned(),
         ports: Vec::new(),
         local_lb_index: 0,
-        tasks: nodes.collect(),
+        tasks,
     }
 }
 

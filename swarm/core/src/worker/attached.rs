@@ -13,7 +13,7 @@ use crate::id::Id;
 use crate::ipv6::Cidr6;
 use crate::object::Place;
 use crate::plane;
-use crate::wire::PeerInfo;
+use crate::wire::{PeerInfo, ServiceInfo};
 
 /// Containers of others that are on networks of the swarm.
 #[derive(Debug, Default)]
@@ -128,6 +128,13 @@ impl Worker {
     /// Nodes that have a part in a network, as far as this one has a part in it.
     pub fn peers(&self, network: &Id) -> Vec<PeerInfo> {
         self.networks.peers(network)
+    }
+
+    /// Services on a network by their names, as far as this node has a part in it.
+    pub fn services(&self, network: &Id) -> BTreeMap<String, ServiceInfo> {
+        let overlay = self.networks.wanted(network);
+        let services = overlay.and_then(|it| self.directories.described(it));
+        services.unwrap_or_default()
     }
 
     /// A task is no more.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::assignment::{Assignments, Directory, Overlay};
 use crate::id::Id;
 use crate::plane::{Change, Container, Endpoint, Network, Port, Service};
+use crate::wire::{ServiceInfo, network_services};
 
 /// The networks of a node.
 #[derive(Debug, Default)]
@@ -199,6 +200,15 @@ impl Directories {
     /// What the plane is to be told now.
     pub(super) fn take(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
+    }
+
+    /// The services on a network, with those that serve, in the form of `docker network inspect`.
+    pub(super) fn described(&self, overlay: &Overlay) -> Option<BTreeMap<String, ServiceInfo>> {
+        let known = self.known.get(&overlay.id)?;
+        let shown = known.shown.iter();
+        let shown = shown.filter_map(|id| known.listed.endpoints.get(id));
+        let services = known.listed.services.values();
+        Some(network_services(overlay, services, shown))
     }
 
     /// Who is on a network; `None` if the node has no part in it.

@@ -189,3 +189,46 @@ fn a_plane_that_starts_is_told_everything() {
     let again = ["-net", "+skepnet0103", "+web", "+a", "+b"];
     assert_eq!(told(&mut restarted), again);
 }
+
+#[test]
+fn what_serves_is_described_with_where_it_is() {
+    let mut directories = Directories::default();
+    let peer = crate::wire::PeerInfo {
+        name: "n2".into(),
+        ip: "192.0.2.2".into(),
+    };
+    let mut overlay = overlay();
+    overlay.peers = [("10.0.1.4".parse().unwrap(), peer)].into();
+    directories.assign(&mut Assignments {
+        networks: vec![overlay.clone()],
+        ..Assignments::default()
+    });
+    let mut web = service("web");
+    web.vips = vec!["10.0.1.2".parse().unwrap()];
+    let named = |name: &str, host| Endpoint {
+        names: vec![format!("web.{name}")],
+        ..endpoint(name, host)
+    };
+    let directory = Directory {
+        services: vec![web],
+        endpoints: vec![named("there", Some("10.0.1.4")), named("here", None)],
+        ..Directory::of(NET.into(), true)
+    };
+    tell(&mut directories, directory);
+    directories.there(&overlay);
+    let described = |directories: &Directories| {
+        let services = directories.described(&overlay).unwrap();
+        let web = services.get("web").unwrap().clone();
+        let tasks = web.tasks.into_iter();
+        let tasks = tasks.map(|it| format!("{} {}", it.name, it.info["Host IP"]));
+        (web.vip, tasks.collect::<Vec<_>>())
+    };
+    let (vip, tasks) = described(&directories);
+    assert_eq!(
+        (&*vip, tasks),
+        ("10.0.1.2", vec!["web.there 192.0.2.2".to_owned()])
+    );
+    directories.local(&"here".into(), true, None);
+    let (_, tasks) = described(&directories);
+    assert_eq!(tasks, ["web.here 192.0.2.1", "web.there 192.0.2.2"]);
+}

@@ -9,7 +9,7 @@ use skep_api::Error;
 use skep_core::Id;
 use skep_core::assignment::ToDispatcher;
 use skep_core::attachment::Wish;
-use skep_core::wire::PeerInfo;
+use skep_core::wire::{PeerInfo, ServiceInfo};
 use skep_core::worker::{Input, Standing};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -38,6 +38,11 @@ pub(super) enum Request {
     Peers {
         network: Id,
         answer: oneshot::Sender<Vec<PeerInfo>>,
+    },
+    /// Which services are on it?
+    Services {
+        network: Id,
+        answer: oneshot::Sender<BTreeMap<String, ServiceInfo>>,
     },
 }
 
@@ -97,6 +102,14 @@ impl Attachments {
         let _ = self.requests.send(Request::Peers { network, answer });
         // An agent that is gone knows nobody.
         peers.await.unwrap_or_default()
+    }
+
+    /// Services on a network by their names, as far as this node knows: if it has a part in it.
+    pub async fn services(&self, network: &str) -> BTreeMap<String, ServiceInfo> {
+        let (answer, services) = oneshot::channel();
+        let network = network.into();
+        let _ = self.requests.send(Request::Services { network, answer });
+        services.await.unwrap_or_default()
     }
 
     /// Begins work on a container: what becomes of it meanwhile does not cost it its places.

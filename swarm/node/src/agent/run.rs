@@ -265,6 +265,9 @@ impl Runner {
             Request::Peers { network, answer } => {
                 let _ = answer.send(self.worker.peers(&network));
             }
+            Request::Services { network, answer } => {
+                let _ = answer.send(self.worker.services(&network));
+            }
         }
         None
     }
