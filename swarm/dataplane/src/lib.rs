@@ -14,6 +14,7 @@ mod copies;
 pub mod crypt;
 mod entries;
 mod errands;
+mod internal;
 mod ipv6;
 mod join;
 mod link;
