@@ -11,6 +11,13 @@ use super::{Error, Overlay, join, link, refused};
 /// others.
 const ENDS: [&str; 2] = ["skea", "skeb"];
 
+/// Whether a device is on the bridge of this network, by what the names of its devices have in common,
+/// instead of the one that leads to other hosts.
+pub(super) fn stands_in(device: &str, network: &str) -> bool {
+    let own = device.strip_prefix(ENDS[0]);
+    own.is_some_and(|it| it.starts_with(network))
+}
+
 /// The device of a network that steps aside, and its bridge.
 pub(super) struct Aside<'a> {
     overlay: &'a Overlay,

@@ -10,7 +10,6 @@ use nix::sys::socket::{
 
 use crate::netlink::socket::outcome;
 use crate::netlink::{Writer, attribute, head, messages};
-use crate::nft::Table;
 
 /// Numbers of the kernel's interface (`linux/netfilter/nf_tables.h`).
 const NFTABLES: u16 = 10 << 8;
@@ -34,7 +33,7 @@ impl Chain {
     ///
     /// # Errors
     /// When the kernel has no such sockets.
-    pub(crate) fn open(table: Table, chain: &str) -> io::Result<Self> {
+    pub(crate) fn open(table: &str, chain: &str) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let protocol = SockProtocol::NetlinkNetFilter;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
@@ -56,7 +55,7 @@ impl Chain {
     }
 }
 
-fn request(table: Table, chain: &str) -> Vec<u8> {
+fn request(table: &str, chain: &str) -> Vec<u8> {
     let (family, table) = table.split_once(' ').unwrap_or(("ip", table));
     let family = match family {
         "inet" => 1,

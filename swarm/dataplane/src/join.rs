@@ -3,13 +3,18 @@
 //! shows in the kernel alone; who comes first has it, and when it is gone, who comes next.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::{Handle, LinkBridgePort, LinkUnspec, LinkVeth};
 
-use super::{Error, Kernel, Overlay, branch_mac, link, refused, settings};
+use super::{Error, Kernel, Overlay, aside, branch_mac, link, refused, settings};
 
+/// How the devices are called that lead to other hosts.
+const DEVICES: &str = "skvx";
+/// Who makes a device has it on a bridge before this is over.
+const MAKING: Duration = Duration::from_millis(200);
 /// How the two ends of what joins bridges are called, before what tells the bridge from others: on
 /// the bridge that is joined, and on the one that has the device.
 const ENDS: [&str; 2] = ["skej", "skeh"];
@@ -171,15 +176,59 @@ pub(super) async fn part(handle: &Handle, overlay: &Overlay) -> Result<(), Error
 
 /// What is to go with a network whose bridge is gone: its device, unless another node's bridge has
 /// it, and what joined its bridge to others. Found by what both names have in common with that of
-/// the bridge, which may have gone before this daemon was there.
-pub(super) fn left(device: &str, devices: &Devices) -> Vec<u32> {
-    let exists = |index: u32| devices.values().any(|it| it.index == index);
-    let network = device.get(COMMON..LONGEST - OWN).unwrap_or(device);
+/// the bridge, which may have gone before this daemon was there. Where the daemon knows the bridges
+/// as its own, they count as gone: an engine that is asked to remove a network twice says that it has
+/// none while it is still at it.
+pub(super) fn left(device: &str, own: &[&str], devices: &Devices) -> Vec<u32> {
+    let others = devices.iter();
+    let others = others.filter(|(name, _)| !own.contains(&name.as_str()));
+    let others: Vec<u32> = others.map(|(_, it)| it.index).collect();
+    let exists = |index: u32| others.contains(&index);
+    let network = network_of(device);
     let end = format!("{}{network}", ENDS[0]);
     let named = devices.iter();
     let ours = named.filter(|(name, _)| *name == device || name.starts_with(&end));
     let free = ours.filter(|(_, it)| !it.bridge.is_some_and(exists));
     free.map(|(_, it)| it.index).collect()
+}
+
+/// What no network of any daemon uses: devices that lead to other hosts from no bridge, and what
+/// joined a bridge that is gone. Those that only step aside are in use.
+fn stray(devices: &Devices) -> Vec<u32> {
+    let exists = |index: u32| devices.values().any(|it| it.index == index);
+    let is_on_one = |it: &Device| it.bridge.is_some_and(exists);
+    let steps_aside = |network: &str| {
+        let mut all = devices.iter();
+        all.any(|(name, it)| aside::stands_in(name, network) && is_on_one(it))
+    };
+    let named = devices.iter().filter(|(name, _)| {
+        let leads = name.starts_with(DEVICES) && !steps_aside(network_of(name));
+        leads || name.starts_with(ENDS[0])
+    });
+    let free = named.filter(|(_, it)| !is_on_one(it));
+    free.map(|(_, it)| it.index).collect()
+}
+
+/// The numbers of such devices, but for those that another daemon is just making.
+pub(super) async fn strays(handle: &Handle) -> Result<Vec<u32>, Error> {
+    let mut found = stray(&devices(handle).await?);
+    if !found.is_empty() {
+        tokio::time::sleep(MAKING).await;
+        let again = stray(&devices(handle).await?);
+        found.retain(|it| again.contains(it));
+    }
+    Ok(found)
+}
+
+/// Whether nothing is on a bridge but what joins those of others to it: who it was made for is gone.
+pub(super) fn is_empty(bridge: u32, devices: &Devices) -> bool {
+    let mut on_it = devices.iter().filter(|(_, it)| it.bridge == Some(bridge));
+    on_it.all(|(name, _)| is_end(name))
+}
+
+/// What the names of all devices of a network have in common, behind what says what they are.
+fn network_of(device: &str) -> &str {
+    device.get(COMMON..LONGEST - OWN).unwrap_or(device)
 }
 
 /// How `nft` calls the bridges that are one network, of all nodes that share this namespace.
@@ -308,9 +357,32 @@ mod tests {
         let [end, _] = ends(OWN_BRIDGE);
         let others = ends(OTHER)[0].clone();
         let there = devices(&[(OTHER, 0), (DEVICE, 1), (&end, 0), (&others, 1)]);
-        assert_eq!(left(DEVICE, &there), [3]);
+        assert_eq!(left(DEVICE, &[], &there), [3]);
+        assert_eq!(left(DEVICE, &[OWN_BRIDGE], &there), [3]);
         // Its bridge is gone, and no other has it.
-        assert_eq!(left(DEVICE, &devices(&[(DEVICE, 7)])), [1]);
+        assert_eq!(left(DEVICE, &[], &devices(&[(DEVICE, 7)])), [1]);
+        // The engine is about to remove the bridge.
+        let there = devices(&[(OWN_BRIDGE, 0), (DEVICE, 1), (&end, 1)]);
+        assert_eq!(left(DEVICE, &[], &there), Vec::<u32>::new());
+        let mut all = left(DEVICE, &[OWN_BRIDGE], &there);
+        all.sort_unstable();
+        assert_eq!(all, [2, 3]);
+    }
+
+    #[test]
+    fn what_is_on_no_bridge_is_nobodys() {
+        let [end, far] = ends(OWN_BRIDGE);
+        let used = [(OTHER, 0), (DEVICE, 1), ("vxlan0", 0), ("eth0", 0)];
+        assert_eq!(stray(&devices(&used)), Vec::<u32>::new());
+        let mut found = stray(&devices(&[(OTHER, 0), (DEVICE, 0), (&end, 0), (&far, 1)]));
+        found.sort_unstable();
+        assert_eq!(found, [2, 3]);
+        assert_eq!(stray(&devices(&[(DEVICE, 7)])), [1]);
+        // It is back in a moment, unless whoever had it step aside has died and the bridge is gone.
+        let beside = OTHER.replacen("skep", "skea", 1);
+        let aside = devices(&[(OTHER, 0), (DEVICE, 0), (&beside, 1)]);
+        assert_eq!(stray(&aside), Vec::<u32>::new());
+        assert_eq!(stray(&devices(&[(DEVICE, 0), (&beside, 7)])), [1]);
     }
 
     #[test]

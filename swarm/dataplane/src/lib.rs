@@ -14,6 +14,7 @@ mod copies;
 pub mod crypt;
 mod entries;
 mod errands;
+mod internal;
 mod ipv6;
 mod join;
 mod link;
@@ -94,6 +95,12 @@ pub struct Overlay {
 }
 
 impl Overlay {
+    /// All its bridges.
+    fn bridges(&self) -> impl Iterator<Item = &str> {
+        let further = self.branches.iter().map(String::as_str);
+        std::iter::once(self.bridge.as_str()).chain(further)
+    }
+
     /// One of its further bridges, as if it were all that there is.
     fn branch(&self, bridge: &str) -> Self {
         Self {
@@ -227,6 +234,15 @@ fn is_absence(error: &rtnetlink::Error) -> bool {
         rtnetlink::Error::NetlinkError(message) => {
             matches!(message.to_io().raw_os_error(), Some(ENOENT | ENODEV))
         }
+        _ => false,
+    }
+}
+
+/// Whether the kernel says that there is one already.
+fn is_presence(error: &rtnetlink::Error) -> bool {
+    const EEXIST: i32 = 17;
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io().raw_os_error() == Some(EEXIST),
         _ => false,
     }
 }

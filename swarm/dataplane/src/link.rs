@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::{Handle, LinkBridgePort, LinkUnspec, LinkVxlan};
+use tracing::warn;
 
-use super::{Error, Overlay, is_absence, join, refused, underlay};
+use super::{Error, Overlay, is_absence, is_presence, join, refused, underlay};
 
 async fn find(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
     let mut links = handle.link().get().match_name(name.to_owned()).execute();
@@ -25,16 +26,18 @@ pub(super) async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, Er
 /// What the device of this number is called, if there is one.
 pub(super) async fn name(handle: &Handle, index: u32) -> Result<Option<String>, Error> {
     let mut links = handle.link().get().match_index(index).execute();
-    let link = match links.try_next().await {
-        Ok(link) => link,
-        Err(error) if is_absence(&error) => None,
-        Err(error) => return Err(refused("look for the name of a device")(error)),
-    };
-    let mut attributes = link.into_iter().flat_map(|it| it.attributes);
-    Ok(attributes.find_map(|it| match it {
-        LinkAttribute::IfName(name) => Some(name),
+    match links.try_next().await {
+        Ok(link) => Ok(link.as_ref().and_then(name_of)),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(refused("look for the name of a device")(error)),
+    }
+}
+
+fn name_of(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|it| match it {
+        LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
-    }))
+    })
 }
 
 /// Gives a device its hardware address.
@@ -101,7 +104,48 @@ pub(super) async fn enslave(
     set.map_err(refused(format!("keep {name} from learning")))
 }
 
+/// Makes the device. The kernel takes one of an id on a port: one of ours that no network uses gives
+/// way, since somebody left it behind.
 async fn create(handle: &Handle, overlay: &Overlay, local: Option<IpAddr>) -> Result<(), Error> {
+    let (vni, port) = (overlay.vni, overlay.port);
+    let what = format!("make a VXLAN device with id {vni} on port {port}");
+    let error = match add(handle, overlay, local).await {
+        Err(error) if is_presence(&error) => error,
+        made => return made.map_err(refused(what)),
+    };
+    let Some((holder, name)) = holder(handle, overlay).await? else {
+        return Err(refused(what)(error));
+    };
+    if join::strays(handle).await?.contains(&holder) {
+        warn!(
+            device = name,
+            vni, "removed a device that nobody has a use for"
+        );
+        delete(handle, holder).await?;
+        let made = add(handle, overlay, local).await;
+        return made.map_err(refused(what));
+    }
+    // Whoever it is, only somebody who knows what for can tell whether it may go.
+    let what = format!("{what}, which device {name} has");
+    Err(refused(what)(error))
+}
+
+/// The device that has a network's id and port, and what it is called.
+async fn holder(handle: &Handle, overlay: &Overlay) -> Result<Option<(u32, String)>, Error> {
+    let mut all = handle.link().get().execute();
+    while let Some(link) = all.try_next().await.map_err(refused("list devices"))? {
+        if vxlan_data(&link).is_some_and(|it| has_id(it, overlay)) {
+            return Ok(name_of(&link).map(|name| (link.header.index, name)));
+        }
+    }
+    Ok(None)
+}
+
+async fn add(
+    handle: &Handle,
+    overlay: &Overlay,
+    local: Option<IpAddr>,
+) -> Result<(), rtnetlink::Error> {
     let device = LinkVxlan::new(&overlay.device, overlay.vni)
         .port(overlay.port)
         .learning(false)
@@ -111,15 +155,28 @@ async fn create(handle: &Handle, overlay: &Overlay, local: Option<IpAddr>) -> Re
         Some(IpAddr::V6(local)) => device.local6(local),
         None => device,
     };
-    let made = handle.link().add(device.build()).execute().await;
-    let (vni, port) = (overlay.vni, overlay.port);
-    made.map_err(refused(format!(
-        "make a VXLAN device with id {vni} on port {port}"
-    )))
+    handle.link().add(device.build()).execute().await
 }
 
 /// Whether a device that was found leads where it should.
 fn is_same(link: &LinkMessage, overlay: &Overlay, local: Option<IpAddr>) -> bool {
+    vxlan_data(link).is_some_and(|data| {
+        let from = data.iter().find_map(|info| match info {
+            InfoVxlan::Local(local) => Some(IpAddr::V4(*local)),
+            InfoVxlan::Local6(local) => Some(IpAddr::V6(*local)),
+            _ => None,
+        });
+        has_id(data, overlay) && from == local
+    })
+}
+
+fn has_id(data: &[InfoVxlan], overlay: &Overlay) -> bool {
+    let wanted = [InfoVxlan::Id(overlay.vni), InfoVxlan::Port(overlay.port)];
+    wanted.iter().all(|info| data.contains(info))
+}
+
+/// What a device says of itself if it is a VXLAN.
+fn vxlan_data(link: &LinkMessage) -> Option<&Vec<InfoVxlan>> {
     let infos = link
         .attributes
         .iter()
@@ -127,17 +184,8 @@ fn is_same(link: &LinkMessage, overlay: &Overlay, local: Option<IpAddr>) -> bool
             LinkAttribute::LinkInfo(infos) => Some(infos),
             _ => None,
         });
-    let data = infos.flatten().find_map(|info| match info {
+    infos.flatten().find_map(|info| match info {
         LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
         _ => None,
-    });
-    let wanted = [InfoVxlan::Id(overlay.vni), InfoVxlan::Port(overlay.port)];
-    data.is_some_and(|data| {
-        let from = data.iter().find_map(|info| match info {
-            InfoVxlan::Local(local) => Some(IpAddr::V4(*local)),
-            InfoVxlan::Local6(local) => Some(IpAddr::V6(*local)),
-            _ => None,
-        });
-        wanted.iter().all(|info| data.contains(info)) && from == local
     })
 }

@@ -9,12 +9,12 @@ pub(crate) type Table = &'static str;
 
 /// Text that makes a table what `body` says (maps and chains, a tab in front of each line),
 /// whatever was there before, in one transaction with all else in the same script.
-pub(crate) fn anew(table: Table, body: &str) -> String {
+pub(crate) fn anew(table: &str, body: &str) -> String {
     format!("{}table {table} {{\n{body}}}\n", gone(table))
 }
 
 /// Text that takes a table away. One that is not there is a success.
-pub(crate) fn gone(table: Table) -> String {
+pub(crate) fn gone(table: &str) -> String {
     // Only what is there can be deleted, and adding what is there already changes nothing.
     format!("add table {table}\ndelete table {table}\n")
 }

@@ -142,12 +142,41 @@ impl Overlays {
     /// When the kernel refuses.
     pub async fn remove(&self, device: &str) -> Result<(), Error> {
         let mut known = self.shared.known.lock().await;
+        let own = known.get(device).map(|it| it.overlay.clone());
+        let removed = self.take_away(device, own.as_ref()).await;
+        // Not before: whoever gives up in the middle of this leaves it to who comes next.
         known.remove(device);
+        removed
+    }
+
+    /// Removes what leads to other hosts from any network: this node has a part in none any more.
+    /// That of other nodes of this host stays. What earlier daemons have left goes too, and bridges
+    /// that an engine has left and nobody is on.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what it does not refuse is gone all the same.
+    pub async fn clear(&self) -> Result<(), Error> {
+        let mut known = self.shared.known.lock().await;
+        let mut outcome = Ok(());
+        for (device, wanted) in std::mem::take(&mut *known) {
+            let overlay = &wanted.overlay;
+            let removed = self.take_away(&device, Some(overlay)).await;
+            outcome = outcome.and(removed).and(remove_empty(overlay).await);
+        }
+        let kernel = Kernel::open()?;
+        for index in join::strays(&kernel.handle).await? {
+            outcome = outcome.and(link::delete(&kernel.handle, index).await);
+        }
+        outcome
+    }
+
+    async fn take_away(&self, device: &str, own: Option<&Overlay>) -> Result<(), Error> {
         // Of an encrypted network no other node takes the device before it is gone.
         let _held = self.shared.crypt.forget(device);
         let kernel = Kernel::open()?;
         let devices = join::devices(&kernel.handle).await?;
-        for index in join::left(device, &devices) {
+        let own: Vec<_> = own.into_iter().flat_map(Overlay::bridges).collect();
+        for index in join::left(device, &own, &devices) {
             link::delete(&kernel.handle, index).await?;
         }
         Ok(())
@@ -179,6 +208,17 @@ impl Wanted {
             None => crypt.ensure(overlay, &self.keys, &self.remotes).await,
         }
     }
+}
+
+/// Removes those of a network's bridges that nobody is on.
+async fn remove_empty(overlay: &Overlay) -> Result<(), Error> {
+    let kernel = Kernel::open()?;
+    let devices = join::devices(&kernel.handle).await?;
+    let there = overlay.bridges().filter_map(|it| devices.get(it));
+    for bridge in there.filter(|it| join::is_empty(it.index, &devices)) {
+        link::delete(&kernel.handle, bridge.index).await?;
+    }
+    Ok(())
 }
 
 /// Makes again what is gone, for as long as somebody wants it.

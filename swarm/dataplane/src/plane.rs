@@ -13,6 +13,7 @@ use crate::across::Ways;
 use crate::balance::Balance;
 use crate::copies::Copies;
 use crate::errands::Errands;
+use crate::internal::Internal;
 use crate::mesh::Mesh;
 use crate::model::{Change, Reports};
 use crate::names::Names;
@@ -141,6 +142,7 @@ pub async fn clean() -> Result<(), String> {
         Names::clean().await,
         Mesh::clean().await,
         Passage::clean().await,
+        Internal::clean().await,
     ];
     let left: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
     match left.is_empty() {
@@ -158,6 +160,7 @@ async fn run(config: Config, mut inbox: mpsc::Receiver<Word>, report: watch::Sen
         Follower::start(Names::new(&config), &mut parts),
         Follower::start(Mesh::new(report, direct), &mut parts),
         Follower::start(Passage::new(), &mut parts),
+        Follower::start(Internal::default(), &mut parts),
         Follower::start(Paths::default(), &mut parts),
         Follower::start(Copies::default(), &mut parts),
         Follower::start(Errands::<Ways>::default(), &mut parts),

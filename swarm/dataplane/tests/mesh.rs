@@ -79,7 +79,8 @@ fn the_rules_of_the_golden_files_are_rules() {
     alone.sh(&format!(
         "nft -c -f {files}/mesh.nft && nft -f {files}/mesh.nft && nft -f {files}/mesh.nft
         nft -f {files}/mesh-bridges.nft && nft -f {files}/mesh-bridges.nft
-        nft delete table ip6 skep-mesh && nft -f {files}/mesh6.nft"
+        nft delete table ip6 skep-mesh && nft -f {files}/mesh6.nft
+        nft -f {files}/internal.nft && nft -f {files}/internal.nft"
     ));
     assert!(alone.sh("nft list tables").contains("ip6 skep-mesh"));
 }

@@ -16,6 +16,10 @@ mod joined;
 #[path = "hosts/net.rs"]
 #[allow(dead_code)]
 mod net;
+#[path = "overlay/shut.rs"]
+mod shut;
+#[path = "overlay/stray.rs"]
+mod stray;
 #[path = "overlay/together.rs"]
 mod together;
 

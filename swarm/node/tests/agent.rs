@@ -287,12 +287,15 @@ async fn a_restart_leaves_containers_alone_even_without_managers() {
     }
 
     agent.stop(false).await;
+    let shelf = engine.0.clone();
     let engine: Arc<dyn Engine> = Arc::new(engine);
     forget_everything(&engine, &NODE.into(), dir.path())
         .await
         .unwrap();
     let listed = engine.run(EngineOp::List { node: NODE.into() }).await;
     assert_eq!(listed, Ok(OpOutput::Containers(Vec::new())));
+    // Also of networks that the engine does not know.
+    assert!(shelf.lock().unwrap().leads_nowhere);
     assert!(!dir.path().join("tasks").exists());
 }
 

@@ -289,7 +289,8 @@ impl Runner {
             // If the session is gone, the leader notices that by itself.
             let _ = outgoing.send(ToDispatcher::Restarting).await;
         }
-        self.running.abort_all();
+        // They have ended: nobody makes again what is removed after this.
+        self.running.shutdown().await;
         let unkept = self.worker.unkept();
         self.keep(unkept).await;
         if let Some(last) = self.keeping.take() {

@@ -84,6 +84,11 @@ impl Engine for DockerEngine {
         Box::pin(async move { ops::run(&link, &overlays, op, &tell).await })
     }
 
+    fn lead_nowhere(&self) -> BoxFuture<'static, Result<(), String>> {
+        let overlays = self.overlays.clone();
+        Box::pin(async move { overlays.clear().await.map_err(|error| error.to_string()) })
+    }
+
     fn describe(&self) -> BoxFuture<'static, Result<NodeDescription, String>> {
         let (link, generic) = (Arc::clone(&self.link), Arc::clone(&self.generic));
         Box::pin(async move {

@@ -25,6 +25,15 @@ pub trait Engine: Send + Sync + 'static {
     /// Carries out one operation of the worker.
     fn run(&self, op: EngineOp) -> BoxFuture<'static, OpResult>;
 
+    /// Removes what leads from any network to other hosts, whether or not the engine knows of it: the
+    /// node leaves its swarm. What other nodes of this host have stays.
+    ///
+    /// # Errors
+    /// In words, when something is left.
+    fn lead_nowhere(&self) -> BoxFuture<'static, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// What the node says of itself: host name, platform, resources, engine. Without `tls_info`.
     ///
     /// # Errors

@@ -25,6 +25,8 @@ pub struct Shelf {
     pub events: Option<mpsc::Sender<EngineEvent>>,
     /// The socket of its API.
     pub api: PathBuf,
+    /// Nothing leads from any network to other nodes any more.
+    pub leads_nowhere: bool,
     /// What its labels say.
     pub labels: BTreeMap<String, String>,
     /// It does not answer who asks what the node is like.
@@ -114,6 +116,11 @@ impl Engine for MapEngine {
     fn run(&self, op: EngineOp) -> BoxFuture<'static, OpResult> {
         let engine = self.clone();
         Box::pin(async move { engine.perform(op) })
+    }
+
+    fn lead_nowhere(&self) -> BoxFuture<'static, Result<(), String>> {
+        self.0.lock().unwrap().leads_nowhere = true;
+        Box::pin(async { Ok(()) })
     }
 
     fn describe(&self) -> BoxFuture<'static, Result<NodeDescription, String>> {
