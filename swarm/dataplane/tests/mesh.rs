@@ -75,13 +75,11 @@ fn the_rules_of_the_golden_files_are_rules() {
         return;
     };
     let files = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/nft");
-    // Twice, since they replace whatever is there.
-    alone.sh(&format!(
-        "nft -c -f {files}/mesh.nft && nft -f {files}/mesh.nft && nft -f {files}/mesh.nft
-        nft -f {files}/mesh-bridges.nft && nft -f {files}/mesh-bridges.nft
-        nft delete table ip6 skep-mesh && nft -f {files}/mesh6.nft
-        nft -f {files}/internal.nft && nft -f {files}/internal.nft"
-    ));
+    for file in ["mesh-routed", "mesh", "mesh6-tracked", "mesh6", "internal"] {
+        // Twice, since they replace whatever is there.
+        let load = format!("nft -f {files}/{file}.nft");
+        alone.sh(&format!("nft -c -f {files}/{file}.nft\n{load}\n{load}"));
+    }
     assert!(alone.sh("nft list tables").contains("ip6 skep-mesh"));
 }
 
