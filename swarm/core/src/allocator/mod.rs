@@ -22,6 +22,7 @@ use skep_api::task::TaskState;
 use crate::Timestamp;
 use crate::id::{Id, IdSource};
 use crate::object::{Node, Object, Place, Service, Task};
+use crate::ports::of_data_path;
 use crate::reconcile::{Plan, Reconciler};
 use crate::store::{Change, Event, State};
 
@@ -57,6 +58,7 @@ pub struct Allocator {
 impl Reconciler for Allocator {
     fn mark_all(&mut self, view: &State) {
         *self = Self::default();
+        self.publishing.reserve(of_data_path(view));
         for network in view.networks().iter() {
             let addresses = Pools::of(network).map(|it| (network.id.clone(), it));
             self.networks.extend(addresses);
@@ -133,6 +135,7 @@ impl Reconciler for Allocator {
                 self.publishing.network_went(network);
                 self.publishing_changed(view);
             }
+            (_, Some(Object::Cluster(_))) => self.publishing.reserve(of_data_path(view)),
             _ => {}
         }
     }
