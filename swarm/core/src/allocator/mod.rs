@@ -114,11 +114,8 @@ impl Reconciler for Allocator {
             }
             (before, Some(Object::Node(after))) => {
                 match before {
-                    Some(Object::Node(before)) if before.gateways != after.gateways => {
-                        self.drop(gateways(before));
-                    }
-                    Some(_) => {}
-                    None => drop(self.dirty.insert(Want::Node(after.id.clone()))),
+                    Some(Object::Node(before)) => self.node_changed(before, after),
+                    _ => drop(self.dirty.insert(Want::Node(after.id.clone()))),
                 }
                 self.hold(gateways(after));
             }
@@ -203,6 +200,15 @@ impl Allocator {
                 self.crowds.remove(&key);
                 self.dirty.insert(Want::Node(node.clone()));
             }
+        }
+    }
+
+    fn node_changed(&mut self, before: &Node, after: &Node) {
+        if before.gateways != after.gateways {
+            self.drop(gateways(before));
+        }
+        if before.has_left() != after.has_left() {
+            self.dirty.insert(Want::Node(after.id.clone()));
         }
     }
 
