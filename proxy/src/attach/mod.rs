@@ -34,6 +34,7 @@ pub(crate) use kept::Entry;
 pub use kept::Kept;
 pub(crate) use late::follow;
 pub(crate) use libpod::create as create_in_podmans_words;
+pub(crate) use seen::OWN_OPTIONS;
 use seen::{Endpoint, Seen, connection as connected, may_be_ours};
 
 /// How long a busy engine may take to describe a container.

@@ -17,6 +17,8 @@ use super::kept::Entry;
 pub(crate) const NAME_OPTION: &str = "skep.network.name";
 /// Likewise: that the swarm chose the address, which need not be the same the next time.
 pub(crate) const CHOSEN_OPTION: &str = "skep.network.address-chosen";
+/// What clients are not shown: none of them asked for it.
+pub(crate) const OWN_OPTIONS: [&str; 2] = [NAME_OPTION, CHOSEN_OPTION];
 /// How much of a container's id is a name.
 const SHORT_ID: usize = 12;
 /// Networks of every engine's own, and what is none.

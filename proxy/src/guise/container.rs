@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{ById, id_in};
+use crate::attach::OWN_OPTIONS;
 use crate::rewrite::Object;
 
 /// The label by which the containers of tasks are known.
@@ -94,10 +95,7 @@ fn network_settings(json: &str, names: &ById) -> Option<String> {
             continue;
         };
         changed = true;
-        let endpoint = Object::parse(endpoint.as_bytes()).ok()?;
-        let id = format!("\"{id}\"");
-        let endpoint = endpoint.with(&[("NetworkID", &id)]);
-        shown.insert(name, endpoint.trim_end().to_owned());
+        shown.insert(name, connection(endpoint, id)?);
     }
     if !changed {
         return None;
@@ -109,6 +107,34 @@ fn network_settings(json: &str, names: &ById) -> Option<String> {
     let networks = format!("{{{}}}", pairs.join(","));
     let settings = object.with(&[("Networks", &networks)]);
     Some(settings.trim_end().to_owned())
+}
+
+/// A connection with one of the swarm's networks, as it is shown.
+fn connection(json: &str, id: &str) -> Option<String> {
+    let endpoint = Object::parse(json.as_bytes()).ok()?;
+    let id = format!("\"{id}\"");
+    let options = endpoint.get("DriverOpts").map(RawValue::get);
+    let options = options.and_then(clients_options);
+    let values = [("NetworkID", Some(&id)), ("DriverOpts", options.as_ref())];
+    let values = values
+        .iter()
+        .filter_map(|(key, value)| Some((*key, value.as_ref()?.as_str())));
+    let values: Vec<(&str, &str)> = values.collect();
+    Some(endpoint.with(&values).trim_end().to_owned())
+}
+
+/// The options of a connection that a client asked for, as the engine says it where there are none;
+/// `None` if all are the client's.
+pub(super) fn clients_options(json: &str) -> Option<String> {
+    let options = Object::parse(json.as_bytes()).ok()?;
+    if !OWN_OPTIONS.iter().any(|own| options.get(own).is_some()) {
+        return None;
+    }
+    let options = options.without(&OWN_OPTIONS);
+    Some(match options.pairs().next() {
+        None => "null".to_owned(),
+        Some(_) => options.with(&[]).trim_end().to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -147,6 +173,27 @@ mod tests {
         for (labels, mode) in table {
             let found = container(&body(labels), &names()).unwrap();
             assert_eq!(found.trim_end(), shown(labels, mode));
+        }
+    }
+
+    #[test]
+    fn options_of_ours_are_not_shown() {
+        let ours = r#""skep.network.address-chosen":"true","skep.network.name":"front""#;
+        let table = [
+            ("null".to_owned(), "null"),
+            (r#"{"mine" : "1"}"#.to_owned(), r#"{"mine" : "1"}"#),
+            (format!("{{{ours}}}"), "null"),
+            (format!(r#"{{"mine":"1",{ours}}}"#), r#"{"mine":"1"}"#),
+        ];
+        let body = body(r#""Labels":{}"#);
+        let with = |body: &str, was: &str, options: &str| {
+            body.replace(was, &format!(r#"{was},"DriverOpts":{options}"#))
+        };
+        for (options, expected) in table {
+            let found = container(&with(&body, r#""MacAddress":"02""#, &options), &names());
+            let shown = shown(r#""Labels":{}"#, "front");
+            let shown = with(&shown, r#""MacAddress":"02""#, expected);
+            assert_eq!(found.unwrap().trim_end(), shown);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::container::clients_options;
 use super::id_in;
 use crate::attach::Entry;
 use crate::rewrite::Object;
@@ -60,7 +61,15 @@ fn meant(config: &Value) -> Value {
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
         "MacAddress": "",
-        "DriverOpts": asked("DriverOpts"),
+        "DriverOpts": clients(asked("DriverOpts")),
+    })
+}
+
+/// Options without those of ours.
+fn clients(options: Value) -> Value {
+    let changed = clients_options(&options.to_string());
+    changed.map_or(options, |text| {
+        serde_json::from_str(&text).unwrap_or_default()
     })
 }
 

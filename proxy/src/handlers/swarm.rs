@@ -15,7 +15,7 @@ use crate::swarm::OwnedRequest;
 pub(super) async fn init<C: Cluster>(node: &C, request: &OwnedRequest) -> Result<Reply, Error> {
     let mut init: InitRequest = params::body(request)?;
     if request.version.before(39) {
-        init.default_addr_pool.clear();
+        init.default_addr_pool = None;
         init.subnet_size = 0;
     }
     if request.version.before(40) {

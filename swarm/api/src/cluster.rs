@@ -153,8 +153,8 @@ wire! {
         spec: Spec = "Spec",
         auto_lock_managers: bool = "AutoLockManagers",
         availability: Availability = "Availability",
-        #[serde(deserialize_with = "null_default", serialize_with = "null_if_empty")]
-        default_addr_pool: Vec<String> = "DefaultAddrPool",
+        /// The original tells an empty list from none: the CLI sends the former.
+        default_addr_pool: Option<Vec<String>> = "DefaultAddrPool",
         subnet_size: u32 = "SubnetSize",
     }
 

@@ -62,6 +62,8 @@ pub enum ToDispatcher {
         /// The network as the wish named it; `None` for all.
         network: Option<String>,
     },
+    /// The node leaves the swarm, and its containers are about to be removed.
+    Leaving,
 }
 
 /// From the leader to a node's agent.

@@ -44,19 +44,7 @@ pub fn check(request: &InitRequest) -> Result<(), Error> {
         return Err(Error::invalid("swarm spec must be named \"default\""));
     }
     check_availability(&request.availability)?;
-    let size = match request.subnet_size {
-        0 => SUBNET_SIZE,
-        // Without a pool to cut from, dockerd does not look at it.
-        size if size > MAX_SUBNET_SIZE && !request.default_addr_pool.is_empty() => {
-            return Err(Error::system(format!(
-                "subnet size is out of range: {size}"
-            )));
-        }
-        size => size,
-    };
-    for pool in &request.default_addr_pool {
-        check_pool(pool, size)?;
-    }
+    check_pools(request)?;
     let port = request.data_path_port;
     if port != 0 && !(1024..=49151).contains(&port) {
         return Err(Error::system(format!(
@@ -79,10 +67,38 @@ pub fn check_availability(availability: &Availability) -> Result<(), Error> {
     Ok(())
 }
 
+/// Pools may overlap, as in the original: no subnet is given out twice all the same.
+fn check_pools(request: &InitRequest) -> Result<(), Error> {
+    // Without a list of pools, be it an empty one, dockerd looks at neither.
+    let Some(pools) = &request.default_addr_pool else {
+        return Ok(());
+    };
+    let size = subnet_size(request);
+    if size > MAX_SUBNET_SIZE {
+        return Err(Error::system(format!(
+            "subnet size is out of range: {size}"
+        )));
+    }
+    pools
+        .iter()
+        .try_for_each(|pool| check_pool(pool.trim(), size))
+}
+
+/// The prefix length of subnets. One without a list of pools is forgotten, as in the original.
+fn subnet_size(request: &InitRequest) -> u32 {
+    let pools = request.default_addr_pool.as_ref();
+    match pools.map_or(0, |_| request.subnet_size) {
+        0 => SUBNET_SIZE,
+        size => size,
+    }
+}
+
 fn check_pool(pool: &str, size: u32) -> Result<(), Error> {
     let bits = pool.split_once('/').and_then(|(ip, bits)| {
         let ip: IpAddr = ip.parse().ok()?;
-        let bits: u32 = bits.parse().ok()?;
+        // A sign before it would do for Rust.
+        let digits = bits.bytes().all(|byte| byte.is_ascii_digit());
+        let bits: u32 = bits.parse().ok().filter(|_| digits)?;
         (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some(bits)
     });
     match bits {
@@ -99,10 +115,13 @@ fn check_pool(pool: &str, size: u32) -> Result<(), Error> {
 /// The cluster and its first manager.
 pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
     let or = |value: u32, default: u32| if value == 0 { default } else { value };
-    let pools = match request.default_addr_pool.as_slice() {
-        [] => vec![ADDR_POOL.to_owned()],
-        pools => pools.to_vec(),
-    };
+    let mut pools = request.default_addr_pool.clone().unwrap_or_default();
+    for pool in &mut pools {
+        *pool = pool.trim().to_owned();
+    }
+    if pools.is_empty() {
+        pools.push(ADDR_POOL.to_owned());
+    }
     let mut spec = with_defaults(&request.spec);
     // The original forgets the flag at the top as soon as it writes down the spec, and a client
     // that sends only that one ends up without the lock it has asked for.
@@ -114,7 +133,7 @@ pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
         root_ca: made.root_ca,
         join_tokens: made.join_tokens,
         default_addr_pool: pools,
-        subnet_size: or(request.subnet_size, SUBNET_SIZE),
+        subnet_size: subnet_size(request),
         data_path_port: or(request.data_path_port, DATA_PATH_PORT),
         // Made with the first transaction, if there is to be one.
         unlock_key: None,
@@ -202,29 +221,63 @@ mod tests {
             "invalid Availability: \"x\""
         );
         assert_eq!(
-            refusal(|r| {
-                r.subnet_size = 30;
-                r.default_addr_pool = vec!["10.0.0.0/16".into()];
-            }),
-            "subnet size is out of range: 30"
-        );
-        assert_eq!(refusal(|r| r.subnet_size = 30), "");
-        assert_eq!(
-            refusal(|r| r.default_addr_pool = vec!["x".into()]),
-            "invalid base pool x: invalid CIDR address: x"
-        );
-        assert_eq!(
-            refusal(|r| r.default_addr_pool = vec!["10.0.0.0/26".into()]),
-            "invalid CIDR: \"10.0.0.0/26\". Subnet size is too small for pool: 24"
-        );
-        assert_eq!(
-            refusal(|r| r.default_addr_pool = vec!["10.0.0.0/16".into()]),
-            ""
-        );
-        assert_eq!(
             refusal(|r| r.data_path_port = 80),
             "Datapath port number is not in valid range (1024-49151) : 80"
         );
+    }
+
+    /// What dockerd 20.10 answered to each of these.
+    #[test]
+    fn pools_are_refused_as_by_dockerd() {
+        let table: [(Option<&[&str]>, u32, &str); 18] = [
+            (Some(&["10.20.0.0/24", "10.20.0.0/16"]), 24, ""),
+            (Some(&["10.20.0.0/16", "10.20.0.0/16"]), 0, ""),
+            (Some(&["10.20.5.1/16"]), 29, ""),
+            (Some(&["10.20.0.0/016"]), 0, ""),
+            (Some(&[" 10.20.0.0/16\t"]), 0, ""),
+            (Some(&["fd00::/16", "0.0.0.0/0"]), 0, ""),
+            (Some(&[]), 30, "subnet size is out of range: 30"),
+            (Some(&["garbage"]), 30, "subnet size is out of range: 30"),
+            (None, 30, ""),
+            (Some(&["10.20.0.0/26", "garbage"]), 0, "10.20.0.0/26 24"),
+            (Some(&["10.20.0.0/16"]), 15, "10.20.0.0/16 15"),
+            (Some(&["fd00::/64"]), 0, "fd00::/64 24"),
+            (Some(&["10.20.0.0/24", "garbage"]), 0, "garbage"),
+            (Some(&["10.20.0.0/33"]), 0, "10.20.0.0/33"),
+            (Some(&["10.20.0.0/+16"]), 0, "10.20.0.0/+16"),
+            (Some(&["010.20.0.0/16"]), 0, "010.20.0.0/16"),
+            (Some(&["10.20.0.0"]), 0, "10.20.0.0"),
+            (Some(&[" x "]), 0, "x"),
+        ];
+        for (pools, size, expected) in table {
+            let found = refusal(|r| {
+                r.default_addr_pool = pools.map(|it| it.iter().map(ToString::to_string).collect());
+                r.subnet_size = size;
+            });
+            let expected = match expected.split_once(' ') {
+                _ if expected.is_empty() || expected.starts_with("subnet") => expected.to_owned(),
+                Some((pool, size)) => {
+                    format!("invalid CIDR: {pool:?}. Subnet size is too small for pool: {size}")
+                }
+                None => format!("invalid base pool {expected}: invalid CIDR address: {expected}"),
+            };
+            assert_eq!(found, expected, "{pools:?} {size}");
+        }
+    }
+
+    #[test]
+    fn a_size_counts_where_there_is_a_list_of_pools() {
+        let size = |pools: Option<&[&str]>, subnet_size| {
+            let default_addr_pool = pools.map(|it| it.iter().map(ToString::to_string).collect());
+            super::subnet_size(&InitRequest {
+                default_addr_pool,
+                subnet_size,
+                ..InitRequest::default()
+            })
+        };
+        assert_eq!(size(None, 8), 24);
+        assert_eq!(size(Some(&[]), 26), 26);
+        assert_eq!(size(Some(&["10.20.0.0/16"]), 0), 24);
     }
 
     #[test]

@@ -255,6 +255,17 @@ pub struct StartGate {
     pub deadline: Timestamp,
 }
 
+/// What the status of a node says that left.
+pub const LEFT: &str = "node left the swarm";
+
+impl Node {
+    /// Whether it said that it leaves, and was not heard of since. One that is merely down may be
+    /// cut off, with all that is on it.
+    pub fn has_left(&self) -> bool {
+        self.status.state == NodeState::Down && self.status.message == LEFT
+    }
+}
+
 impl Service {
     /// Begins the next run of a job, as every write of its spec does, even if nothing changed; does
     /// nothing to a service that is none.

@@ -6,6 +6,7 @@ use skep_api::network::{PortConfig, Protocol, PublishMode};
 use skep_api::service::ServiceSpec;
 use skep_api::{Code, Error};
 
+use crate::bootstrap::DATA_PATH_PORT;
 use crate::id::Id;
 use crate::object::Service;
 use crate::store::State;
@@ -13,6 +14,20 @@ use crate::validate::refused;
 
 /// A port of the hosts.
 pub(crate) type Key = (Protocol, u32);
+
+/// The UDP port of what encrypted networks send between nodes, by the data path's. The data plane
+/// has the same rule.
+pub fn of_sealed(data_path: u32) -> u32 {
+    data_path + 1
+}
+
+/// UDP ports that nodes have themselves, for what networks send between them: VXLAN's, and the one
+/// of encrypted networks.
+pub(crate) fn of_data_path(view: &State) -> [u32; 2] {
+    let cluster = view.cluster();
+    let port = cluster.map_or(DATA_PATH_PORT, |cluster| cluster.data_path_port);
+    [port, of_sealed(port)]
+}
 
 /// Whether the port is published on every node.
 pub(crate) fn in_ingress(port: &PortConfig) -> bool {
@@ -63,12 +78,13 @@ pub(crate) fn on_a_network(view: &State, spec: &ServiceSpec) -> Result<(), Error
     Ok(())
 }
 
-/// Refuses a published port that another service has.
+/// Refuses a published port that another service has, or every node itself.
 pub(crate) fn conflicts(view: &State, spec: &ServiceSpec, me: Option<&Id>) -> Result<(), Error> {
     let wanted = of_spec(spec);
     if wanted.iter().all(|port| port.published_port == 0) {
         return Ok(());
     }
+    reserved(view, wanted)?;
     let services = view.services().iter();
     for other in services.filter(|service| Some(&service.id) != me) {
         for taken in held(other) {
@@ -88,4 +104,21 @@ pub(crate) fn conflicts(view: &State, spec: &ServiceSpec, me: Option<&Id>) -> Re
         }
     }
     Ok(())
+}
+
+/// Whoever had one of these first after a restart of the daemon would keep it from the other.
+fn reserved(view: &State, wanted: &[PortConfig]) -> Result<(), Error> {
+    let [data_path, sealed] = of_data_path(view);
+    let mut udp = wanted.iter().filter(|port| port.protocol == Protocol::Udp);
+    let taken = udp.find_map(|port| match port.published_port {
+        number if number == data_path => Some((number, "the swarm's data path")),
+        number if number == sealed => Some((number, "the swarm's encrypted networks")),
+        _ => None,
+    });
+    match taken {
+        None => Ok(()),
+        Some((number, whose)) => Err(refused(format!(
+            "port '{number}' is already in use on every node by {whose} (udp); publish another one"
+        ))),
+    }
 }

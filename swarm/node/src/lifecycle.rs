@@ -21,6 +21,7 @@ use skep_api::Error;
 use tracing::{error, info, warn};
 
 use crate::addr::{self, Host, HostPort};
+use crate::agent::Parting;
 use crate::disk::{DiskError, NodeState};
 use crate::membership::Membership;
 use crate::node::{Node, Phase, Way};
@@ -134,7 +135,7 @@ impl Node {
             // Only the leader can grant the node the time that a restart takes.
             membership.reunited(REUNION).await;
         }
-        membership.stop(true).await;
+        membership.stop(Parting::BackSoon).await;
     }
 
     /// The membership, if there is one.

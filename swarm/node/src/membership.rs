@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::addr::DataPath;
-use crate::agent::{self, Agent};
+use crate::agent::{self, Agent, Parting};
 use crate::disk::{DataDir, NodeState};
 use crate::gate::StoreGate;
 use crate::lifecycle::unlock::follow_unlock_key;
@@ -303,13 +303,12 @@ impl Membership {
         self.stop.cancel();
     }
 
-    /// Stops everything; containers go on. `back_soon`: the leader gives the node its full
-    /// heartbeats before it counts as down.
-    pub async fn stop(&self, back_soon: bool) {
+    /// Stops everything; containers go on.
+    pub async fn stop(&self, parting: Parting) {
         self.quiet();
         self.tasks.close();
         if let Some(agent) = self.agent.lock().await.take() {
-            agent.stop(back_soon).await;
+            agent.stop(parting).await;
         }
         if let Some(manager) = &self.manager {
             manager.stop().await;

@@ -162,3 +162,15 @@ fn container(container: Container) -> Option<model::Container> {
         resolvers: container.resolvers,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    /// What managers refuse to publish is what the data plane listens at.
+    #[test]
+    fn both_know_the_port_of_encrypted_networks() {
+        for data_path in [1024_u16, 4789, 4790, 49151] {
+            let listens = u32::from(skep_dataplane::crypt::port(data_path));
+            assert_eq!(listens, skep_core::ports::of_sealed(data_path.into()));
+        }
+    }
+}

@@ -24,7 +24,7 @@ use skep_api::task::{TaskSpec, TaskState, TaskStatus};
 use skep_core::assignment::{Assignments, ToAgent, ToDispatcher, Trust};
 use skep_core::object::{Meta, Node, NodeStatus, Role, Task};
 use skep_core::worker::{EngineOp, OpOutput};
-use skep_node::agent::{Agent, Config, forget_everything};
+use skep_node::agent::{Agent, Config, Parting, forget_everything};
 use skep_node::disk::Keys;
 use skep_node::engine::Engine;
 use skep_node::pki::{self, DEFAULT_LEAF_VALIDITY, Identity, KeyRequest, Leaf, RootCa};
@@ -243,7 +243,7 @@ async fn an_agent_finds_the_leader_runs_its_tasks_and_repeats_what_was_not_ackno
     engine.die("c1", 3).await;
     let (_, status) = session.reported(TaskState::Failed).await;
     assert_eq!(status.err, "task: non-zero exit (3)");
-    agent.stop(true).await;
+    agent.stop(Parting::BackSoon).await;
 }
 
 #[tokio::test]
@@ -255,7 +255,7 @@ async fn a_restart_leaves_containers_alone_even_without_managers() {
     let mut session = leader.session().await;
     session.welcome(vec![task()]).await;
     session.reported(TaskState::Running).await;
-    let (stopped, goodbye) = tokio::join!(agent.stop(true), session.hear());
+    let (stopped, goodbye) = tokio::join!(agent.stop(Parting::BackSoon), session.hear());
     let () = stopped;
     assert_eq!(goodbye, ToDispatcher::Restarting);
 
@@ -286,7 +286,7 @@ async fn a_restart_leaves_containers_alone_even_without_managers() {
         assert_eq!((shelf.made, shelf.starts.get("c1")), (1, Some(&1)));
     }
 
-    agent.stop(false).await;
+    agent.stop(Parting::Wordless).await;
     let shelf = engine.0.clone();
     let engine: Arc<dyn Engine> = Arc::new(engine);
     forget_everything(&engine, &NODE.into(), dir.path())
@@ -314,7 +314,9 @@ async fn a_session_tells_what_has_changed_about_the_node() {
         panic!("the node said something else");
     };
     assert_eq!(description.engine.labels, rack);
-    agent.stop(false).await;
+    let (stopped, goodbye) = tokio::join!(agent.stop(Parting::ForGood), session.hear());
+    let () = stopped;
+    assert_eq!(goodbye, ToDispatcher::Leaving);
 }
 
 #[tokio::test]
@@ -324,7 +326,7 @@ async fn a_daemon_that_starts_beside_a_slow_engine_is_there_at_once() {
     let mut leader = swarm.manager("m1");
     let agent = swarm.agent(&engine, dir.path(), &[&leader]);
     leader.session().await.welcome(Vec::new()).await;
-    agent.stop(false).await;
+    agent.stop(Parting::Wordless).await;
 
     engine.0.lock().unwrap().is_silent = true;
     let agent = swarm.agent(&engine, dir.path(), &[&leader]);
@@ -332,5 +334,5 @@ async fn a_daemon_that_starts_beside_a_slow_engine_is_there_at_once() {
         panic!("the node said something else");
     };
     assert_eq!(description.hostname, "host");
-    agent.stop(false).await;
+    agent.stop(Parting::Wordless).await;
 }

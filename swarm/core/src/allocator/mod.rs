@@ -22,6 +22,7 @@ use skep_api::task::TaskState;
 use crate::Timestamp;
 use crate::id::{Id, IdSource};
 use crate::object::{Node, Object, Place, Service, Task};
+use crate::ports::of_data_path;
 use crate::reconcile::{Plan, Reconciler};
 use crate::store::{Change, Event, State};
 
@@ -57,6 +58,7 @@ pub struct Allocator {
 impl Reconciler for Allocator {
     fn mark_all(&mut self, view: &State) {
         *self = Self::default();
+        self.publishing.reserve(of_data_path(view));
         for network in view.networks().iter() {
             let addresses = Pools::of(network).map(|it| (network.id.clone(), it));
             self.networks.extend(addresses);
@@ -112,11 +114,8 @@ impl Reconciler for Allocator {
             }
             (before, Some(Object::Node(after))) => {
                 match before {
-                    Some(Object::Node(before)) if before.gateways != after.gateways => {
-                        self.drop(gateways(before));
-                    }
-                    Some(_) => {}
-                    None => drop(self.dirty.insert(Want::Node(after.id.clone()))),
+                    Some(Object::Node(before)) => self.node_changed(before, after),
+                    _ => drop(self.dirty.insert(Want::Node(after.id.clone()))),
                 }
                 self.hold(gateways(after));
             }
@@ -133,6 +132,7 @@ impl Reconciler for Allocator {
                 self.publishing.network_went(network);
                 self.publishing_changed(view);
             }
+            (_, Some(Object::Cluster(_))) => self.publishing.reserve(of_data_path(view)),
             _ => {}
         }
     }
@@ -200,6 +200,15 @@ impl Allocator {
                 self.crowds.remove(&key);
                 self.dirty.insert(Want::Node(node.clone()));
             }
+        }
+    }
+
+    fn node_changed(&mut self, before: &Node, after: &Node) {
+        if before.gateways != after.gateways {
+            self.drop(gateways(before));
+        }
+        if before.has_left() != after.has_left() {
+            self.dirty.insert(Want::Node(after.id.clone()));
         }
     }
 

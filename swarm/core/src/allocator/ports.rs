@@ -23,9 +23,16 @@ pub(super) struct Ports {
     taken: BTreeMap<Key, BTreeSet<Id>>,
     /// Where the search for the next one begins, by protocol.
     cursor: BTreeMap<Protocol, u32>,
+    /// UDP ports that nodes have themselves.
+    reserved: [u32; 2],
 }
 
 impl Ports {
+    /// Those that nodes have themselves.
+    pub(super) fn reserve(&mut self, udp: [u32; 2]) {
+        self.reserved = udp;
+    }
+
     /// The service has its ports now.
     pub(super) fn enter(&mut self, service: &Service) {
         for port in held(service) {
@@ -79,7 +86,9 @@ impl Ports {
         let cursor = self.cursor.entry(protocol.clone()).or_default();
         let from = (*cursor).max(*DYNAMIC.start());
         let mut all = (from..=*DYNAMIC.end()).chain(*DYNAMIC.start()..from);
-        let found = all.find(|port| !self.taken.contains_key(&(protocol.clone(), *port)))?;
+        let is_nodes = |port: &u32| *protocol == Protocol::Udp && self.reserved.contains(port);
+        let is_taken = |port: &u32| self.taken.contains_key(&(protocol.clone(), *port));
+        let found = all.find(|port| !is_taken(port) && !is_nodes(port))?;
         *cursor = found + 1;
         Some(found)
     }
@@ -202,6 +211,14 @@ mod tests {
         assert_eq!(give(&mut all, &mut web), [30_001]);
         assert!(all.exit(&last), "its ports are free");
         assert!(all.taken.keys().all(|(_, port)| *port == 30_001));
+    }
+
+    #[test]
+    fn what_nodes_have_themselves_is_not_chosen() {
+        let mut all = Ports::default();
+        all.reserve([30_000, 30_001]);
+        let mut dns = publishing("dns", &["53/udp", "53"]);
+        assert_eq!(give(&mut all, &mut dns), [30_002, 30_000]);
     }
 
     #[test]

@@ -38,6 +38,11 @@ impl Publishing {
         self.network.take_if(|id| *id == network.id);
     }
 
+    /// These UDP ports are the nodes' own.
+    pub(super) fn reserve(&mut self, udp: [u32; 2]) {
+        self.ports.reserve(udp);
+    }
+
     pub(super) fn enter(&mut self, service: &Service) {
         self.ports.enter(service);
         if publishes(&service.spec) {

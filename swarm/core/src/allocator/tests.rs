@@ -7,14 +7,16 @@ use skep_api::network::{
     EndpointSpec, NetworkAttachmentConfig, NetworkSpec, PortConfig, Protocol, PublishMode,
     ResolutionMode,
 };
+use skep_api::node::NodeState;
 use skep_api::task::TaskState;
 
 use super::*;
 use crate::control::testing::{NOW, cluster, node, service, state, task};
 use crate::id::CountingIds;
 use crate::network::{addressing, driver, first_networks, pool};
-use crate::object::{Kind, Meta, NetworkObject};
+use crate::object::{Kind, LEFT, Meta, NetworkObject};
 use crate::store::{Author, Tx};
+use crate::wire::network_in_full;
 
 mod ipv6;
 mod published;
@@ -239,6 +241,31 @@ fn services_tasks_and_nodes_get_addresses_and_give_them_back() {
     swarm.plan();
     assert_eq!(swarm.addresses("t2"), ["10.0.1.5/24"]);
     assert_eq!(swarm.held().len(), 3);
+}
+
+#[test]
+fn who_left_has_a_part_in_nothing_and_who_is_down_still_has() {
+    let mut swarm = Harness::new("10.0.1.0/24");
+    swarm.publish("web", &[OPEN]);
+    for (task, on) in [("t1", "n1"), ("t2", "n2")] {
+        swarm.task(task, &["net"], on);
+    }
+    swarm.plan();
+    let mut becomes = |node: &str, state: NodeState, message: &str| {
+        let mut node = swarm.state.nodes().get(node).unwrap().as_ref().clone();
+        (node.status.state, node.status.message) = (state, message.to_owned());
+        swarm.write(Author::Dispatcher, vec![Change::Update(node.into())]);
+        swarm.plan();
+        let net = swarm.state.networks().get("net").unwrap();
+        let shown = network_in_full(&swarm.state, net, false).peers.into_iter();
+        let peers: Vec<String> = shown.map(|peer| peer.name).collect();
+        (peers, swarm.everywhere().len())
+    };
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let both = (names(&["n1", "n2"]), 2);
+    assert_eq!(becomes("n1", NodeState::Down, "heartbeat failure"), both);
+    assert_eq!(becomes("n2", NodeState::Down, LEFT), (names(&["n1"]), 1));
+    assert_eq!(becomes("n2", NodeState::Ready, ""), both);
 }
 
 #[test]

@@ -129,13 +129,17 @@ impl Allocator {
     }
 
     /// A node has one address on every network of which it has live tasks, and on the one on which
-    /// ports are published.
+    /// ports are published. One that is down may merely be cut off, so that it still has them; one
+    /// that left has a part in nothing, whatever was never heard of its tasks.
     pub(super) fn give_node(&mut self, node: &Arc<Node>, want: &Want) -> Option<Change> {
         let here = (node.id.clone(), Id::from(""))..;
         let crowds = self.crowds.range(here);
         let crowds = crowds.take_while(|((of, _), _)| *of == node.id);
         let mut wanted: BTreeSet<Id> = crowds.map(|((_, network), _)| network.clone()).collect();
         wanted.extend(self.publishing.everywhere().cloned());
+        if node.has_left() {
+            wanted.clear();
+        }
         let mut gateways = node.gateways.clone();
         gateways.retain(|network, _| wanted.contains(network));
         for network in wanted {

@@ -9,7 +9,7 @@ mod attach;
 mod cluster;
 pub(crate) mod files;
 mod network;
-mod node;
+pub(crate) mod node;
 mod rolling;
 mod service;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{Outcome, in_sequence, not_found};
 use crate::Timestamp;
 use crate::command::Reply;
 use crate::id::Id;
-use crate::object::{Kind, ManagerMember, Node, Role, Task};
+use crate::object::{Kind, LEFT, ManagerMember, Node, Role, Task};
 use crate::store::{Author, Change, State};
 
 fn precondition(text: impl std::fmt::Display) -> Error {
@@ -139,19 +139,19 @@ pub(super) fn set_member(
 
 /// A node that says goodbye is down at once instead of after three missed heartbeats; it stays
 /// listed until it is removed. A node that is gone already is no error: its wish is fulfilled.
-pub(super) fn left(view: &State, id: &Id, now: Timestamp) -> Result<Outcome, Error> {
+pub(crate) fn left(view: &State, id: &Id, now: Timestamp) -> Result<Outcome, Error> {
     let author = Author::Dispatcher;
     match view.nodes().get(id) {
         Some(node) if node.status.state != NodeState::Down => {
             let mut node = node.as_ref().clone();
             node.status.state = NodeState::Down;
-            node.status.message = "node left the swarm".into();
+            node.status.message = LEFT.into();
             node.status.since = now;
             let mut changes = vec![Change::Update(node.into())];
             // Its containers are on no network any more.
             let attached = view.tasks_of_node(id).filter(|it| it.attached.is_some());
             let attached = attached.filter(|task| !task.status.state.is_terminal());
-            changes.extend(attached.map(|task| orphaned(task, "node left the swarm", now)));
+            changes.extend(attached.map(|task| orphaned(task, LEFT, now)));
             Ok((changes, author, Reply::Done))
         }
         _ => Ok((Vec::new(), author, Reply::Done)),

@@ -6,10 +6,10 @@ use skep_api::service::{GlobalJob, GlobalService, ReplicatedJob, ReplicatedServi
 
 use super::*;
 use crate::command::Command;
-use crate::control::testing::{NOW, run, service, spec, state};
+use crate::control::testing::{NOW, cluster, run, service, spec, state};
 use crate::id::CountingIds;
 use crate::network::first_networks;
-use crate::object::Object;
+use crate::object::{Cluster, Object};
 use crate::store::Tx;
 
 fn create(view: &State, spec: ServiceSpec) -> Result<Outcome, Error> {
@@ -318,6 +318,62 @@ fn a_port_is_one_services() {
         // Its own are no obstacle.
         let own = publishing("web", &[port]);
         assert!(run(&view, &update_command(1, own, false)).is_ok());
+    }
+}
+
+#[test]
+fn nobody_publishes_what_nodes_send_networks_by() {
+    use PublishMode::{Host, Ingress};
+    let udp = |number, mode| PortConfig {
+        protocol: Protocol::Udp,
+        ..port(number, mode)
+    };
+    let refused = |number, whose| {
+        let text = format!(
+            "rpc error: code = InvalidArgument desc = port '{number}' is already in use on every \
+             node by {whose} (udp); publish another one"
+        );
+        Some(text)
+    };
+    let sealed = "the swarm's encrypted networks";
+    let table = [
+        (
+            4789,
+            udp(4789, Ingress),
+            refused(4789, "the swarm's data path"),
+        ),
+        (4789, udp(4790, Ingress), refused(4790, sealed)),
+        (4789, udp(4790, Host), refused(4790, sealed)),
+        (4789, port(4790, Ingress), None),
+        (4789, udp(4791, Ingress), None),
+        (4790, udp(4789, Ingress), None),
+        (
+            4790,
+            udp(4790, Host),
+            refused(4790, "the swarm's data path"),
+        ),
+        (4790, udp(4791, Ingress), refused(4791, sealed)),
+    ];
+    for (data_path_port, port, expected) in table {
+        let cluster = Cluster {
+            data_path_port,
+            ..cluster()
+        };
+        let mut web = service("s1", "web");
+        let view = state([cluster.into(), ingress(), web.clone().into()]);
+        let result = create(&view, publishing("api", std::slice::from_ref(&port)));
+        assert_eq!(result.err().map(|it| it.message), expected, "{port:?}");
+        let update = publishing("web", std::slice::from_ref(&port));
+        let result = run(&view, &update_command(1, update.clone(), false));
+        assert_eq!(result.err().map(|it| it.message), expected, "{port:?}");
+        // Whoever has it from before this was refused may still change the rest.
+        web.spec = update.clone();
+        let view = state([
+            view.cluster().unwrap().as_ref().clone().into(),
+            ingress(),
+            web.into(),
+        ]);
+        assert!(run(&view, &update_command(1, update, false)).is_ok());
     }
 }
 

@@ -6,7 +6,7 @@ use skep_api::task::TaskState;
 
 use super::tests::Bench;
 use super::*;
-use crate::object::Cluster;
+use crate::object::{Cluster, LEFT};
 use crate::reconcile::Reconciler;
 use crate::{HOUR, MILLISECOND};
 
@@ -172,6 +172,21 @@ fn one_leader_after_the_other_writes_unknown_once() {
     assert_eq!(bench.state.revision(), written);
     bench.pass(SECOND);
     assert_eq!(bench.health("n1"), (NodeState::Down, LOST));
+}
+
+#[test]
+fn a_node_that_leaves_is_down_at_once_and_gone() {
+    let mut bench = Bench::new(&["n1"]);
+    bench.register("n1", 1);
+    bench.register("n1", 2);
+    bench.say("n1", 1, ToDispatcher::Leaving);
+    assert_eq!(bench.health("n1").0, NodeState::Ready, "an old session's");
+    bench.say("n1", 2, ToDispatcher::Leaving);
+    bench.closed("n1", 2);
+    bench.pass(10 * SECOND);
+    assert_eq!(bench.health("n1"), (NodeState::Down, LEFT));
+    bench.register("n1", 3);
+    assert_eq!(bench.health("n1").0, NodeState::Ready);
 }
 
 #[test]

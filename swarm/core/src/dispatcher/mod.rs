@@ -18,6 +18,7 @@ use skep_api::task::{TaskState, TaskStatus};
 
 use crate::assignment::{ToAgent, ToDispatcher};
 use crate::cidr::Cidr;
+use crate::control::node;
 use crate::id::Id;
 use crate::ipv6::Cidr6;
 use crate::object::{Node, Object, Task};
@@ -169,6 +170,7 @@ impl Dispatcher {
             // The leader has carried them out.
             ToDispatcher::Attach { .. } | ToDispatcher::Detach { .. } => return None,
             ToDispatcher::Restarting => (Author::Dispatcher, self.restarting(view, peer, now)),
+            ToDispatcher::Leaving => (Author::Dispatcher, self.leaving(view, peer, now)),
         };
         (!changes.1.is_empty()).then_some(changes)
     }
@@ -327,6 +329,16 @@ impl Dispatcher {
         node.map(|node| update_node(node, |node| node.status.back_by = Some(until)))
             .into_iter()
             .collect()
+    }
+
+    /// The node is not coming back: it is down at once, and has a part in no network.
+    fn leaving(&mut self, view: &State, peer: &Peer, now: Timestamp) -> Vec<Change> {
+        let left = self
+            .current(peer)
+            .map(|_| node::left(view, &peer.node, now));
+        left.and_then(Result::ok)
+            .map(|(changes, ..)| changes)
+            .unwrap_or_default()
     }
 
     /// Whether the peer may ask for something now. Tells it if its session is over.

@@ -32,11 +32,27 @@ const STACK: &str = "com.docker.stack.namespace";
 
 type Labels = BTreeMap<String, String>;
 
+/// What labels that are skep's begin with.
+const OURS: &str = "skep.";
+/// All that a service may have.
+const OF_SERVICES: [&str; 9] = [
+    CRON,
+    DEPENDS_ON,
+    grants::DEVICE,
+    grants::GPUS,
+    INGRESS_PROXY_PROTOCOL,
+    INGRESS_SNAT,
+    grants::PRIVILEGED,
+    REBALANCE,
+    MAX_RESTART_DELAY,
+];
+
 /// Refuses labels that are skep's and say nothing that skep understands.
 ///
 /// # Errors
 /// 400 with the label and what is wrong with it.
 pub fn check(spec: &ServiceSpec) -> Result<(), Error> {
+    known(&spec.labels)?;
     let is_job = spec.mode.replicated_job.is_some() || spec.mode.global_job.is_some();
     let said = |label: &str| spec.labels.get(label).map(String::as_str);
     if let Some(text) = said(CRON) {
@@ -62,7 +78,25 @@ pub fn check(spec: &ServiceSpec) -> Result<(), Error> {
         backoff::parse(text).map_err(|why| refuse(MAX_RESTART_DELAY, why))?;
     }
     grants::Grants::parse(&spec.labels).map_err(|(label, why)| refuse(label, why))?;
+    if let Some(text) = said(INGRESS_PROXY_PROTOCOL).filter(|text| *text != "v2") {
+        let why = format!("{text:?} is not v2, the one version there is");
+        return Err(refuse(INGRESS_PROXY_PROTOCOL, why));
+    }
+    yes_or_no(&spec.labels, INGRESS_SNAT)?;
     yes_or_no(&spec.labels, REBALANCE)
+}
+
+/// One that is misspelt would do nothing, and nobody would know.
+fn known(labels: &Labels) -> Result<(), Error> {
+    let mut ours = labels.keys().filter(|label| label.starts_with(OURS));
+    match ours.find(|label| !OF_SERVICES.contains(&label.as_str())) {
+        None => Ok(()),
+        Some(label) => {
+            let all = OF_SERVICES.join(", ");
+            let why = format!("services have no such label of skep's, but these: {all}");
+            Err(refuse(label, why))
+        }
+    }
 }
 
 /// Refuses labels of a secret or a config that are skep's and say nothing that skep understands.
@@ -161,6 +195,36 @@ mod tests {
                 "label skep.privileged: \"yes\" is neither",
             ),
             ("skep.gpus", "0", false, "label skep.gpus: \"0\" is none of"),
+            ("skep.ingress.snat", "true", false, ""),
+            ("skep.ingress.snat", "false", false, ""),
+            (
+                "skep.ingress.snat",
+                "True",
+                false,
+                "label skep.ingress.snat: \"True\" is neither true nor false",
+            ),
+            ("skep.ingress.proxy-protocol", "v2", false, ""),
+            (
+                "skep.ingress.proxy-protocol",
+                "V2",
+                false,
+                "label skep.ingress.proxy-protocol: \"V2\" is not v2, the one version there is",
+            ),
+            (
+                "skep.depend-on",
+                "db",
+                false,
+                "label skep.depend-on: services have no such label of skep's, but these: \
+                 skep.cron, skep.depends-on, skep.device, skep.gpus, skep.ingress.proxy-protocol, \
+                 skep.ingress.snat, skep.privileged, skep.rebalance, skep.restart.max-delay",
+            ),
+            (
+                "skep.autoroll",
+                "true",
+                false,
+                "label skep.autoroll: services have no such label",
+            ),
+            ("skeptical", "yes", false, ""),
             ("unrelated", "yes", false, ""),
         ];
         for (label, value, job, expected) in table {

@@ -40,6 +40,17 @@ pub use skep_core::worker::Standing;
 
 /// Messages from the session that wait for the loop.
 const QUEUE: usize = 64;
+/// What the leader is told when an agent stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// The daemon will be back soon, so the node is granted its full heartbeats.
+    BackSoon,
+    /// The node leaves the swarm.
+    ForGood,
+    /// Nothing.
+    Wordless,
+}
+
 /// How long a goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Containers that are removed at once when the node leaves.
@@ -181,11 +192,10 @@ impl Agent {
         });
     }
 
-    /// Ends the session and returns once it is over; containers go on. `back_soon`: the daemon will
-    /// be back soon, so the leader grants the node its full heartbeats.
-    pub async fn stop(self, back_soon: bool) {
+    /// Ends the session and returns once it is over; containers go on.
+    pub async fn stop(self, parting: Parting) {
         let (done, ended) = oneshot::channel();
-        if self.stop.send(Stop { back_soon, done }).await.is_ok() {
+        if self.stop.send(Stop { parting, done }).await.is_ok() {
             // The loop answers at once unless the disk is stuck, which must not hold the daemon.
             let _ = tokio::time::timeout(FAREWELL, ended).await;
         }

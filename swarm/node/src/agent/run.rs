@@ -14,13 +14,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{error, warn};
 
-use super::View;
 use super::attach::{Asked, Request};
 use super::exits::Exits;
 use super::files::Files;
 use super::networks::Networks;
 use super::records::Records;
 use super::session;
+use super::{Parting, View};
 use crate::engine::{Engine, EngineEvent};
 use crate::plane::Plane;
 use crate::system;
@@ -54,8 +54,7 @@ pub(super) struct Runner {
 
 /// Asks the loop to end; answered when it has said what there was to say.
 pub(super) struct Stop {
-    /// The daemon will be back soon.
-    pub back_soon: bool,
+    pub parting: Parting,
     pub done: oneshot::Sender<()>,
 }
 
@@ -283,11 +282,14 @@ impl Runner {
     }
 
     async fn end(&mut self, stop: Stop) {
-        if let Some(outgoing) = self.outgoing.take()
-            && stop.back_soon
-        {
+        let goodbye = match stop.parting {
+            Parting::BackSoon => Some(ToDispatcher::Restarting),
+            Parting::ForGood => Some(ToDispatcher::Leaving),
+            Parting::Wordless => None,
+        };
+        if let (Some(outgoing), Some(goodbye)) = (self.outgoing.take(), goodbye) {
             // If the session is gone, the leader notices that by itself.
-            let _ = outgoing.send(ToDispatcher::Restarting).await;
+            let _ = outgoing.send(goodbye).await;
         }
         // They have ended: nobody makes again what is removed after this.
         self.running.shutdown().await;

@@ -11,6 +11,7 @@ use skep_api::cluster::JoinRequest;
 use tracing::{error, info};
 
 use super::system;
+use crate::agent::Parting;
 use crate::ca;
 use crate::disk::NodeState;
 use crate::membership::Membership;
@@ -90,7 +91,7 @@ impl Node {
         // It may have become another one while we waited.
         if let Some(membership) = self.member().filter(|membership| expired(membership)) {
             error!("the node's certificate has expired");
-            membership.stop(false).await;
+            membership.stop(Parting::Wordless).await;
             self.0.phase.send_replace(Phase::Expired);
         }
     }

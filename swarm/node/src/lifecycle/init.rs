@@ -13,6 +13,7 @@ use skep_core::{Id, object};
 
 use super::unlock::wrap_with_newest;
 use super::{Addresses, Asked, system, to_the_end};
+use crate::agent::Parting;
 use crate::ca;
 use crate::disk::{DataDir, NodeState};
 use crate::manager::Manager;
@@ -91,7 +92,7 @@ impl Node {
                 Ok(membership)
             }
             Err(error) => {
-                membership.stop(false).await;
+                membership.stop(Parting::Wordless).await;
                 Err(error)
             }
         }

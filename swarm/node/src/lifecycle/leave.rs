@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{system, to_the_end};
-use crate::agent;
+use crate::agent::{self, Parting};
 use crate::control::{self, ControlRequest, ControlResponse};
 use crate::manager::Manager;
 use crate::node::{Node, Phase};
@@ -52,7 +52,7 @@ impl Node {
                     say_farewell(manager).await;
                 }
                 membership.attachments().give_back().await;
-                membership.stop(false).await;
+                membership.stop(Parting::ForGood).await;
                 Some(membership.node_id().clone())
             }
         };

@@ -13,6 +13,7 @@ use tracing::info;
 
 use super::{Addresses, Asked, system};
 use crate::addr::{self, HostPort};
+use crate::agent::Parting;
 use crate::ca;
 use crate::disk::NodeState;
 use crate::node::{Node, Phase};
@@ -43,7 +44,7 @@ impl Node {
         let present = self.present()?;
         let addresses = self.new_addresses(request, &present.state).await?;
         if let Phase::Member(membership) = phase {
-            membership.stop(true).await;
+            membership.stop(Parting::BackSoon).await;
         }
         self.set_out(addresses.advertise.as_ref(), None);
         let outcome = self.rebuild(&present, &addresses, request).await;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::system;
+use crate::agent::Parting;
 use crate::disk::DataDir;
 use crate::membership::Membership;
 use crate::node::{Inner, Node, Phase};
@@ -46,7 +47,7 @@ impl Node {
             return true;
         }
         info!(role = ?identity.role, "the node takes on another role");
-        old.stop(true).await;
+        old.stop(Parting::BackSoon).await;
         let turned = self.turned(identity);
         if let Err(error) = &turned {
             // What is on disk says who the node is, whichever it is.
