@@ -72,20 +72,19 @@ pub(super) fn services(view: &State, network: &NetworkObject) -> BTreeMap<String
     found
 }
 
-/// The same as a node knows it that has a part in the network, without all the state. `addresses` of its
-/// nodes' hosts are in what it was told of the network; an endpoint without a node is on this one.
+/// The same as a node knows it that has a part in the network, without all the state. Where its nodes
+/// are is in what it was told of the network; an endpoint without a node is on this one.
 pub fn network_services<'a>(
     overlay: &Overlay,
-    services: impl Iterator<Item = &'a plane::Service>,
+    services: &BTreeMap<Id, plane::Service>,
     endpoints: impl Iterator<Item = &'a plane::Endpoint>,
 ) -> BTreeMap<String, ServiceInfo> {
-    let known: BTreeMap<&Id, &plane::Service> = services.map(|it| (&it.id, it)).collect();
     let mut found: BTreeMap<String, ServiceInfo> = BTreeMap::new();
     for task in endpoints {
-        let service = task.service.as_ref().and_then(|id| known.get(id));
+        let service = task.service.as_ref().and_then(|id| services.get(id));
         let name = service.map_or("", |it| &it.name).to_owned();
         let info = found.entry(name);
-        let info = info.or_insert_with(|| known_about(service.copied(), overlay));
+        let info = info.or_insert_with(|| known_about(service, overlay));
         let host = match task.host {
             Some(node) => overlay.peers.get(&node).map(|it| it.ip.clone()),
             None => Some(overlay.local.to_string()),

@@ -207,8 +207,7 @@ impl Directories {
         let known = self.known.get(&overlay.id)?;
         let shown = known.shown.iter();
         let shown = shown.filter_map(|id| known.listed.endpoints.get(id));
-        let services = known.listed.services.values();
-        Some(network_services(overlay, services, shown))
+        Some(network_services(overlay, &known.listed.services, shown))
     }
 
     /// Who is on a network; `None` if the node has no part in it.
