@@ -109,7 +109,7 @@ impl Lab {
     }
 
     /// Tells every host of the network, the service and its tasks. As on hosts with engines, tasks
-    /// serve once they have what lets them answer.
+    /// serve once they, or their hosts for them, have what lets them answer.
     pub fn serve(&self, service: &Service, tasks: &[Task]) {
         self.tell(|host| {
             let all: Vec<u8> = self.hosts.iter().map(|host| host.number).collect();
@@ -117,8 +117,13 @@ impl Lab {
             changes.extend(host.known());
             changes
         });
-        let direct = self.hosts.iter().filter(|it| it.direct);
+        let run = self.hosts.iter().filter(|it| it.plane.is_some());
+        let (direct, others): (Vec<_>, Vec<_>) = run.partition(|it| it.direct);
+        let direct = direct.into_iter();
         direct.flat_map(|it| &it.containers).for_each(prepared);
+        if self.hosts.len() > 1 {
+            others.into_iter().for_each(Host::knows_others);
+        }
         self.tell(|host| {
             let tasks = tasks.iter();
             tasks.map(|it| host.endpoint(&service.id, *it)).collect()
@@ -281,6 +286,15 @@ impl Host {
             hosts: others.map(|host| (inside(*host), outside(*host))).collect(),
             branches: Vec::new(),
         })
+    }
+
+    /// Waits until it sends answers of its tasks back to the hosts that clients came to.
+    fn knows_others(&self) {
+        until("a host does not know the others", || {
+            let (done, said) = self.net.attempt("nft list map ip skep-mesh back");
+            let known = done && said.contains("elements");
+            known.then_some(()).ok_or(said)
+        });
     }
 
     /// Those of a task.
