@@ -102,7 +102,7 @@ const CONTAINERS: &[Step<'_>] = &[
     ),
     (
         "signals reach the container",
-        "docker run --name sig busybox sh -c 'trap \"echo got it; exit 7\" TERM; echo up; while :; do sleep 0.1; done' > log & pid=$!\n\
+        ": > log; docker run --name sig busybox sh -c 'trap \"echo got it; exit 7\" TERM; echo up; while :; do sleep 0.1; done' > log & pid=$!\n\
         until grep -q up log; do sleep 0.1; done; kill -TERM $pid; wait $pid; echo $?; cat log; docker rm sig",
     ),
     (
