@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use skep_api::node::NodeDescription;
-use skep_api::task::TaskStatus;
+use skep_api::task::{TaskState, TaskStatus};
 use skep_api::{Error, Secret};
 
 use crate::Nanos;
@@ -64,6 +64,9 @@ pub enum ToDispatcher {
     },
     /// The node leaves the swarm, and its containers are about to be removed.
     Leaving,
+    /// Nobody here is sent to any more whom messages up to this revision took away; said of those
+    /// that ask for it: [`Assignments::follow`].
+    Followed(u64),
 }
 
 /// From the leader to a node's agent.
@@ -98,6 +101,9 @@ pub enum ToAgent {
         /// The task that stands for the container, or the refusal.
         outcome: Result<Id, Error>,
     },
+    /// Every node has followed up to this revision, as in [`ToDispatcher::Followed`]: what was to
+    /// be stopped by then may be.
+    Followed(u64),
 }
 
 /// Whom a node is to trust, and who must have issued its certificate. A node that differs renews
@@ -140,6 +146,23 @@ pub struct Assignments {
     /// the next.
     #[serde(default)]
     pub directories: Vec<Directory>,
+    /// The node is to say when it has followed: [`ToDispatcher::Followed`].
+    #[serde(default)]
+    pub follow: bool,
+}
+
+impl Assignments {
+    /// Whether somebody may be sent to no more who was before.
+    pub fn takes_away(&self) -> bool {
+        let takes = |it: &Directory| it.complete || !it.endpoints_removed.is_empty();
+        self.complete || self.directories.iter().any(takes)
+    }
+
+    /// Whether a task that may run is to be stopped; what is missing among all is, too.
+    pub fn stops(&self) -> bool {
+        let stops = |task: &Task| task.desired_state > TaskState::Complete;
+        self.complete || !self.removed.is_empty() || self.tasks.iter().any(stops)
+    }
 }
 
 /// A network as one node has a part in it.

@@ -45,7 +45,7 @@ use tokio::task::JoinHandle;
 
 pub use ipv6::Ipv6;
 pub use overlays::Overlays;
-pub use plane::{Config, Plane, clean};
+pub use plane::{Config, Follow, Plane, clean};
 pub use underlay::{mtu_over, underlay};
 
 /// What does not work, and why.

@@ -115,10 +115,22 @@ impl Plane {
         let _ = self.words.send(Word::Changes(changes.into())).await;
     }
 
-    /// Waits until the kernel was told everything that was told here; whether it took all of it.
+    /// Says when it has followed what it was told.
+    pub fn follow(&self) -> Follow {
+        Follow(self.words.clone())
+    }
+}
+
+/// Says when a plane has followed. Does not keep it running.
+#[derive(Clone, Debug)]
+pub struct Follow(mpsc::Sender<Word>);
+
+impl Follow {
+    /// Waits until the kernel was told everything that the plane was told before; whether it took all
+    /// of it.
     pub async fn settled(&self) -> bool {
         let (answer, mut answers) = mpsc::channel(ANSWERS);
-        let mut settled = self.words.send(Word::Settled(answer)).await.is_ok();
+        let mut settled = self.0.send(Word::Settled(answer)).await.is_ok();
         while let Some(answer) = answers.recv().await {
             settled &= answer;
         }

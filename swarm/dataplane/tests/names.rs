@@ -242,7 +242,7 @@ fn a_container_is_answered_before_its_first_process_begins() {
             let sockets = "cat /proc/net/udp | grep 0B00007F:EE | sort";
             let before = inside.run(sockets).unwrap();
             plane.apply(vec![running(&id, inside.first())]).await;
-            assert!(plane.settled().await);
+            assert!(plane.follow().settled().await);
             assert_eq!(inside.run(sockets).unwrap(), before);
             assert_eq!(ask_tcp(&inside, RESOLVER, "web").text(), "10.0.1.2");
             plane.apply(vec![Change::ContainerGone("c".into())]).await;

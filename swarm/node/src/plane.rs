@@ -5,7 +5,7 @@ use skep_core::plane::{Branch, Change, Container, Endpoint, Network, Port, Proto
 use skep_core::worker::PortsTaken;
 use skep_dataplane::model;
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// A running data plane. Dropping it leaves the kernel as it is.
 #[derive(Debug)]
@@ -15,6 +15,11 @@ impl Plane {
     /// Starts it; it has to be told everything.
     pub fn start() -> Self {
         Self(skep_dataplane::Plane::start(Default::default()))
+    }
+
+    /// Says when it has followed what it was told.
+    pub fn follow(&self) -> Follow {
+        Follow(self.0.follow())
     }
 
     /// Which ports are not to be had here.
@@ -27,6 +32,19 @@ impl Plane {
         if !changes.is_empty() {
             let changes = changes.into_iter().filter_map(change).collect();
             self.0.apply(changes).await;
+        }
+    }
+}
+
+/// Says when a plane has followed.
+#[derive(Debug)]
+pub struct Follow(skep_dataplane::Follow);
+
+impl Follow {
+    /// Waits until every part of the plane has done, or tried, what was told before.
+    pub async fn settled(&self) {
+        if !self.0.settled().await {
+            debug!("the data plane has not followed all that it was told");
         }
     }
 }

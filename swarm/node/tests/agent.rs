@@ -240,6 +240,22 @@ async fn an_agent_finds_the_leader_runs_its_tasks_and_repeats_what_was_not_ackno
     let (sequence, _) = session.reported(TaskState::Running).await;
     session.say(ToAgent::Ack(sequence)).await;
 
+    // What it only is to know needs no answer.
+    for (revision, follow) in [(7, false), (8, true)] {
+        let assignments = Assignments {
+            revision,
+            follow,
+            ..Assignments::default()
+        };
+        session.say(ToAgent::Assignments(assignments)).await;
+    }
+    let followed = loop {
+        if let ToDispatcher::Followed(revision) = session.hear().await {
+            break revision;
+        }
+    };
+    assert_eq!(followed, 8);
+
     engine.die("c1", 3).await;
     let (_, status) = session.reported(TaskState::Failed).await;
     assert_eq!(status.err, "task: non-zero exit (3)");

@@ -154,6 +154,13 @@ pub enum Event {
         /// The connection.
         conn: u64,
     },
+    /// A node has followed what it was told.
+    Follow {
+        /// The connection.
+        conn: u64,
+        /// Up to which revision.
+        revision: u64,
+    },
     /// A worker asked to be called.
     Tick {
         /// The host.

@@ -12,7 +12,7 @@ use skep_core::{Id, Timestamp};
 use crate::engine::{Effect, Engine};
 use crate::event::Event;
 use crate::files::Held;
-use crate::invariants::{directories, files, named, truth};
+use crate::invariants::{directories, files, leaving, named, truth};
 use crate::plane::Plane;
 use crate::settings::Mutation;
 use crate::world::World;
@@ -54,6 +54,10 @@ pub struct Daemon {
     starting: BTreeSet<String>,
     /// Its data plane.
     pub plane: Plane,
+    /// Revisions that it was told of and has not said to have followed.
+    pub behind: BTreeSet<u64>,
+    /// Tasks that it was told to stop: in which revision, and when it heard that first.
+    pub leaving: BTreeMap<Id, (u64, Timestamp)>,
     /// The agent's connection.
     pub conn: Option<u64>,
     /// The manager to try next.
@@ -91,6 +95,8 @@ impl World {
             cancelled: BTreeSet::new(),
             starting: BTreeSet::new(),
             plane: Plane::default(),
+            behind: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             conn: None,
             target: None,
         });
@@ -219,6 +225,7 @@ impl World {
         }
         daemon.wake_at = wake_at;
         let mut reports = reports;
+        let asked: Vec<EngineOp> = ops.iter().map(|(_, op)| op.clone()).collect();
         for (op_number, op) in ops {
             if self.settings.mutation == Some(Mutation::StoppedTooSoon) {
                 reports.extend(host.too_soon(&op));
@@ -241,6 +248,9 @@ impl World {
             self.clock.after(span, event);
         }
         self.hold(stops.map_err(named("directories")));
+        let mut asked = asked.iter();
+        let waits = asked.try_for_each(|op| leaving::check(self, number, op));
+        self.hold(waits.map_err(named("leaving")));
         let host = &self.hosts[number];
         if let Some(daemon) = &host.daemon {
             let verdict = files::held(&host.records, &host.files, daemon.worker.files());

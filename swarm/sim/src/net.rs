@@ -33,6 +33,8 @@ pub struct Conn {
     pub manager_open: bool,
     /// The heartbeat period, once the session is open.
     pub period: Option<Nanos>,
+    /// When the agent opened it.
+    pub opened: Timestamp,
 }
 
 /// Who can reach whom.

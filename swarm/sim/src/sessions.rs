@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use skep_core::assignment::{ToAgent, ToDispatcher};
+use skep_api::task::TaskState;
+use skep_core::assignment::{Assignments, ToAgent, ToDispatcher};
 use skep_core::dispatcher::Peer;
 use skep_core::leader::Input;
 use skep_core::{MILLISECOND, Nanos, SECOND, worker};
@@ -82,6 +83,7 @@ impl World {
             agent_open: true,
             manager_open: true,
             period: None,
+            opened: now,
         });
         if let Some(daemon) = self.daemon(host, life) {
             daemon.conn = Some(conn);
@@ -202,8 +204,14 @@ impl World {
                 {
                     assignments.directories.retain(|it| it.complete);
                 }
+                self.told_to_follow(number, host, &assignments);
+                let revision = assignments.revision;
                 self.work(host, worker::Input::Assignments(assignments));
+                if self.settings.mutation == Some(Mutation::WaitForNobody) {
+                    self.work(host, worker::Input::Followed(revision));
+                }
             }
+            ToAgent::Followed(revision) => self.work(host, worker::Input::Followed(revision)),
             ToAgent::Ack(sequence) => self.work(host, worker::Input::Ack(sequence)),
             // Nobody here runs containers of his own.
             ToAgent::Answer { .. } => {}
@@ -211,6 +219,46 @@ impl World {
                 self.gone(number, End::Agent)
             }
         }
+    }
+
+    /// A node hears who is not to be sent to any more, and is to say when it has followed; or what
+    /// it is to stop.
+    fn told_to_follow(&mut self, conn: u64, host: usize, told: &Assignments) {
+        let now = self.clock.now();
+        let span = match self.dice.chance(10) {
+            true => self.dice.millis(100..=5000),
+            false => self.dice.millis(1..=50),
+        };
+        let Some(daemon) = &mut self.hosts[host].daemon else {
+            return;
+        };
+        for task in told
+            .tasks
+            .iter()
+            .filter(|it| it.desired_state > TaskState::Complete)
+        {
+            let first = (told.revision, now);
+            daemon.leaving.entry(task.id.clone()).or_insert(first);
+        }
+        if told.follow {
+            let revision = told.revision;
+            daemon.behind.insert(revision);
+            self.clock.after(span, Event::Follow { conn, revision });
+        }
+    }
+
+    /// A node has followed up to a revision.
+    pub fn follow(&mut self, conn: u64, revision: u64) {
+        let Some(open) = self.net.conns.get(&conn).filter(|it| it.agent_open) else {
+            return;
+        };
+        let (host, life) = (open.host, open.life);
+        let Some(daemon) = self.daemon(host, life) else {
+            return;
+        };
+        // Later ones need not be there yet.
+        daemon.behind.retain(|it| *it > revision);
+        self.send_up(conn, ToDispatcher::Followed(revision));
     }
 
     /// An agent says that it is alive.

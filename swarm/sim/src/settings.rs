@@ -54,11 +54,13 @@ pub enum Mutation {
     ForgetRoll,
     /// Nodes do not hear of everything that changes on their networks.
     DeafToNetworks,
+    /// Nodes take it that all others send nobody any more to what they are to stop.
+    WaitForNobody,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::CommitAlone,
         Self::IgnoreBase,
         Self::ForgetRecords,
@@ -82,6 +84,7 @@ impl Mutation {
         Self::RemoveUsed,
         Self::ForgetRoll,
         Self::DeafToNetworks,
+        Self::WaitForNobody,
     ];
 }
 

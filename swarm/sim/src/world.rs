@@ -214,6 +214,7 @@ impl World {
             Event::Gone { conn, end } => self.gone(conn, end),
             Event::Idle { conn } => self.idle(conn),
             Event::Heartbeat { conn } => self.heartbeat(conn),
+            Event::Follow { conn, revision } => self.follow(conn, revision),
             Event::Tick { host, life, at } => self.tick(host, life, at),
             Event::Op {
                 host,

@@ -169,3 +169,8 @@ fn nodes_that_do_not_hear_of_who_serves_are_noticed() {
     // It shows at rest: the cluster never gets there.
     caught(Mutation::DeafToNetworks, &["settled"], &["directories"]);
 }
+
+#[test]
+fn nodes_that_stop_what_others_still_use_are_noticed() {
+    caught(Mutation::WaitForNobody, &["leaving"], &[]);
+}

@@ -89,7 +89,7 @@ fn it_ends_with_the_container_or_with_its_connection() {
         let mut it = controller(Ready::Yes);
         inspects(&mut it, shown);
         assert_eq!(state(&mut it), TaskState::Shutdown);
-        it.remove();
+        it.remove(1);
         assert_eq!(it.step(None, NOW), Step::Gone);
     }
 }
@@ -101,7 +101,7 @@ fn a_container_without_a_place_is_taken_off_the_network() {
         &mut it,
         Ok(container(ContainerState::Running, &["skep-net"])),
     );
-    it.remove();
+    it.remove(1);
     let op = EngineOp::Disconnect {
         container: "c".into(),
         network: "skep-net".into(),

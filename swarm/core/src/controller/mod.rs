@@ -6,6 +6,7 @@ mod results;
 mod serving;
 mod steps;
 
+pub use serving::LEAVING_AT_MOST;
 use skep_api::task::{ContainerStatus, TaskState, TaskStatus};
 
 use crate::id::Id;
@@ -65,6 +66,8 @@ pub(crate) struct Controller {
     unhealthy: bool,
     /// From when on nobody is sent to it any more, once it is to be stopped.
     gone_at: Option<Timestamp>,
+    /// The revision in which it was told to stop, until all nodes have followed that.
+    unfollowed: Option<u64>,
     /// Whether the task's networks are there.
     network: Ready,
     /// Since when the node has lacked an address on one of them.
@@ -123,6 +126,7 @@ impl Controller {
             refused: None,
             unhealthy: false,
             gone_at: None,
+            unfollowed: None,
             network: Ready::Yes,
             missing_since: None,
             held: false,
@@ -186,9 +190,13 @@ impl Controller {
         })
     }
 
-    /// The assignment was told again. Only the desired state can differ, and it never goes back.
-    pub(crate) fn assign(&mut self, task: Task) {
+    /// The assignment was told again, in this revision. Only the desired state can differ, and it
+    /// never goes back.
+    pub(crate) fn assign(&mut self, task: Task, revision: u64) {
         self.told = task.status;
+        if task.desired_state > TaskState::Complete {
+            self.leaves_with(revision);
+        }
         if task.desired_state > self.task.desired_state {
             self.task.desired_state = task.desired_state;
             self.changed = true;
@@ -196,9 +204,10 @@ impl Controller {
         }
     }
 
-    /// The task is no longer this node's.
-    pub(crate) fn remove(&mut self) {
+    /// The task is no longer this node's, as was told in this revision.
+    pub(crate) fn remove(&mut self, revision: u64) {
         self.removing = true;
+        self.leaves_with(revision);
         self.hurry();
     }
 

@@ -11,12 +11,15 @@ use crate::id::Id;
 use crate::plane;
 use crate::task::is_failing;
 use crate::worker::{Container, ContainerState, Health};
-use crate::{MILLISECOND, Nanos, Timestamp};
+use crate::{MILLISECOND, Nanos, SECOND, Timestamp};
 
-/// How long a task that others may use still runs once it has left every directory. All nodes are
-/// told in the same moment as this one and take it in within a tenth of a second, so this leaves room
-/// for a busy one, and for requests that were under way. (The original sleeps two seconds.)
+/// How long a task that others may use still runs at least once it has left every directory: there
+/// is room for requests that were under way. (The original sleeps two seconds.)
 pub(crate) const LEAVING: Nanos = 500 * MILLISECOND;
+/// How long it waits at most until all nodes have followed. They are told in the same moment as this
+/// one and take it in within a tenth of a second; a busy one takes longer, and one that hangs is not
+/// waited for.
+pub const LEAVING_AT_MOST: Nanos = 3 * SECOND;
 
 /// Why a container is stopped that is not healthy.
 pub(super) const UNHEALTHY: &str = "dockerexec: unhealthy container";
@@ -111,8 +114,23 @@ impl Controller {
         if self.status.state != TaskState::Running || !self.is_reachable() {
             return None;
         }
-        let until = *self.gone_at.get_or_insert_with(|| now.plus(LEAVING));
+        let since = *self.gone_at.get_or_insert(now);
+        let until = since.plus(match self.unfollowed {
+            Some(_) => LEAVING_AT_MOST,
+            None => LEAVING,
+        });
         (until > now).then_some(until)
+    }
+
+    /// It was told to stop in this revision. Told again, what counts is when it was told first.
+    pub(super) fn leaves_with(&mut self, revision: u64) {
+        self.unfollowed.get_or_insert(revision);
+    }
+
+    /// Nobody is sent any more to what left up to this revision. Says whether that concerns it.
+    pub(crate) fn followed(&mut self, revision: u64) -> bool {
+        let followed = self.unfollowed.take_if(|left| *left <= revision);
+        followed.is_some()
     }
 
     /// The container is not healthy. The others must know before it is stopped.

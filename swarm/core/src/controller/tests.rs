@@ -68,7 +68,7 @@ impl Bench {
     fn desire(&mut self, state: TaskState) -> String {
         let mut task = task("t1", "web", 1);
         task.desired_state = state;
-        self.controller.assign(task);
+        self.controller.assign(task, 1);
         self.next()
     }
 
@@ -363,12 +363,12 @@ fn shutdown_stops_and_removal_removes() {
             .exit_code,
         143
     );
-    bench.controller.remove();
+    bench.controller.remove(1);
     assert_eq!(bench.next(), "remove");
     assert_eq!(bench.answer(done()), "gone");
 
     let mut bench = Bench::running();
-    bench.controller.remove();
+    bench.controller.remove(1);
     assert_eq!(bench.next(), "stop");
     assert_eq!(bench.answer(missing()), "inspect");
     assert_eq!(bench.answer(missing()), "gone");

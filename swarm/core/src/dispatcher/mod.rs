@@ -3,6 +3,7 @@
 
 mod directory;
 pub mod flapping;
+mod following;
 mod health;
 mod networks;
 mod outbox;
@@ -25,6 +26,7 @@ use crate::object::{Node, Object, Task};
 use crate::store::{Author, Change, State};
 use crate::{Nanos, SECOND, Timestamp};
 
+use following::{Followed, Following};
 use health::Grace;
 use networks::Moves;
 use outbox::Greeting;
@@ -73,6 +75,8 @@ pub struct Dispatcher {
     changed: BTreeMap<Id, BTreeSet<Id>>,
     /// What moved on networks, and who is to be told.
     moves: Moves,
+    /// Who waits until all nodes know whom not to send anybody to.
+    following: Following,
     /// Nodes that wait for their first assignments or for an acknowledgement.
     pending: BTreeSet<Id>,
     /// Nodes whose greeting may have changed, or everyone's.
@@ -130,6 +134,8 @@ struct Session {
     data_path: Option<IpAddr>,
     /// The newest message of statuses that has not been acknowledged.
     ack: Option<u64>,
+    /// How far it is with whom it is not to send anybody to.
+    followed: Followed,
 }
 
 impl Dispatcher {
@@ -161,6 +167,10 @@ impl Dispatcher {
             }
             ToDispatcher::Heartbeat => {
                 self.heartbeat(peer, now);
+                return None;
+            }
+            ToDispatcher::Followed(revision) => {
+                self.followed(peer, revision);
                 return None;
             }
             ToDispatcher::Statuses { sequence, statuses } => {
@@ -241,6 +251,7 @@ impl Dispatcher {
             networks: BTreeMap::new(),
             data_path: None,
             ack: None,
+            followed: Followed::begin(),
         };
         if let Some(old) = self.sessions.insert(peer.node.clone(), session) {
             self.queued

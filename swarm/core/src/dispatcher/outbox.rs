@@ -69,6 +69,8 @@ impl Dispatcher {
             };
             self.moves
                 .tell(session, node, &mut news, committed, &mut assignments);
+            let following = &mut self.following;
+            session.followed.note(node, &mut assignments, following);
             let assignments = is_news(&assignments).then(|| in_parts(assignments, committed));
             let assignments = assignments.into_iter().flatten().map(ToAgent::Assignments);
             let ack = session.ack.take().map(ToAgent::Ack);
@@ -76,6 +78,7 @@ impl Dispatcher {
                 out.push((node.clone(), session.number, message));
             }
         }
+        self.tell_followed(committed.revision(), &mut out);
         out
     }
 
@@ -145,13 +148,17 @@ fn visible(task: &Task, node: &Id) -> bool {
 fn in_parts(mut told: Assignments, state: &State) -> Vec<Assignments> {
     let mut directories = in_messages(mem::take(&mut told.directories)).into_iter();
     told.directories = directories.next().unwrap_or_default();
-    let revision = told.revision;
+    let (revision, follow) = (told.revision, mem::take(&mut told.follow));
     let mut messages = with_files(told, state);
     messages.extend(directories.map(|directories| Assignments {
         revision,
         directories,
         ..Assignments::default()
     }));
+    // Once it has all of it.
+    if let Some(last) = messages.last_mut() {
+        last.follow = follow;
+    }
     messages
 }
 

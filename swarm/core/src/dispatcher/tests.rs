@@ -170,6 +170,7 @@ fn show(message: &ToAgent) -> String {
         ToAgent::Expired => "expired".to_owned(),
         ToAgent::Refused(why) => why.clone(),
         ToAgent::Answer { number, .. } => format!("answer {number}"),
+        ToAgent::Followed(revision) => format!("followed {revision}"),
     }
 }
 

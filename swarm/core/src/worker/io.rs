@@ -28,6 +28,8 @@ pub enum Input {
     Assignments(Assignments),
     /// The dispatcher has reports up to this number safe.
     Ack(u64),
+    /// Every node has followed up to this revision: see [`crate::assignment::ToAgent::Followed`].
+    Followed(u64),
     /// The engine answers: at start, and after it was away. Sent also when events may have been
     /// missed.
     EngineUp,

@@ -23,6 +23,7 @@ pub use io::{
 
 use crate::Timestamp;
 use crate::assignment::Assignments;
+pub use crate::controller::LEAVING_AT_MOST;
 use crate::controller::{self, Controller};
 use crate::id::Id;
 use crate::object::Node;
@@ -129,6 +130,11 @@ impl Worker {
             Input::SessionLost => self.outbox.close(),
             Input::Assignments(assignments) => self.assign(assignments, now, &mut out),
             Input::Ack(sequence) => self.outbox.ack(sequence),
+            Input::Followed(revision) => {
+                let all = self.tasks.iter_mut();
+                let concerned = all.filter_map(|(id, it)| it.followed(revision).then_some(id));
+                self.awake.extend(concerned.cloned().map(Target::Task));
+            }
             Input::EngineUp => {
                 self.engine_up = true;
                 self.listing.want();
@@ -201,6 +207,7 @@ impl Worker {
         if only_files {
             return;
         }
+        let revision = assignments.revision;
         let mut gone = assignments.removed;
         if assignments.complete {
             let told: BTreeSet<&Id> = assignments.tasks.iter().map(|task| &task.id).collect();
@@ -211,7 +218,7 @@ impl Worker {
         for task in assignments.tasks {
             let id = task.id.clone();
             match self.tasks.get_mut(&id) {
-                Some(controller) => controller.assign(task),
+                Some(controller) => controller.assign(task, revision),
                 None => {
                     let controller = Controller::assigned(task);
                     self.attachments.enter(&controller);
@@ -222,7 +229,7 @@ impl Worker {
         }
         for id in gone {
             if let Some(controller) = self.tasks.get_mut(&id) {
-                controller.remove();
+                controller.remove(revision);
                 self.reconsider(id, out);
             }
         }

@@ -136,7 +136,7 @@ impl Lab {
     /// Waits until the kernel knows what was told; whether it does.
     pub fn settled(&self) -> bool {
         let plane = self.plane.as_ref().unwrap();
-        self.runtime.block_on(plane.settled())
+        self.runtime.block_on(plane.follow().settled())
     }
 
     /// The daemon restarts: it comes back with what it is told then.

@@ -5,6 +5,7 @@ mod attach;
 mod dial;
 mod exits;
 mod files;
+mod following;
 mod introduction;
 mod networks;
 mod records;
@@ -32,6 +33,7 @@ pub use attach::{Attachments, Hold};
 use dial::Known;
 use exits::Exits;
 use files::Files;
+use following::Following;
 use introduction::Introducer;
 use networks::Networks;
 use records::Records;
@@ -130,12 +132,14 @@ impl Agent {
             events,
         };
         let session = tokio::spawn(session::run(context));
+        let plane = Plane::start();
         let runner = Runner {
             worker,
             engine: config.engine,
             records,
             networks,
-            plane: Plane::start(),
+            following: Following::start(plane.follow()),
+            plane,
             exits: Exits::default(),
             keeping: None,
             files,

@@ -17,6 +17,7 @@ use tracing::{error, warn};
 use super::attach::{Asked, Request};
 use super::exits::Exits;
 use super::files::Files;
+use super::following::Following;
 use super::networks::Networks;
 use super::records::Records;
 use super::session;
@@ -34,6 +35,8 @@ pub(super) struct Runner {
     /// Networks are being written down.
     pub keeping: Option<JoinHandle<()>>,
     pub plane: Plane,
+    /// Waits for it.
+    pub following: Following,
     pub exits: Exits,
     pub files: Files,
     pub view: watch::Sender<View>,
@@ -81,12 +84,20 @@ impl Runner {
                 Some(event) = engine.recv() => Some(engine_input(event)),
                 Some(input) = self.exits.next() => Some(input),
                 taken = ports.taken() => Some(Input::PortsTaken(taken)),
+                revision = self.following.next() => {
+                    self.send(ToDispatcher::Followed(revision));
+                    None
+                }
                 Some(ended) = self.running.join_next() => self.finished(ended),
                 () = system::until(self.wake_at) => Some(Input::Tick),
             };
             if let Some(input) = input {
+                let follow = to_follow(&input);
                 let output = self.worker.step(input, system::now());
                 self.carry_out(output).await;
+                if let Some(revision) = follow {
+                    self.following.ask(revision);
+                }
                 if let Some(standings) = self.worker.standings() {
                     self.standings.send_replace(standings);
                 }
@@ -134,6 +145,7 @@ impl Runner {
                 }
                 ToAgent::Assignments(assignments) => Some(Input::Assignments(assignments)),
                 ToAgent::Ack(sequence) => Some(Input::Ack(sequence)),
+                ToAgent::Followed(revision) => Some(Input::Followed(revision)),
                 ToAgent::Answer { number, outcome } => {
                     self.asked.answered(number, outcome);
                     None
@@ -300,6 +312,14 @@ impl Runner {
         }
         // Nobody waits if the agent was dropped.
         let _ = stop.done.send(());
+    }
+}
+
+/// The revision up to which the dispatcher wants to hear that the data plane has followed.
+fn to_follow(input: &Input) -> Option<u64> {
+    match input {
+        Input::Assignments(told) if told.follow => Some(told.revision),
+        _ => None,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod directories;
 pub mod files;
 pub mod history;
 pub mod leaders;
+pub mod leaving;
 pub mod linearizable;
 pub mod membership;
 pub mod modes;

@@ -12,6 +12,9 @@ use crate::task::PORT_TAKEN;
 use crate::testing::{node, task};
 use crate::worker::{Container, EngineOp, OpError, OpOutput};
 
+/// In which the task is told to be something else.
+const REVISION: u64 = 7;
+
 fn connected() -> Task {
     let mut task = task("t1", "web", 1);
     task.attachments = vec![Attachment {
@@ -66,7 +69,7 @@ fn running(task: Task) -> Controller {
 fn desire(controller: &mut Controller, state: TaskState) {
     let mut task = controller.task().clone();
     task.desired_state = state;
-    controller.assign(task);
+    controller.assign(task, REVISION);
 }
 
 fn is_stop(step: &Step) -> bool {
@@ -86,11 +89,37 @@ fn a_task_leaves_before_it_is_stopped() {
 
     desire(&mut controller, TaskState::Shutdown);
     assert!(!controller.serves());
+    assert!(controller.followed(REVISION));
     let until = at(10).plus(LEAVING);
     assert_eq!(step(&mut controller, 10), Step::Wait(Some(until)));
     assert_eq!(step(&mut controller, 200), Step::Wait(Some(until)));
     assert!(controller.in_plane().is_some(), "it still runs");
     assert!(is_stop(&controller.step(None, until)));
+}
+
+#[test]
+fn it_waits_for_nodes_that_are_slow_but_not_for_ever() {
+    for followed in [Some(300), Some(1700), None] {
+        let mut controller = running(connected());
+        desire(&mut controller, TaskState::Shutdown);
+        let limit = at(10).plus(LEAVING_AT_MOST);
+        assert_eq!(step(&mut controller, 10), Step::Wait(Some(limit)));
+        // Told again, it is still the first time that counts; others' departures say nothing.
+        desire(&mut controller, TaskState::Remove);
+        assert!(!controller.followed(REVISION - 1));
+        assert_eq!(step(&mut controller, 200), Step::Wait(Some(limit)));
+        if let Some(millis) = followed {
+            assert!(controller.followed(REVISION));
+            assert!(!controller.followed(REVISION + 1), "once is enough");
+            let least = at(10).plus(LEAVING);
+            match millis < 500 {
+                true => assert_eq!(step(&mut controller, millis), Step::Wait(Some(least))),
+                false => assert!(is_stop(&step(&mut controller, millis))),
+            }
+        } else {
+            assert!(is_stop(&controller.step(None, limit)));
+        }
+    }
 }
 
 #[test]
