@@ -1,9 +1,15 @@
 //! Secrets and configs of services, with the real CLI: they are files in the containers that use
 //! them, in memory alone, and gone with the task.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 use compat_tests::swarm::*;
 use fleet::{Fleet, Host, Options, Part, wait_for};
+
+/// A node's daemon that is back sooner than this has its session before the node counts as down,
+/// three seconds after a connection broke.
+const MAY_BE_AWAY: Duration = Duration::from_millis(1500);
 
 const LOOK: &str = "ls -ln /etc/pw /run/secrets/pw /app.conf | awk '{print $1,$3,$4}'; \
     cat /etc/pw /run/secrets/pw /app.conf; touch /etc/pw 2>/dev/null || echo ' fixed'";
@@ -68,15 +74,7 @@ fn secrets_and_configs_are_files_in_memory() -> Result<()> {
         );
     }
 
-    // The daemon comes back to the same container with the same files.
-    let before = containers(&n2)?;
-    n2.kill(Part::Skepd)?;
-    n2.start(Part::Skepd)?;
-    await_ready(&fleet, 3)?;
-    let after = containers(&n2)?;
-    let tasks = || n1.docker(&["service", "ps", "--no-trunc", "use"]);
-    ensure!(after == before, "{after:?}: {}", tasks()?);
-    ensure!(look(&n2)?.contains("hush-hush"));
+    comes_back(&fleet, &n1, &n2)?;
 
     n1.docker(&["service", "rm", "use"])?;
     wait_for("the files to be gone", PATIENCE, || {
@@ -84,6 +82,29 @@ fn secrets_and_configs_are_files_in_memory() -> Result<()> {
     })?;
     n1.docker(&["secret", "rm", "pw"])?;
     n1.docker(&["config", "rm", "conf"]).map(drop)
+}
+
+/// The daemon comes back to the same container with the same files. One that a busy machine kept
+/// away for longer than a node may be finds another task, and is killed once more.
+fn comes_back(fleet: &Fleet, n1: &Host, n2: &Host) -> Result<()> {
+    for last in [false, false, true] {
+        let before = containers(n2)?;
+        let killed = Instant::now();
+        n2.kill(Part::Skepd)?;
+        n2.start(Part::Skepd)?;
+        await_ready(fleet, 3)?;
+        let quick = killed.elapsed() < MAY_BE_AWAY;
+        wait_for("the files", PATIENCE, || {
+            look(n2).is_ok_and(|seen| seen.contains("hush-hush"))
+        })?;
+        let after = containers(n2)?;
+        if after == before {
+            return Ok(());
+        }
+        let tasks = n1.docker(&["service", "ps", "--no-trunc", "use"])?;
+        ensure!(!quick && !last, "{after:?}: {tasks}");
+    }
+    Ok(())
 }
 
 /// A CLI command with its standard input.

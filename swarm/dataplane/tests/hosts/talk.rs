@@ -118,9 +118,7 @@ pub fn socket(from: &Namespace, to: &str) -> UdpSocket {
         };
         let socket = UdpSocket::bind(any).unwrap();
         socket.connect(to).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_millis(500)))
-            .unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     })
 }
