@@ -10,6 +10,7 @@ use skep_api::node::{Availability, NodeSpec, NodeState, Role as WireRole};
 
 use crate::id::Id;
 use crate::object::{Cluster, JoinTokens, ManagerMember, Meta, Node, NodeStatus, Role, RootCa};
+use crate::ports;
 
 /// UDP port of the overlay's data path unless one is named.
 pub const DATA_PATH_PORT: u32 = 4789;
@@ -49,6 +50,30 @@ pub fn check(request: &InitRequest) -> Result<(), Error> {
     if port != 0 && !(1024..=49151).contains(&port) {
         return Err(Error::system(format!(
             "Datapath port number is not in valid range (1024-49151) : {port}"
+        )));
+    }
+    Ok(())
+}
+
+fn or_usual(data_path: u32) -> u32 {
+    match data_path {
+        0 => DATA_PATH_PORT,
+        port => port,
+    }
+}
+
+/// Refuses a data path over a UDP port that nodes speak with each other over, or next to it. dockerd
+/// has no such clash: its managers speak TCP.
+///
+/// # Errors
+/// In words of our own, with both ports.
+pub fn check_ports(listen: u16, data_path: u32) -> Result<(), Error> {
+    let first = or_usual(data_path);
+    let second = ports::of_sealed(first);
+    if [first, second].contains(&listen.into()) {
+        return Err(Error::invalid(format!(
+            "networks send over UDP ports {first} and {second}, and nodes of the swarm speak with \
+            each other over UDP port {listen}: choose another data path port or listen address"
         )));
     }
     Ok(())
@@ -114,7 +139,6 @@ fn check_pool(pool: &str, size: u32) -> Result<(), Error> {
 
 /// The cluster and its first manager.
 pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
-    let or = |value: u32, default: u32| if value == 0 { default } else { value };
     let mut pools = request.default_addr_pool.clone().unwrap_or_default();
     for pool in &mut pools {
         *pool = pool.trim().to_owned();
@@ -134,7 +158,7 @@ pub fn objects(request: &InitRequest, made: Made) -> (Cluster, Node) {
         join_tokens: made.join_tokens,
         default_addr_pool: pools,
         subnet_size: subnet_size(request),
-        data_path_port: or(request.data_path_port, DATA_PATH_PORT),
+        data_path_port: or_usual(request.data_path_port),
         // Made with the first transaction, if there is to be one.
         unlock_key: None,
     };
@@ -224,6 +248,21 @@ mod tests {
             refusal(|r| r.data_path_port = 80),
             "Datapath port number is not in valid range (1024-49151) : 80"
         );
+    }
+
+    #[test]
+    fn networks_do_not_take_the_port_that_nodes_speak_over() {
+        for (listen, data_path, good) in [
+            (2377, 0, true),
+            (2377, 2377, false),
+            (2377, 2376, false),
+            (2377, 2378, true),
+            (4790, 0, false),
+            (4790, 7789, true),
+        ] {
+            let checked = check_ports(listen, data_path);
+            assert_eq!(checked.is_ok(), good, "{listen} {data_path}");
+        }
     }
 
     /// What dockerd 20.10 answered to each of these.

@@ -7,7 +7,6 @@
 //! host need not agree; that holds for the bridges of all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
 use std::net::Ipv6Addr;
 
 use crate::chains::Chain;
@@ -129,8 +128,9 @@ async fn load(script: String) -> Result<(), String> {
 /// of others, who refuse at once where nobody serves.
 fn rules(network: &Network) -> String {
     let bridge = siblings(&network.bridge);
-    let subnets = any_of(network.subnets());
-    let subnets6 = any_of([LINK].into_iter().chain(network.subnets6()));
+    let subnets = nft::any_of(&network.subnets().collect::<Vec<_>>());
+    let subnets6: Vec<_> = [LINK].into_iter().chain(network.subnets6()).collect();
+    let subnets6 = nft::any_of(&subnets6);
     format!(
         "\
 \tchain host {{
@@ -146,12 +146,6 @@ fn rules(network: &Network) -> String {
 \t}}
 "
     )
-}
-
-/// Subnets as what an address is compared with.
-fn any_of(subnets: impl Iterator<Item = (impl Display, u8)>) -> String {
-    let all = subnets.map(|(address, bits)| format!("{address}/{bits}"));
-    format!("{{ {} }}", all.collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! nftables as text: the few forms that every table of ours has, and the program that loads them.
 //! Says nothing of what the rules are.
 
+use std::fmt::Display;
+
 use crate::netns::{self, Error, Place};
 use crate::program;
 
@@ -17,6 +19,20 @@ pub(crate) fn anew(table: &str, body: &str) -> String {
 pub(crate) fn gone(table: &str) -> String {
     // Only what is there can be deleted, and adding what is there already changes nothing.
     format!("add table {table}\ndelete table {table}\n")
+}
+
+/// Subnets as what an address is compared with.
+pub(crate) fn any_of<'a, A: Display + 'a>(
+    subnets: impl IntoIterator<Item = &'a (A, u8)>,
+) -> String {
+    let all = subnets.into_iter();
+    let all: Vec<_> = all
+        .map(|(address, bits)| format!("{address}/{bits}"))
+        .collect();
+    match all.as_slice() {
+        [only] => only.clone(),
+        all => format!("{{ {} }}", all.join(", ")),
+    }
 }
 
 /// Loads a script into a namespace: all of it or nothing.

@@ -1,11 +1,8 @@
 //! Whether all nodes have followed when somebody was taken out of their directories: a node stops a
 //! task once nobody is sent there any more. Never makes a node wait: that it does itself, for so long.
 
-use std::collections::BTreeSet;
-
 use super::{Dispatcher, Outgoing, Peer};
 use crate::assignment::{Assignments, ToAgent};
-use crate::id::Id;
 
 /// Revisions that are waited for: the first and the last of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,13 +37,6 @@ impl Span {
     }
 }
 
-/// What is waited for, and by whom.
-#[derive(Default)]
-pub(super) struct Following {
-    /// Nodes that were told to stop something.
-    waiting: BTreeSet<Id>,
-}
-
 /// What is waited for in one session.
 pub(super) struct Followed {
     /// What the node has not followed yet.
@@ -64,16 +54,17 @@ impl Followed {
         }
     }
 
-    /// Notes what a node is told, and asks it to say when it has followed where that matters.
-    pub(super) fn note(&mut self, node: &Id, told: &mut Assignments, following: &mut Following) {
+    /// Notes what the node is told, and asks it to say when it has followed where that matters.
+    /// Says whether the node is to wait for all others.
+    pub(super) fn note(&mut self, told: &mut Assignments) -> bool {
         told.follow = told.takes_away();
         if told.follow {
             self.behind.add(told.revision);
         }
         if told.stops() {
             self.stops.add(told.revision);
-            following.waiting.insert(node.clone());
         }
+        !self.stops.is_empty()
     }
 }
 
@@ -97,12 +88,12 @@ impl Dispatcher {
 
     /// Tells those that wait for it.
     pub(super) fn tell_followed(&mut self, committed: u64, out: &mut Vec<Outgoing>) {
-        if self.following.waiting.is_empty() {
+        if self.waiting.is_empty() {
             return;
         }
         let all = self.followed_by_all(committed);
         let sessions = &mut self.sessions;
-        self.following.waiting.retain(|node| {
+        self.waiting.retain(|node| {
             let Some(session) = sessions.get_mut(node) else {
                 return false;
             };

@@ -26,7 +26,7 @@ use crate::object::{Node, Object, Task};
 use crate::store::{Author, Change, State};
 use crate::{Nanos, SECOND, Timestamp};
 
-use following::{Followed, Following};
+use following::Followed;
 use health::Grace;
 use networks::Moves;
 use outbox::Greeting;
@@ -75,8 +75,8 @@ pub struct Dispatcher {
     changed: BTreeMap<Id, BTreeSet<Id>>,
     /// What moved on networks, and who is to be told.
     moves: Moves,
-    /// Who waits until all nodes know whom not to send anybody to.
-    following: Following,
+    /// Nodes that were told to stop something, until all know not to send anybody there.
+    waiting: BTreeSet<Id>,
     /// Nodes that wait for their first assignments or for an acknowledgement.
     pending: BTreeSet<Id>,
     /// Nodes whose greeting may have changed, or everyone's.

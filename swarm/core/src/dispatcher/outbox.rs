@@ -69,8 +69,9 @@ impl Dispatcher {
             };
             self.moves
                 .tell(session, node, &mut news, committed, &mut assignments);
-            let following = &mut self.following;
-            session.followed.note(node, &mut assignments, following);
+            if session.followed.note(&mut assignments) {
+                self.waiting.insert(node.clone());
+            }
             let assignments = is_news(&assignments).then(|| in_parts(assignments, committed));
             let assignments = assignments.into_iter().flatten().map(ToAgent::Assignments);
             let ack = session.ack.take().map(ToAgent::Ack);

@@ -1,12 +1,11 @@
 //! The chains and sets of the mesh that are the same whatever is published. Pure.
 
-use std::fmt::Display;
 use std::net::Ipv6Addr;
 
 use super::marks::{BACK, KEPT, KIND_MASK, OURS, OURS_MASK, TRANSLATED};
 use super::plan::Plan;
 use crate::join::siblings;
-use crate::mac;
+use crate::{mac, nft};
 
 /// Sets and maps, by the number of their table.
 pub(super) const SETS: [(usize, &str); 8] = [
@@ -220,11 +219,11 @@ pub(super) fn ipv6(plan: &Plan, gateway: Ipv6Addr, passing: Passing) -> String {
     let (zones, rules) = match passing {
         Passing::Bridged => {
             let link = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
-            let network = any_of(&[&[link], &plan.subnets6[..]].concat());
+            let network = nft::any_of([&link].into_iter().chain(&plan.subnets6));
             (String::new(), untracked(plan, "ip6", &network))
         }
         _ => {
-            let network = any_of(&plan.subnets6);
+            let network = nft::any_of(&plan.subnets6);
             (
                 "\tmap zones {\n\t\ttypeof ether saddr : ct zone\n\t}\n".to_owned(),
                 format!(
@@ -293,23 +292,7 @@ fn own(plan: &Plan) -> String {
 
 /// The network's IPv4 subnets.
 fn network(plan: &Plan) -> String {
-    let subnets: Vec<_> = plan.blocks.iter().map(|it| it.subnet).collect();
-    any_of(&subnets)
-}
-
-/// Subnets as what an address is compared with.
-fn any_of(subnets: &[(impl Display, u8)]) -> String {
-    let all = subnets
-        .iter()
-        .map(|(address, bits)| format!("{address}/{bits}"));
-    one_of(&all.collect::<Vec<_>>())
-}
-
-fn one_of(all: &[String]) -> String {
-    match all {
-        [only] => only.clone(),
-        all => format!("{{ {} }}", all.join(", ")),
-    }
+    nft::any_of(plan.blocks.iter().map(|it| &it.subnet))
 }
 
 /// A hardware address as text.

@@ -46,6 +46,7 @@ impl Node {
             data_path: &request.data_path_addr,
         };
         let addresses = self.addresses(asked, true).await?;
+        bootstrap::check_ports(addresses.listen.port, request.data_path_port)?;
         self.sweep()?;
         self.set_out(addresses.advertise.as_ref(), None);
         let outcome = self.found(request, addresses).await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skep_api::task::{TaskState, TaskStatus};
-use skep_core::assignment::ToDispatcher;
+use skep_core::assignment::{ToAgent, ToDispatcher};
 use skep_core::command::Command;
 use skep_core::dispatcher::Peer;
 use skep_core::id::Id;
@@ -77,9 +77,15 @@ impl Scale {
         }
     }
 
-    /// Hands over what the agents are to be told.
+    /// Hands over what the agents are to be told; they follow at once.
     pub fn tell(&mut self) {
-        drop(self.leader.messages(&self.state));
+        for (node, _, message) in self.leader.messages(&self.state) {
+            if let ToAgent::Assignments(told) = message
+                && told.follow
+            {
+                self.say(&node, ToDispatcher::Followed(told.revision));
+            }
+        }
     }
 
     /// The agents do what a batch asks of them; the leader hears of it in the next step.
