@@ -23,18 +23,29 @@ pub fn hold(fleet: &Fleet, hosts: &[Host]) -> Result<()> {
     for number in 1..=hosts.len() {
         pages(fleet, None, &format!("[fd00:c9::{number}]:8080"), 2)?;
     }
-    within_a_network(hosts)
+    within_a_network(fleet, hosts)
 }
 
 /// Every task reaches every other, on any host.
-fn within_a_network(hosts: &[Host]) -> Result<()> {
+fn within_a_network(fleet: &Fleet, hosts: &[Host]) -> Result<()> {
     let [n1, ..] = hosts else { bail!("no hosts") };
     let create = ["network", "create", "--driver", "overlay", "--ipv6"];
     n1.docker(&[&create[..], &["--opt", "encrypted", NETWORK]].concat())?;
-    let on_it = ["--network", NETWORK, "--replicas-max-per-node", "1"];
+    // Engines lead a container's way out over a network with IPv6: clients are answered all the same.
+    let on_it = [
+        "--network",
+        NETWORK,
+        "--replicas-max-per-node",
+        "1",
+        "--publish",
+        "8090:80",
+    ];
     create_web(n1, "page", "3", &on_it)?;
     create_web(n1, "none", "0", &["--detach", "--network", NETWORK])?;
     await_running(n1, "page", 3)?;
+    for host in hosts {
+        pages(fleet, None, &format!("{}:8090", host.address()), 3)?;
+    }
     let vip = ipv6_of(n1, "page")?;
     let script = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {vip} 80");
     for host in hosts {

@@ -1,7 +1,8 @@
 //! Ways across a network of several subnets: in each container on one, a route to every subnet beside
 //! its own over the device that it has there. The bridges of all of them are one, so nobody is
 //! between. An engine makes routes to a container's own subnet only. Never touches a route that
-//! somebody else made.
+//! somebody else made, but for one: the way out of a container with published ports that an engine
+//! led over another network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,11 +28,21 @@ struct Way {
     bits: u8,
 }
 
+/// The way out of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Out {
+    /// Its address on the network that it goes by.
+    by: Ipv4Addr,
+    /// Its host's.
+    gateway: Ipv4Addr,
+}
+
 /// What a container is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ways {
     pid: i32,
     all: BTreeSet<Way>,
+    out: Option<Out>,
 }
 
 impl Errand for Ways {
@@ -48,10 +59,12 @@ impl Errand for Ways {
             let ways = Self {
                 pid: container.pid,
                 all: ways(state, container),
+                out: way_out(state, container),
             };
             (container.id.clone(), ways)
         });
-        all.filter(|(_, ways)| !ways.all.is_empty()).collect()
+        let any = |it: &Self| !it.all.is_empty() || it.out.is_some();
+        all.filter(|(_, ways)| any(ways)).collect()
     }
 
     fn pid(&self) -> i32 {
@@ -67,6 +80,15 @@ impl Errand for Ways {
             };
             if !is_made {
                 missing = Some(way.by);
+            }
+        }
+        if let Some(out) = self.out {
+            let is_led = match devices.get(&out.by) {
+                Some(device) => lead_out(&kernel.handle, out, *device).await?,
+                None => false,
+            };
+            if !is_led {
+                missing = Some(out.by);
             }
         }
         Ok(missing.map_or(Made::All(()), Made::Lacks))
@@ -85,13 +107,38 @@ fn ways(state: &State, container: &Container) -> BTreeSet<Way> {
     places.flatten().collect()
 }
 
-/// The ways of a container with these addresses on a network.
-fn beside(network: &Network, addresses: &[IpAddr]) -> Vec<Way> {
-    let ipv4 = addresses.iter().find_map(|it| match it {
+/// The way out of a container with published ports, if its engine may have led it elsewhere: answers
+/// to their clients must go by the network that requests came by. Engines before 28 prefer a network
+/// with IPv6, whatever it is called. They choose while a container starts, and fail if somebody has
+/// chosen by then.
+fn way_out(state: &State, container: &Container) -> Option<Out> {
+    let on = container.addresses.iter().filter_map(|(id, addresses)| {
+        let network = state.networks.get(id)?.network.as_ref()?;
+        Some((network, addresses))
+    });
+    let (published, others): (Vec<_>, Vec<_>) = on.partition(|(network, _)| network.ingress);
+    let (network, own) = published.first()?;
+    let by = own.iter().find_map(ipv4)?;
+    let preferred = others.iter().any(|(_, it)| it.iter().any(IpAddr::is_ipv6));
+    let elsewhere = preferred && own.iter().all(IpAddr::is_ipv4);
+    (elsewhere && !container.starting).then_some(Out {
+        by,
+        gateway: network.gateway,
+    })
+}
+
+fn ipv4(address: &IpAddr) -> Option<Ipv4Addr> {
+    match address {
         IpAddr::V4(address) => Some(*address),
         IpAddr::V6(_) => None,
-    });
-    let Some(by) = ipv4 else { return Vec::new() };
+    }
+}
+
+/// The ways of a container with these addresses on a network.
+fn beside(network: &Network, addresses: &[IpAddr]) -> Vec<Way> {
+    let Some(by) = addresses.iter().find_map(ipv4) else {
+        return Vec::new();
+    };
     let ipv6 = addresses.iter().find_map(|it| match it {
         IpAddr::V6(address) => Some(*address),
         IpAddr::V4(_) => None,
@@ -135,6 +182,19 @@ async fn add(handle: &Handle, way: Way, device: u32) -> Result<bool, Error> {
         Err(error) => Err(refused(format!("lead to {to}/{bits} in a container"))(
             error,
         )),
+    }
+}
+
+/// Makes it the way out in place of whichever there is; whether it could be.
+async fn lead_out(handle: &Handle, out: Out, device: u32) -> Result<bool, Error> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .output_interface(device)
+        .gateway(out.gateway);
+    let route = handle.route().add(route.build()).replace();
+    match route.execute().await {
+        Ok(()) => Ok(true),
+        Err(error) if is_early(&error) => Ok(false),
+        Err(error) => Err(refused("lead a container's way out".to_owned())(error)),
     }
 }
 
@@ -235,6 +295,7 @@ mod tests {
         };
         let ways = |pid, from, to: [u8; 2]| Ways {
             pid,
+            out: None,
             all: to.map(|it| way(from, it)).into(),
         };
         let second = Way {
@@ -245,6 +306,7 @@ mod tests {
         };
         let dual = Ways {
             pid: 14,
+            out: None,
             all: [way(9, 8), second].into(),
         };
         let expected = [
@@ -253,5 +315,40 @@ mod tests {
             ("dual".to_owned(), dual),
         ];
         assert_eq!(Ways::wanted(&state), expected.into());
+    }
+
+    #[test]
+    fn answers_to_clients_go_out_where_they_came_in() {
+        for (on, ipv6, starting, led) in [
+            (&[("i", 4), ("d", 8)][..], false, false, true),
+            // The engine is at it.
+            (&[("i", 4), ("d", 8)], false, true, false),
+            // It goes by the name alone.
+            (&[("i", 4), ("m", 1)], false, false, false),
+            (&[("i", 4), ("d", 8)], true, false, false),
+            (&[("m", 1), ("d", 8)], false, false, false),
+        ] {
+            let mut state = State::default();
+            let mut ingress = network("i", 4, &[], ipv6);
+            if let Change::Network(it) = &mut ingress {
+                it.ingress = true;
+            }
+            let mut task = container("t", 11, on);
+            if let Change::Container(it) = &mut task {
+                it.starting = starting;
+                let own = it.addresses.get_mut("i").filter(|_| ipv6);
+                own.into_iter().for_each(|it| it.push(own6(4, 9).into()));
+            }
+            let others = [network("d", 8, &[], true), network("m", 1, &[], false)];
+            for change in others.into_iter().chain([ingress, task]) {
+                state.apply(change, &mut Touched::default());
+            }
+            let out = Ways::wanted(&state).remove("t").and_then(|it| it.out);
+            let by_published = Out {
+                by: Ipv4Addr::new(10, 4, 0, 9),
+                gateway: Ipv4Addr::new(10, 4, 0, 3),
+            };
+            assert_eq!(out, led.then_some(by_published), "{on:?} {ipv6} {starting}");
+        }
     }
 }
