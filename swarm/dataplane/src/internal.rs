@@ -128,9 +128,8 @@ async fn load(script: String) -> Result<(), String> {
 /// of others, who refuse at once where nobody serves.
 fn rules(network: &Network) -> String {
     let bridge = siblings(&network.bridge);
-    let subnets = nft::any_of(&network.subnets().collect::<Vec<_>>());
-    let subnets6: Vec<_> = [LINK].into_iter().chain(network.subnets6()).collect();
-    let subnets6 = nft::any_of(&subnets6);
+    let subnets = nft::any_of(network.subnets());
+    let subnets6 = nft::any_of([LINK].into_iter().chain(network.subnets6()));
     format!(
         "\
 \tchain host {{

@@ -22,9 +22,7 @@ pub(crate) fn gone(table: &str) -> String {
 }
 
 /// Subnets as what an address is compared with.
-pub(crate) fn any_of<'a, A: Display + 'a>(
-    subnets: impl IntoIterator<Item = &'a (A, u8)>,
-) -> String {
+pub(crate) fn any_of(subnets: impl IntoIterator<Item = (impl Display, u8)>) -> String {
     let all = subnets.into_iter();
     let all: Vec<_> = all
         .map(|(address, bits)| format!("{address}/{bits}"))

@@ -225,7 +225,9 @@ impl World {
         }
         daemon.wake_at = wake_at;
         let mut reports = reports;
-        let asked: Vec<EngineOp> = ops.iter().map(|(_, op)| op.clone()).collect();
+        let asked = ops.iter().map(|(_, op)| op);
+        let asked = asked.filter(|op| matches!(op, EngineOp::Stop { .. }));
+        let asked: Vec<EngineOp> = asked.cloned().collect();
         for (op_number, op) in ops {
             if self.settings.mutation == Some(Mutation::StoppedTooSoon) {
                 reports.extend(host.too_soon(&op));

@@ -219,11 +219,11 @@ pub(super) fn ipv6(plan: &Plan, gateway: Ipv6Addr, passing: Passing) -> String {
     let (zones, rules) = match passing {
         Passing::Bridged => {
             let link = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
-            let network = nft::any_of([&link].into_iter().chain(&plan.subnets6));
+            let network = nft::any_of([link].into_iter().chain(plan.subnets6.iter().copied()));
             (String::new(), untracked(plan, "ip6", &network))
         }
         _ => {
-            let network = nft::any_of(&plan.subnets6);
+            let network = nft::any_of(plan.subnets6.iter().copied());
             (
                 "\tmap zones {\n\t\ttypeof ether saddr : ct zone\n\t}\n".to_owned(),
                 format!(
@@ -292,7 +292,7 @@ fn own(plan: &Plan) -> String {
 
 /// The network's IPv4 subnets.
 fn network(plan: &Plan) -> String {
-    nft::any_of(plan.blocks.iter().map(|it| &it.subnet))
+    nft::any_of(plan.blocks.iter().map(|it| it.subnet))
 }
 
 /// A hardware address as text.
